@@ -1,0 +1,208 @@
+//! What went wrong, said so that the person who must act knows what to do.
+//!
+//! A [`Kind`] is named by what the host should do. Every error carries one sentence, the remedy, the provider's own
+//! words verbatim, and the source chain for the log. No secret is ever put into any of them.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+use serde_json::{Value, json};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the host should do about it. The numbers cross the ABI and are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Kind {
+    /// A field of the settings is wrong; `faults` says which.
+    Settings = 1,
+    /// A person must open the consent window (again).
+    ConsentRequired = 2,
+    /// An administrator of the provider must change something.
+    AdminRequired = 3,
+    /// The mailbox or the protocol was denied to this identity.
+    Refused = 4,
+    /// The provider asks to slow down; wait `retry_after_seconds`, or back off.
+    Throttled = 5,
+    /// Nothing is wrong that waiting does not cure: DNS, reset, timeout, 5xx.
+    Transient = 6,
+    /// A message or an answer is larger than the limit that protects the host.
+    TooLarge = 7,
+    /// The server broke its protocol.
+    ServerMisbehaved = 8,
+    /// The server, or this library, does not have what was asked for.
+    Unsupported = 9,
+    /// The host called a hook with something that cannot be meant.
+    Misuse = 10,
+    /// The handle was closed.
+    Closed = 11,
+    /// A bug of this library. The handle is closed; others live on.
+    Internal = 12,
+}
+
+impl Kind {
+    /// Stable name, used in JSON documents and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Settings => "settings",
+            Self::ConsentRequired => "consent_required",
+            Self::AdminRequired => "admin_required",
+            Self::Refused => "refused",
+            Self::Throttled => "throttled",
+            Self::Transient => "transient",
+            Self::TooLarge => "too_large",
+            Self::ServerMisbehaved => "server_misbehaved",
+            Self::Unsupported => "unsupported",
+            Self::Misuse => "misuse",
+            Self::Closed => "closed",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// One wrong field of a settings document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// JSON pointer (RFC 6901) to the field.
+    pub pointer: String,
+    /// The label that the form shows for it.
+    pub label: String,
+    /// One sentence: what is wrong and what would be right.
+    pub message: String,
+}
+
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    message: String,
+    remedy: Option<String>,
+    provider_code: Option<String>,
+    correlation: Option<String>,
+    retry_after: Option<Duration>,
+    faults: Vec<Fault>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// `message` is one sentence for the person who must act. Never put a secret or a body into it.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            remedy: None,
+            provider_code: None,
+            correlation: None,
+            retry_after: None,
+            faults: Vec::new(),
+            source: None,
+        }))
+    }
+
+    /// All faults of a settings document at once.
+    pub fn settings(faults: Vec<Fault>) -> Self {
+        let message = match faults.as_slice() {
+            [one] => format!("{}: {}", one.label, one.message),
+            many => format!("{} settings need attention.", many.len()),
+        };
+        let mut error = Self::new(Kind::Settings, message);
+        error.0.faults = faults;
+        error
+    }
+
+    /// What the person should do, in one sentence.
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.0.remedy = Some(remedy.into());
+        self
+    }
+
+    /// The provider's own code or answer line, verbatim (no secrets: never a request, a URL query or a body).
+    pub fn provider_code(mut self, code: impl Into<String>) -> Self {
+        self.0.provider_code = Some(code.into());
+        self
+    }
+
+    /// Trace or correlation ids as the provider gave them.
+    pub fn correlation(mut self, ids: impl Into<String>) -> Self {
+        self.0.correlation = Some(ids.into());
+        self
+    }
+
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    pub fn source_error(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    pub fn faults(&self) -> &[Fault] {
+        &self.0.faults
+    }
+
+    pub fn provider_code_text(&self) -> Option<&str> {
+        self.0.provider_code.as_deref()
+    }
+
+    /// Will the same call succeed later without anybody doing anything?
+    pub fn is_transient(&self) -> bool {
+        matches!(self.0.kind, Kind::Transient | Kind::Throttled)
+    }
+
+    /// The document that crosses the ABI.
+    pub fn to_json(&self) -> Value {
+        let inner = &*self.0;
+        let mut chain = Vec::new();
+        let mut source = StdError::source(self);
+        while let Some(error) = source.take() {
+            chain.push(error.to_string());
+            source = error.source();
+        }
+        json!({
+            "kind": inner.kind.name(),
+            "message": inner.message,
+            "remedy": inner.remedy,
+            "provider_code": inner.provider_code,
+            "correlation": inner.correlation,
+            "retry_after_seconds": inner.retry_after.map(|wait| wait.as_secs()),
+            "faults": inner.faults.iter()
+                .map(|fault| json!({"pointer": fault.pointer, "label": fault.label, "message": fault.message}))
+                .collect::<Vec<_>>(),
+            "chain": chain,
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(code) = &self.0.provider_code {
+            write!(f, " [{code}]")?;
+        }
+        if let Some(remedy) = &self.0.remedy {
+            write!(f, " {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {self}", self.0.kind.name())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,71 @@
+//! Every number of the library: value, unit, range, why, source. Nowhere else stands a bare one.
+
+use std::time::Duration;
+
+/// Name lookup, TCP connect and TLS handshake together. A healthy server needs well under 2 s.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest silence on an open connection. Dovecot's failed-login penalty alone reaches 15 s.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// One HTTP request to an authorization server, body included.
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Body of one answer of an authorization server, bytes. Real ones stay under 20 KB.
+pub const HTTP_BODY_MAX: usize = 1 << 20;
+
+/// Deadline of a hook call when the host names none.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(120);
+/// Longest deadline that a host may name. RFC 5321 4.5.3.2 asks for up to 10 minutes after the final dot.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(900);
+
+/// One IMAP response line without its literals, bytes. RFC 7162 section 4 asks clients for 8,192; FETCH lines of
+/// real servers stay below 64 KiB.
+pub const IMAP_LINE_MAX: usize = 256 * 1024;
+/// Nesting of parentheses in one response. imap-proto recurses and overflows a 2 MiB stack at about 340.
+pub const IMAP_DEPTH_MAX: usize = 40;
+/// Literals in one response.
+pub const IMAP_LITERALS_MAX: usize = 64;
+/// Responses to one command.
+pub const IMAP_RESPONSES_MAX: usize = 200_000;
+/// A literal larger than this goes to a spool file instead of memory, bytes.
+pub const SPOOL_THRESHOLD: usize = 1 << 20;
+/// Largest message accepted, bytes. Exchange Online stops at 150 MB.
+pub const MESSAGE_MAX: u64 = 200 * 1024 * 1024;
+
+/// Messages in one batch when the host names no number, and the most it may ask for.
+pub const BATCH_MESSAGES_DEFAULT: usize = 500;
+pub const BATCH_MESSAGES_MAX: usize = 5_000;
+/// Raw bytes in one batch when the host names none, and the most it may ask for. One message larger than this
+/// travels alone.
+pub const BATCH_BYTES_DEFAULT: u64 = 8 * 1024 * 1024;
+pub const BATCH_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Stack of the threads on which foreign parsers run: room for IMAP_DEPTH_MAX with a factor of thirty.
+pub const WORKER_STACK: usize = 8 * 1024 * 1024;
+
+/// An access token is renewed when less than this is left of it. Long enough for a clock a minute off and a slow
+/// login; short enough that a one-hour token is used for 58 minutes.
+pub const TOKEN_EARLY: Duration = Duration::from_secs(120);
+/// Lifetime of a consent state, from `start` to `complete` (RFC 9700 asks for short-lived, single-use).
+pub const CONSENT_LIFETIME: Duration = Duration::from_secs(600);
+
+/// One line of an SMTP reply, bytes (RFC 5321 4.5.3.1.5 says 512; real servers send longer texts).
+pub const SMTP_LINE_MAX: usize = 8 * 1024;
+/// Lines of one SMTP reply.
+pub const SMTP_LINES_MAX: usize = 256;
+/// SASL initial response goes into the AUTH line only when the whole line stays within this (RFC 4954 section 4: 512
+/// octets; Postfix cuts command lines at 2,048).
+pub const SMTP_COMMAND_LINE_MAX: usize = 512;
+/// Wait for the answer to the final dot (RFC 5321 4.5.3.2.6).
+pub const SMTP_FINAL_TIMEOUT: Duration = Duration::from_secs(600);
+/// An authenticated SMTP connection is kept open for the next message this long.
+pub const SMTP_IDLE_KEEP: Duration = Duration::from_secs(60);
+
+/// MIME nesting beyond which a message is delivered raw and not parsed: mail-parser 0.11 frees nested messages
+/// recursively and overflows the stack at about 32,000.
+pub const MIME_DEPTH_MAX: usize = 100;
+/// Decoded text or HTML put into the facts of one message, bytes; the raw bytes have all of it.
+pub const FACT_TEXT_MAX: usize = 1 << 20;
+/// Attachments listed in the facts of one message.
+pub const FACT_ATTACHMENTS_MAX: usize = 10_000;
+
+/// Largest JSON document a host may hand in, bytes (attachments of a composed message travel inside it as base64).
+pub const REQUEST_MAX: usize = 256 * 1024 * 1024;

@@ -1,0 +1,1 @@
+//! Messages: parsing into facts, composing, disposition.

@@ -1,0 +1,115 @@
+//! The one way out: name lookup, egress policy, TCP, TLS, HTTP. Nothing else in the library opens a connection.
+
+pub mod egress;
+pub mod http;
+pub mod stream;
+pub mod tls;
+
+use std::{
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use rustls::ClientConfig;
+
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    limits,
+};
+
+pub use egress::Egress;
+pub use http::Http;
+pub use stream::{Plain, Stream, TlsFacts};
+
+/// Everything that an account needs to reach its servers. Cheap to clone.
+#[derive(Clone)]
+pub struct Net {
+    tls: Arc<ClientConfig>,
+    egress: Egress,
+    http: Http,
+}
+
+impl Net {
+    /// `ca_file`: a PEM bundle whose certificates are trusted in addition to the platform's roots.
+    pub fn new(ca_file: Option<&Path>, egress: Egress) -> Result<Self> {
+        let tls = tls::client_config(ca_file)?;
+        let http = Http::new(tls.clone(), egress.clone())?;
+        Ok(Self { tls, egress, http })
+    }
+
+    pub fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// Opens a TLS connection (implicit TLS: IMAPS 993, SMTPS 465).
+    pub fn connect_tls(&self, host: &str, port: u16, deadline: Deadline) -> Result<Stream> {
+        let deadline = deadline.at_most(limits::CONNECT_TIMEOUT);
+        self.connect(host, port, deadline)?.into_tls(&self.tls, host, deadline)
+    }
+
+    /// Opens a plain connection that is going to be upgraded by STARTTLS before anything secret is said.
+    pub fn connect_plain(&self, host: &str, port: u16, deadline: Deadline) -> Result<Plain> {
+        self.connect(host, port, deadline.at_most(limits::CONNECT_TIMEOUT))
+    }
+
+    /// Upgrades after the server agreed to STARTTLS. Nothing that was buffered before survives.
+    pub fn upgrade(&self, plain: Plain, host: &str, deadline: Deadline) -> Result<Stream> {
+        plain.into_tls(&self.tls, host, deadline.at_most(limits::CONNECT_TIMEOUT))
+    }
+
+    fn connect(&self, host: &str, port: u16, deadline: Deadline) -> Result<Plain> {
+        let addresses = resolve(host, port, deadline)?;
+        let mut last = None;
+        for address in addresses {
+            if let Err(refusal) = self.egress.check(host, address.ip()) {
+                last = Some(refusal);
+                continue;
+            }
+            match TcpStream::connect_timeout(&address, deadline.check(&format!("a connection to {host}:{port}"))?) {
+                Ok(tcp) => {
+                    // Without it every small command waits for the peer's delayed ACK (40 ms).
+                    tcp.set_nodelay(true).map_err(|e| unreachable_error(host, port, e))?;
+                    return Ok(Plain::new(tcp, address, deadline));
+                }
+                Err(e) => last = Some(unreachable_error(host, port, e)),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::new(Kind::Transient, format!("The name {host} has no address."))))
+    }
+}
+
+/// `getaddrinfo` knows no deadline: it runs on a thread of its own, and is left behind when it takes too long.
+fn resolve(host: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>> {
+    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if let Ok(ip) = name.parse() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let (sender, receiver) = mpsc::sync_channel(1);
+    thread::Builder::new()
+        .name("oauth-mail-dns".into())
+        .stack_size(256 * 1024)
+        .spawn({
+            let name = name.clone();
+            move || {
+                let _ = sender.send((name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+            }
+        })
+        .map_err(|e| Error::new(Kind::Transient, "No thread could be started for a name lookup.").source_error(e))?;
+    match receiver.recv_timeout(deadline.check(&format!("the address of {host}"))?) {
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(e)) => Err(Error::new(Kind::Transient, format!("The name {host} could not be found."))
+            .remedy("Check the server name and this machine's DNS.")
+            .source_error(e)),
+        Err(_) => Err(Error::new(Kind::Transient, format!("The name lookup of {host} gave no answer in time."))
+            .remedy("Check this machine's DNS.")),
+    }
+}
+
+fn unreachable_error(host: &str, port: u16, e: std::io::Error) -> Error {
+    Error::new(Kind::Transient, format!("{host}:{port} cannot be reached."))
+        .remedy("Check the server name, the port and the firewall; it is tried again at the next interval.")
+        .source_error(e)
+}

@@ -1,0 +1,202 @@
+//! A TCP or TLS connection on which every read and write ends by a deadline.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    limits,
+};
+
+/// A connection before STARTTLS. Only a greeting and capabilities are ever read from it.
+pub struct Plain {
+    timed: Timed,
+    address: SocketAddr,
+}
+
+impl Plain {
+    pub(super) fn new(tcp: TcpStream, address: SocketAddr, deadline: Deadline) -> Self {
+        Self { timed: Timed { tcp, deadline, armed_read: None, armed_write: None }, address }
+    }
+
+    pub fn set_deadline(&mut self, deadline: Deadline) {
+        self.timed.deadline = deadline;
+    }
+
+    pub(super) fn into_tls(mut self, config: &Arc<ClientConfig>, host: &str, deadline: Deadline) -> Result<Stream> {
+        self.timed.deadline = deadline;
+        let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']').to_owned())
+            .map_err(|e| Error::new(Kind::Settings, format!("{host} is not a server name.")).source_error(e))?;
+        let connection = ClientConnection::new(config.clone(), name)
+            .map_err(|e| Error::new(Kind::Internal, "TLS could not be set up.").source_error(e))?;
+        let mut tls = StreamOwned::new(connection, self.timed);
+        while tls.conn.is_handshaking() {
+            tls.conn.complete_io(&mut tls.sock).map_err(|e| handshake_error(host, e))?;
+        }
+        Ok(Stream { tls, address: self.address, host: host.to_owned() })
+    }
+}
+
+impl Read for Plain {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.timed.read(buffer)
+    }
+}
+
+impl Write for Plain {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.timed.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A verified TLS connection. Reads and writes fail with `TimedOut` when the deadline passes, or when nothing moves
+/// for `limits::READ_TIMEOUT`.
+pub struct Stream {
+    tls: StreamOwned<ClientConnection, Timed>,
+    address: SocketAddr,
+    host: String,
+}
+
+/// What was negotiated: the proof of a secure connection that `authenticate` shows.
+#[derive(Clone, Debug)]
+pub struct TlsFacts {
+    pub server: String,
+    pub address: SocketAddr,
+    pub version: String,
+    pub cipher_suite: String,
+    /// SHA-256 of the server's certificate, lower-case hex.
+    pub certificate_sha256: String,
+}
+
+impl TlsFacts {
+    pub fn to_json(&self) -> Value {
+        json!({
+            "server": self.server,
+            "address": self.address.to_string(),
+            "tls_version": self.version,
+            "cipher_suite": self.cipher_suite,
+            "certificate_sha256": self.certificate_sha256,
+        })
+    }
+}
+
+impl Stream {
+    /// Bounds every read and write from now on.
+    pub fn set_deadline(&mut self, deadline: Deadline) {
+        self.tls.sock.deadline = deadline;
+    }
+
+    pub fn facts(&self) -> TlsFacts {
+        let connection = &self.tls.conn;
+        let certificate = connection.peer_certificates().and_then(|chain| chain.first());
+        TlsFacts {
+            server: self.host.clone(),
+            address: self.address,
+            version: match connection.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3".into(),
+                Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2".into(),
+                other => format!("{other:?}"),
+            },
+            cipher_suite: connection
+                .negotiated_cipher_suite()
+                .map_or_else(String::new, |suite| format!("{:?}", suite.suite())),
+            certificate_sha256: certificate
+                .map_or_else(String::new, |der| Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect()),
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tls.read(buffer)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tls.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.tls.flush()
+    }
+}
+
+/// A socket whose timeouts follow the deadline.
+struct Timed {
+    tcp: TcpStream,
+    deadline: Deadline,
+    /// The timeout last set: setting it anew for each read would cost a system call for nothing.
+    armed_read: Option<Duration>,
+    armed_write: Option<Duration>,
+}
+
+impl Timed {
+    fn wait(&self) -> io::Result<Duration> {
+        let left = self.deadline.left().min(limits::READ_TIMEOUT.max(Duration::from_millis(1)));
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    }
+}
+
+/// A timeout that was set a moment ago and is close enough to the wanted one stays. "Close enough" is 100 ms, which
+/// keeps a call within its deadline + 250 ms.
+fn stale(armed: Option<Duration>, wait: Duration) -> bool {
+    armed.is_none_or(|set| set > wait + Duration::from_millis(100) || set + Duration::from_secs(1) < wait)
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wait = self.wait()?;
+        if stale(self.armed_read, wait) {
+            self.tcp.set_read_timeout(Some(wait))?;
+            self.armed_read = Some(wait);
+        }
+        self.tcp.read(buffer).map_err(timed_out)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let wait = self.wait()?;
+        if stale(self.armed_write, wait) {
+            self.tcp.set_write_timeout(Some(wait))?;
+            self.armed_write = Some(wait);
+        }
+        self.tcp.write(bytes).map_err(timed_out)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Linux says `WouldBlock` where it means that the timeout passed.
+fn timed_out(e: io::Error) -> io::Error {
+    if e.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { e }
+}
+
+fn handshake_error(host: &str, e: io::Error) -> Error {
+    if let Some(rustls::Error::InvalidCertificate(reason)) =
+        e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    {
+        return Error::new(Kind::AdminRequired, format!("The certificate of {host} is not trusted: {reason}."))
+            .remedy("Use the server name that stands in the certificate; for a private authority, name its PEM file under advanced › CA file.")
+            .source_error(e);
+    }
+    Error::new(Kind::Transient, format!("No secure connection to {host} could be made."))
+        .remedy("Check that the port speaks TLS; it is tried again at the next interval.")
+        .source_error(e)
+}

@@ -1,0 +1,48 @@
+//! One TLS policy for HTTP, IMAP and SMTP: TLS 1.2 and 1.3, ring, the platform's roots plus one private CA bundle.
+//! Verification cannot be turned off.
+
+use std::{fs, path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+use crate::error::{Error, Fault, Kind, Result};
+
+pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    // Unreadable platform roots are not fatal: a private CA may be all that is needed.
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        let _ = roots.add(certificate);
+    }
+    if let Some(path) = ca_file {
+        add_bundle(&mut roots, path)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::new(Kind::Internal, "TLS could not be set up.").source_error(e))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn add_bundle(roots: &mut RootCertStore, path: &Path) -> Result<()> {
+    let fault = |message: String| {
+        Error::settings(vec![Fault { pointer: "/advanced/ca_file".into(), label: "CA file".into(), message }])
+    };
+    let pem = fs::read(path).map_err(|e| fault(format!("{} cannot be read: {e}.", path.display())))?;
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|e| fault(format!("{} is not a PEM bundle: {e}.", path.display())))?;
+        roots
+            .add(certificate)
+            .map_err(|e| fault(format!("A certificate in {} is not usable: {e}.", path.display())))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(fault(format!("{} holds no certificate.", path.display())));
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Account and token become an open transport.

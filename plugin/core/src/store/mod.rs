@@ -1,0 +1,57 @@
+//! What must survive a crash: grants, consent states, cursors. Small sealed records, each replaced atomically.
+
+pub mod sealed;
+pub mod sqlite;
+
+use zeroize::Zeroizing;
+
+use crate::error::Result;
+
+pub use sealed::SealingKey;
+pub use sqlite::SqliteStore;
+
+/// The kinds of record. The name goes into the database and into the seal, so that a record moved to another place
+/// cannot be opened there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// Tokens and identity of one grant. Id: `oauth::grant_id`.
+    Grant,
+    /// A consent that was started and waits for its redirect. Id: the state parameter's SHA-256. Single use.
+    Consent,
+    /// What was settled in one folder of one mailbox. Id: mailbox + folder.
+    Cursor,
+}
+
+impl Table {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::Consent => "consent",
+            Self::Cursor => "cursor",
+        }
+    }
+}
+
+/// A record as it was read. `version` counts its writes, from 1.
+pub struct Record {
+    pub version: u64,
+    pub bytes: Zeroizing<Vec<u8>>,
+}
+
+/// Durable records with compare-and-swap. Every method returns only when what it did would survive a power loss.
+///
+/// # Errors
+/// `Transient` when the database cannot be reached or is busy; `Internal` for a record that is damaged, that stands
+/// in another's place, or was sealed with another key (the sentence says which).
+pub trait Store: Send + Sync {
+    fn read(&self, table: Table, id: &str) -> Result<Option<Record>>;
+
+    /// Writes when the stored version is `expected` (`None`: when there is no record yet) and returns the new version;
+    /// `Ok(None)` says that somebody else was faster, and nothing was written.
+    fn write(&self, table: Table, id: &str, expected: Option<u64>, bytes: &[u8]) -> Result<Option<u64>>;
+
+    /// Reads and deletes in one step: of any number of callers at most one gets the record.
+    fn take(&self, table: Table, id: &str) -> Result<Option<Record>>;
+
+    fn delete(&self, table: Table, id: &str) -> Result<()>;
+}

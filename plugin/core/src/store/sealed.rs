@@ -1,0 +1,3 @@
+//! Sealing of records.
+
+pub struct SealingKey {}

@@ -1,0 +1,3 @@
+//! One SQLite file.
+
+pub struct SqliteStore {}

@@ -1,0 +1,197 @@
+//! How mail gets in and out. One folder per protocol; everything above sees only [`Inbox`] and [`Outbox`].
+
+pub mod imap;
+pub mod smtp;
+pub mod stub;
+
+use std::{fs::File, ops::ControlFlow, time::Duration};
+
+use lettre::Address;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    clock::{Deadline, UnixSeconds},
+    error::{Error, Result},
+    log::Logger,
+    net::TlsFacts,
+    secret::Secret,
+    settings::{Action, Since},
+};
+
+/// Who logs in, and with what.
+pub struct Login<'a> {
+    pub username: &'a str,
+    pub token: &'a Secret,
+}
+
+/// Why a transport could not be opened.
+pub enum OpenError {
+    /// The server refused this token for this user, and said so. A fresh token may help, once.
+    LoginRefused(Error),
+    /// Anything else: a fresh token would not help.
+    Other(Error),
+}
+
+impl From<Error> for OpenError {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+/// What a successful login proves.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// `IMAPS`, `SMTPS`, `SMTP + STARTTLS`.
+    pub protocol: &'static str,
+    /// `XOAUTH2` or `OAUTHBEARER`.
+    pub mechanism: &'static str,
+    pub port: u16,
+    pub tls: TlsFacts,
+}
+
+impl Proof {
+    pub fn to_json(&self) -> Value {
+        let mut proof = self.tls.to_json();
+        proof["protocol"] = json!(self.protocol);
+        proof["mechanism"] = json!(self.mechanism);
+        proof["port"] = json!(self.port);
+        proof
+    }
+}
+
+/// Where one message lives: the provider's own name for it, never Message-ID or hash.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Key {
+    pub folder: String,
+    /// IMAP: `UIDVALIDITY.UID`.
+    pub id: String,
+}
+
+/// A message that was listed, not yet read.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub key: Key,
+    /// RFC822.SIZE: bytes, as the server counts them.
+    pub size: u64,
+    pub received_at: Option<UnixSeconds>,
+}
+
+/// The bytes of one message as the server gave them.
+pub enum Raw {
+    Memory(Vec<u8>),
+    /// Larger than `limits::SPOOL_THRESHOLD`: in an unlinked temporary file, positioned at its start.
+    Spool {
+        file: File,
+        len: u64,
+    },
+}
+
+pub enum Item {
+    Read(Raw),
+    /// Listed, but not there any more: expunged or moved by somebody else.
+    Gone,
+}
+
+/// What is settled in one folder. One variant per protocol; stored sealed under `Table::Cursor`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "protocol", rename_all = "snake_case")]
+pub enum Cursor {
+    Imap(imap::Cursor),
+}
+
+/// The unsettled messages of one folder, oldest first.
+pub struct Listing {
+    pub entries: Vec<Entry>,
+    /// More than the listing's bound were there; list again after these.
+    pub more: bool,
+    /// The cursor to store now: changed when the folder was new or was reset by the server.
+    pub cursor: Cursor,
+    /// A sentence for the log and the host when the server forced a resynchronisation (UIDVALIDITY changed).
+    pub reset: Option<String>,
+}
+
+/// Reads mail. Listing and reading never change the mailbox.
+pub trait Inbox: Send {
+    fn proof(&self) -> Proof;
+
+    /// Lists what `cursor` does not yet count as settled. `None`: this folder was never fetched, begin at `since`.
+    fn list(&mut self, folder: &str, cursor: Option<&Cursor>, since: Since, deadline: Deadline) -> Result<Listing>;
+
+    /// Reads `entries` in order and hands each to `sink` together with its index. Many small ones travel to a command,
+    /// and the next command is on its way before the answer to the last has ended. After `Break` no new command is
+    /// sent; what is already asked for is still handed over. Returns how many entries were handed over.
+    fn read(
+        &mut self,
+        entries: &[Entry],
+        deadline: Deadline,
+        sink: &mut dyn FnMut(usize, Item) -> ControlFlow<()>,
+    ) -> Result<usize>;
+
+    /// Carries out `action`; a message that is not there any more counts as done. Returns for each key whether it was
+    /// found. Can be repeated.
+    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>>;
+
+    /// Answers within `deadline` when the connection is still alive.
+    fn check(&mut self, deadline: Deadline) -> Result<()>;
+}
+
+/// RFC 5321 envelope: who gets it, and who hears of a failure (`None`: the null sender).
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    pub from: Option<Address>,
+    pub to: Vec<Address>,
+}
+
+/// What became of one message.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The server took responsibility for the message.
+    Sent {
+        /// Its last reply, verbatim (a queue id stands there).
+        reply: String,
+        server: String,
+        /// Recipients that the server refused while it accepted others, with its replies.
+        refused: Vec<(String, String)>,
+    },
+    /// The server will never accept this message from us. `error` says whose mistake it is.
+    Rejected(Error),
+    /// Nothing was accepted; the same message may be sent again after the wait.
+    Retry { error: Error, after: Option<Duration> },
+    /// The final dot was sent and no answer came: it may be there or not.
+    Unknown(Error),
+}
+
+/// Sends mail over one authenticated connection.
+pub trait Outbox: Send {
+    fn proof(&self) -> Proof;
+
+    /// `raw` is complete RFC 5322 with CRLF line ends.
+    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline) -> Outcome;
+
+    /// Still connected and young enough for another message?
+    fn is_fresh(&mut self) -> bool;
+}
+
+/// The redacted protocol transcript that "Enable Email Debug" asks for; `None` writes nothing.
+#[derive(Clone, Default)]
+pub struct Transcript(Option<Logger>);
+
+impl Transcript {
+    pub fn new(logger: Option<Logger>) -> Self {
+        Self(logger)
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// One line as it went over the wire, without its line end. Literals are given as `{n bytes}`; lines are cut at
+    /// 512 characters and redacted.
+    pub fn line(&self, direction: &str, line: &[u8]) {
+        if let Some(logger) = &self.0 {
+            let text = String::from_utf8_lossy(&line[..line.len().min(512)]);
+            logger.debug(format_args!("{direction} {text}"));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Outbox that records instead of sending, for tests.
