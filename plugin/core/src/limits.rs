@@ -47,6 +47,12 @@ pub const TOKEN_EARLY: Duration = Duration::from_secs(120);
 /// Lifetime of a consent state, from `start` to `complete` (RFC 9700 asks for short-lived, single-use).
 pub const CONSENT_LIFETIME: Duration = Duration::from_secs(600);
 
+/// Longest wait for another process that is writing to the store. A write takes milliseconds; a disk that is busy
+/// with something else may take a second.
+pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// One record of the store, bytes. Grants stay below 20 KB; a cursor lists settled UIDs and may reach 1 MiB.
+pub const STORE_RECORD_MAX: usize = 8 << 20;
+
 /// One line of an SMTP reply, bytes (RFC 5321 4.5.3.1.5 says 512; real servers send longer texts).
 pub const SMTP_LINE_MAX: usize = 8 * 1024;
 /// Lines of one SMTP reply.
@@ -59,9 +65,17 @@ pub const SMTP_FINAL_TIMEOUT: Duration = Duration::from_secs(600);
 /// An authenticated SMTP connection is kept open for the next message this long.
 pub const SMTP_IDLE_KEEP: Duration = Duration::from_secs(60);
 
-/// MIME nesting beyond which a message is delivered raw and not parsed: mail-parser 0.11 frees nested messages
-/// recursively and overflows the stack at about 32,000.
+/// Nesting of multiparts below which parts are looked into; a deeper one counts as one opaque part. Real mail stays
+/// below 10.
 pub const MIME_DEPTH_MAX: usize = 100;
+/// Parts of one message that are looked at; what follows stays in the raw bytes only.
+pub const MIME_PARTS_MAX: usize = 20_000;
+/// One header field that is parsed, bytes; the rest of a longer one is left out of the facts. mail-parser 0.11 takes
+/// quadratic time in the number of parameters (178 ms for 100,000 of them, 600 KB).
+pub const MIME_FIELD_MAX: usize = 64 * 1024;
+/// Addresses per field and message ids in the facts of one message. Exchange Online stops at 1,000 recipients.
+pub const FACT_ADDRESSES_MAX: usize = 5_000;
+pub const FACT_IDS_MAX: usize = 1_000;
 /// Decoded text or HTML put into the facts of one message, bytes; the raw bytes have all of it.
 pub const FACT_TEXT_MAX: usize = 1 << 20;
 /// Attachments listed in the facts of one message.

@@ -3,12 +3,40 @@
 pub mod sealed;
 pub mod sqlite;
 
+use std::{path::Path, sync::Arc};
+
 use zeroize::Zeroizing;
 
-use crate::error::Result;
+use crate::error::{Error, Fault, Kind, Result};
 
 pub use sealed::SealingKey;
 pub use sqlite::SqliteStore;
+
+/// Opens the store that a URL names: `sqlite:PATH`, or `sqlite::memory:` for tests.
+///
+/// # Errors
+/// `Settings` for a URL that cannot be meant or used; `Unsupported` for a database that this build does not have; and
+/// those of [`SqliteStore::open`].
+pub fn open(url: &str, key: SealingKey) -> Result<Arc<dyn Store>> {
+    match url.split_once(':') {
+        Some(("sqlite", ":memory:")) => Ok(Arc::new(SqliteStore::in_memory(key)?)),
+        Some(("sqlite", path)) if !path.is_empty() => {
+            // `sqlite:///var/lib/x` is what people write who think of it as a URL.
+            let path = path.strip_prefix("//").unwrap_or(path);
+            Ok(Arc::new(SqliteStore::open(Path::new(path), key)?))
+        }
+        Some(("postgres" | "postgresql", _)) => {
+            Err(Error::new(Kind::Unsupported, "This build has no PostgreSQL store.")
+                .remedy("Name a file: sqlite:PATH."))
+        }
+        // The URL is not repeated: it may hold a password.
+        _ => Err(Error::settings(vec![Fault {
+            pointer: "/store".into(),
+            label: "Store".into(),
+            message: "The store must be written as sqlite:PATH.".into(),
+        }])),
+    }
+}
 
 /// The kinds of record. The name goes into the database and into the seal, so that a record moved to another place
 /// cannot be opened there.
@@ -32,7 +60,8 @@ impl Table {
     }
 }
 
-/// A record as it was read. `version` counts its writes, from 1.
+/// A record as it was read. `version` counts its writes, from 1; one that was deleted and written anew goes on above
+/// the deleted one's, so that a version is never used twice.
 pub struct Record {
     pub version: u64,
     pub bytes: Zeroizing<Vec<u8>>,

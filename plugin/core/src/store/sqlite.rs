@@ -1,3 +1,353 @@
-//! One SQLite file.
+//! One SQLite file, shared by any number of threads and processes of one machine.
+//!
+//! Write-ahead log with `synchronous = FULL`: a commit is on the disk when it returns. Every change runs in a
+//! `BEGIN IMMEDIATE` transaction, so that compare-and-swap holds among processes. The journal is replayed at the next
+//! open, whatever moment the last process was killed at.
 
-pub struct SqliteStore {}
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::{
+    Record, Store, Table,
+    sealed::{Place, SealingKey},
+};
+use crate::{
+    error::{Error, Fault, Kind, Result},
+    limits,
+};
+
+/// `PRAGMA user_version` of the layout below.
+const SCHEMA_VERSION: i64 = 1;
+/// `PRAGMA application_id`: "OAML".
+const APPLICATION_ID: i64 = 0x4f41_4d4c;
+const SCHEMA: &str = "
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE record (
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        sealed BLOB NOT NULL,
+        PRIMARY KEY (kind, id)
+    ) STRICT, WITHOUT ROWID;";
+/// A known text sealed at creation: it tells a wrong key from a damaged record.
+const KEY_CHECK: Place<'static> = Place { table: "meta", id: "key_check", version: 0 };
+const KEY_CHECK_TEXT: &[u8] = b"this store opens with this key";
+
+pub struct SqliteStore {
+    connection: Mutex<Connection>,
+    key: SealingKey,
+    path: Option<PathBuf>,
+}
+
+impl SqliteStore {
+    /// Opens the file at `path`, and creates it (mode 0600) when there is none.
+    ///
+    /// # Errors
+    /// `Settings`: the path cannot be used, is no store of this library, or belongs to another key. `Unsupported`:
+    /// a newer version of the library wrote it. `Transient`: another process keeps it locked.
+    pub fn open(path: &Path, key: SealingKey) -> Result<Self> {
+        create_private(path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| failed(Some(path), error))?;
+        Self::prepare(connection, key, Some(path.to_owned()))
+    }
+
+    /// A store that lives and dies with this value: for tests and one-shot tools.
+    ///
+    /// # Errors
+    /// `Internal` when SQLite has no memory.
+    pub fn in_memory(key: SealingKey) -> Result<Self> {
+        Self::prepare(Connection::open_in_memory().map_err(|error| failed(None, error))?, key, None)
+    }
+
+    fn prepare(mut connection: Connection, key: SealingKey, path: Option<PathBuf>) -> Result<Self> {
+        let place = path.as_deref();
+        connection.busy_timeout(limits::STORE_BUSY_TIMEOUT).map_err(|error| failed(place, error))?;
+        check_ours(&connection, place)?;
+        configure(&connection, path.is_some()).map_err(|error| failed(place, error))?;
+        create_schema(&mut connection, &key, place)?;
+        check_key(&connection, &key, place)?;
+        Ok(Self { connection: Mutex::new(connection), key, path })
+    }
+
+    /// A panic of another thread cannot have left a transaction open: dropping it rolled back.
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, error: rusqlite::Error) -> Error {
+        failed(self.path.as_deref(), error)
+    }
+
+    /// Runs `work` in a write transaction; commits what `work` returns `Ok` for.
+    fn change<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = self.lock();
+        let transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|error| self.failed(error))?;
+        let done = work(&transaction)?;
+        transaction.commit().map_err(|error| self.failed(error))?;
+        Ok(done)
+    }
+
+    fn load(&self, connection: &Connection, table: Table, id: &str) -> Result<Option<Record>> {
+        let row = connection
+            .prepare_cached("SELECT version, sealed FROM record WHERE kind = ?1 AND id = ?2")
+            .and_then(|mut query| {
+                query
+                    .query_row(params![table.name(), id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))
+                    .optional()
+            })
+            .map_err(|error| self.failed(error))?;
+        let Some((version, sealed)) = row else { return Ok(None) };
+        let place = Place { table: table.name(), id, version: version as u64 };
+        let bytes = self.key.open(place, &sealed).map_err(|broken| broken.into_error(place))?;
+        Ok(Some(Record { version: place.version, bytes }))
+    }
+
+    fn version(&self, connection: &Connection, table: Table, id: &str) -> Result<Option<u64>> {
+        connection
+            .prepare_cached("SELECT version FROM record WHERE kind = ?1 AND id = ?2")
+            .and_then(|mut query| query.query_row(params![table.name(), id], |row| row.get::<_, i64>(0)).optional())
+            .map(|version| version.map(|version| version as u64))
+            .map_err(|error| self.failed(error))
+    }
+
+    /// The highest version that a deleted record of this table ever had. New records begin above it, so that a slow
+    /// writer that still expects a version of the deleted one never meets its number again.
+    fn floor(&self, connection: &Connection, table: Table) -> Result<u64> {
+        connection
+            .prepare_cached("SELECT value FROM meta WHERE name = ?1")
+            .and_then(|mut query| query.query_row([floor_name(table)], |row| row.get::<_, Vec<u8>>(0)).optional())
+            .map(|value| value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
+            .map_err(|error| self.failed(error))
+    }
+
+    fn remove(&self, transaction: &Transaction<'_>, table: Table, id: &str, version: u64) -> Result<()> {
+        let floor = self.floor(transaction, table)?.max(version);
+        transaction
+            .execute("DELETE FROM record WHERE kind = ?1 AND id = ?2", params![table.name(), id])
+            .and_then(|_| {
+                transaction.execute(
+                    "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
+                    params![floor_name(table), floor.to_be_bytes()],
+                )
+            })
+            .map(|_| ())
+            .map_err(|error| self.failed(error))
+    }
+}
+
+impl Store for SqliteStore {
+    fn read(&self, table: Table, id: &str) -> Result<Option<Record>> {
+        self.load(&self.lock(), table, id)
+    }
+
+    fn write(&self, table: Table, id: &str, expected: Option<u64>, bytes: &[u8]) -> Result<Option<u64>> {
+        if bytes.len() > limits::STORE_RECORD_MAX {
+            return Err(Error::new(
+                Kind::TooLarge,
+                format!("A {} record of {} bytes is larger than the store takes.", table.name(), bytes.len()),
+            ));
+        }
+        self.change(|transaction| {
+            if self.version(transaction, table, id)? != expected {
+                return Ok(None);
+            }
+            let version = match expected {
+                Some(version) => version.saturating_add(1),
+                None => self.floor(transaction, table)?.saturating_add(1),
+            };
+            let sealed = self.key.seal(Place { table: table.name(), id, version }, bytes)?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO record (kind, id, version, sealed) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (kind, id) DO UPDATE SET version = ?3, sealed = ?4",
+                )
+                .and_then(|mut statement| statement.execute(params![table.name(), id, version as i64, sealed]))
+                .map_err(|error| self.failed(error))?;
+            Ok(Some(version))
+        })
+    }
+
+    fn take(&self, table: Table, id: &str) -> Result<Option<Record>> {
+        self.change(|transaction| {
+            let record = self.load(transaction, table, id)?;
+            if let Some(record) = &record {
+                self.remove(transaction, table, id, record.version)?;
+            }
+            Ok(record)
+        })
+    }
+
+    fn delete(&self, table: Table, id: &str) -> Result<()> {
+        self.change(|transaction| match self.version(transaction, table, id)? {
+            Some(version) => self.remove(transaction, table, id, version),
+            None => Ok(()),
+        })
+    }
+}
+
+fn floor_name(table: Table) -> String {
+    format!("floor.{}", table.name())
+}
+
+/// SQLite gives the journal files the mode of the database file.
+fn create_private(path: &Path) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(_) => {
+            // The new name must survive a power loss as well as what is written under it.
+            #[cfg(unix)]
+            if let Some(folder) = path.parent() {
+                let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+                std::fs::File::open(folder)
+                    .and_then(|folder| folder.sync_all())
+                    .map_err(|error| unusable(path).source_error(error))?;
+            }
+            Ok(())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(unusable(path).source_error(error)),
+    }
+}
+
+/// Refuses a file of somebody else before anything is written to it.
+fn check_ours(connection: &Connection, path: Option<&Path>) -> Result<()> {
+    let (application, version, tables) = connection
+        .query_row(
+            "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+                    (SELECT count(*) FROM sqlite_schema)",
+            [],
+            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
+        )
+        .map_err(|error| failed(path, error))?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(fault(format!("{} is a database of another program.", shown(path))));
+    }
+    if version > SCHEMA_VERSION {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!("The store {} was written by a newer version of this library (layout {version}).", shown(path)),
+        )
+        .remedy("Update the plugin, or name another store."));
+    }
+    Ok(())
+}
+
+fn configure(connection: &Connection, on_disk: bool) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "trusted_schema", "OFF")?;
+    connection.pragma_update(None, "secure_delete", "ON")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    if !on_disk {
+        return Ok(());
+    }
+    // The change to WAL needs the file alone for a moment, and SQLite does not call the busy handler for it.
+    let give_up = Instant::now() + limits::STORE_BUSY_TIMEOUT;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
+            Ok(_) => return Ok(()),
+            Err(error) if is_busy(&error) && Instant::now() < give_up => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn create_schema(connection: &mut Connection, key: &SealingKey, path: Option<&Path>) -> Result<()> {
+    let failed = |error| failed(path, error);
+    if layout(connection).map_err(failed)? == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    // Another process may have been faster.
+    if layout(&transaction).map_err(failed)? != SCHEMA_VERSION {
+        let check = key.seal(KEY_CHECK, KEY_CHECK_TEXT)?;
+        transaction.execute_batch(SCHEMA).map_err(failed)?;
+        transaction
+            .execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", params![KEY_CHECK.id, check])
+            .map_err(failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
+    }
+    transaction.commit().map_err(failed)
+}
+
+fn layout(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn check_key(connection: &Connection, key: &SealingKey, path: Option<&Path>) -> Result<()> {
+    let sealed = connection
+        .query_row("SELECT value FROM meta WHERE name = ?1", [KEY_CHECK.id], |row| row.get::<_, Vec<u8>>(0))
+        .optional()
+        .map_err(|error| failed(path, error))?;
+    match sealed.map(|sealed| key.open(KEY_CHECK, &sealed)) {
+        Some(Ok(text)) if *text == KEY_CHECK_TEXT => Ok(()),
+        Some(Err(super::sealed::Broken::Rejected)) => {
+            Err(fault(format!("The store {} was made with another key than the one given.", shown(path))).remedy(
+                "Give the key that it was made with; if that one is lost, name a new store and give consent again.",
+            ))
+        }
+        _ => {
+            Err(Error::new(Kind::Internal, format!("The store {} is damaged: its key check is missing.", shown(path)))
+                .remedy("Restore it from a backup, or name a new store and give consent again."))
+        }
+    }
+}
+
+fn failed(path: Option<&Path>, error: rusqlite::Error) -> Error {
+    let code = error.sqlite_error_code();
+    let mapped = match code {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Error::new(Kind::Transient, format!("Another process keeps the store {} locked.", shown(path)))
+                .remedy("It is tried again at the next call; if it keeps happening, find the process that holds it.")
+        }
+        Some(ErrorCode::DiskFull) => {
+            Error::new(Kind::Transient, format!("The disk of the store {} is full.", shown(path)))
+                .remedy("Free some space; nothing was lost.")
+        }
+        Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => {
+            Error::new(Kind::Transient, format!("The store {} could not be read or written.", shown(path)))
+                .remedy("Check the disk it is on.")
+        }
+        Some(ErrorCode::NotADatabase) => fault(format!("{} is not a store: it is no SQLite file.", shown(path))),
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+            path.map_or_else(|| fault("The store cannot be opened.".into()), unusable)
+        }
+        Some(ErrorCode::DatabaseCorrupt) => {
+            Error::new(Kind::Internal, format!("The store {} is damaged.", shown(path)))
+                .remedy("Restore it from a backup, or name a new store and give consent again.")
+        }
+        _ => Error::new(Kind::Internal, format!("The store {} refused a command.", shown(path))),
+    };
+    mapped.source_error(error)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn unusable(path: &Path) -> Error {
+    fault(format!("The store {} cannot be opened for writing.", path.display()))
+        .remedy("Make its folder exist and writable for the user this program runs as.")
+}
+
+fn fault(message: String) -> Error {
+    Error::settings(vec![Fault { pointer: "/store".into(), label: "Store".into(), message }])
+}
+
+fn shown(path: Option<&Path>) -> String {
+    path.map_or_else(|| "in memory".to_owned(), |path| path.display().to_string())
+}
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;
