@@ -70,9 +70,14 @@ pub const SMTP_IDLE_KEEP: Duration = Duration::from_secs(60);
 pub const MIME_DEPTH_MAX: usize = 100;
 /// Parts of one message that are looked at; what follows stays in the raw bytes only.
 pub const MIME_PARTS_MAX: usize = 20_000;
-/// One header field that is parsed, bytes; the rest of a longer one is left out of the facts. mail-parser 0.11 takes
-/// quadratic time in the number of parameters (178 ms for 100,000 of them, 600 KB).
+/// Content-Type and similar fields of all parts together, bytes. A real part has about 200.
+pub const MIME_PARTS_FIELDS_MAX: usize = 8 << 20;
+/// Fields of one header section that are read, of those that facts are made of.
+pub const MIME_FIELDS_MAX: usize = 1_000;
+/// One header field that is read, bytes; the rest of a longer one is left out of the facts.
 pub const MIME_FIELD_MAX: usize = 64 * 1024;
+/// The same for fields with parameters (Content-Type): mail-parser 0.11 takes quadratic time in their number.
+pub const MIME_PARAMETERS_MAX: usize = 8 * 1024;
 /// Addresses per field and message ids in the facts of one message. Exchange Online stops at 1,000 recipients.
 pub const FACT_ADDRESSES_MAX: usize = 5_000;
 pub const FACT_IDS_MAX: usize = 1_000;

@@ -1,0 +1,118 @@
+use super::*;
+use crate::{message::parse, settings};
+
+fn fetching() -> Fetching {
+    Fetching {
+        email_addresses: vec!["support@example.org".parse().unwrap()],
+        interval_minutes: 5,
+        disable_new_request_creation: false,
+        folders: vec!["INBOX".into()],
+        since: settings::Since::Now,
+        after_import: settings::Action::Leave,
+        after_refusal: settings::Action::Leave,
+        subject_tag: "[Request ID: ##{id}##]".into(),
+    }
+}
+
+fn of(headers: &str) -> Disposition {
+    of_with(headers, &fetching())
+}
+
+fn of_with(headers: &str, fetching: &Fetching) -> Disposition {
+    let from = if headers.contains("From: ") { "" } else { "From: ann@example.com\n" };
+    disposition(
+        &parse(format!("{from}{headers}\n\nbody").as_bytes()),
+        fetching,
+        &["Reply@Example.org".parse().unwrap()],
+    )
+}
+
+#[test]
+fn new_mail_of_a_person_opens_a_request() {
+    for headers in [
+        "Subject: Printer",
+        "Auto-Submitted: no",
+        "Auto-Submitted: No (human)",
+        "List-Id: <users.example.net>\nPrecedence: list",
+        "X-Auto-Response-Suppress: All",
+        "Return-Path: <ann@example.com>",
+        "Precedence: normal",
+    ] {
+        let disposition = of(headers);
+        assert_eq!(disposition.action, Action::CreateRequest, "{headers}");
+        assert_eq!(disposition.request_reference, None);
+    }
+}
+
+#[test]
+fn what_could_start_a_loop_is_ignored_even_when_it_refers_to_a_request() {
+    for (headers, field) in [
+        ("From: SUPPORT@example.org", "From"),
+        ("From: Us <reply@example.org>", "From"),
+        ("From: ann@example.com\nSender: support@example.org", "Sender"),
+        ("Auto-Submitted: auto-replied (vacation)", "Auto-Submitted"),
+        ("Auto-Submitted: auto-generated; owner=x", "Auto-Submitted"),
+        ("Return-Path: <>", "Return-Path"),
+        ("Precedence: bulk", "Precedence"),
+        ("Precedence: Auto_Reply", "Precedence"),
+        (
+            "Content-Type: multipart/report; report-type=disposition-notification; boundary=b",
+            "Content-Type: multipart/report",
+        ),
+    ] {
+        let disposition = of(&format!("{headers}\nIn-Reply-To: <known@example.org>"));
+        assert_eq!(disposition.action, Action::Ignore, "{headers}");
+        assert_eq!(disposition.evidence[0].field, field, "{headers}");
+        assert_eq!(disposition.request_reference.unwrap().message_ids, ["known@example.org"]);
+    }
+}
+
+#[test]
+fn replies_are_appended_with_the_nearest_message_first() {
+    let disposition = of("In-Reply-To: <c@x>\nReferences: <a@x> <b@x> <c@x>");
+    assert_eq!(disposition.action, Action::AppendToRequest);
+    assert_eq!(disposition.request_reference.unwrap().message_ids, ["c@x", "b@x", "a@x"]);
+    assert_eq!(disposition.evidence.len(), 2);
+}
+
+#[test]
+fn subject_tags_are_found_however_mailers_bend_them() {
+    let id = |subject: &str, tag: &str| tagged_id(subject, tag);
+    let tag = "[Request ID: ##{id}##]";
+    for (subject, expected) in [
+        ("Re: [Request ID: ##4711##] Printer", Some("4711")),
+        ("AW: FW: [request id:  ##A-7_b##]", Some("A-7_b")),
+        ("[Request ID: ####]", None),
+        ("[Request ID: ##47 11##]", None),
+        ("[Request ID: ##4711", None),
+        ("[Request ID: ##x y##] [Request ID: ##12##]", Some("12")),
+        ("Grüße ÄÖ [Request ID: ##9##]", Some("9")),
+        ("", None),
+    ] {
+        assert_eq!(id(subject, tag).as_deref(), expected, "{subject}");
+    }
+    assert_eq!(id("x #12 y", "#{id}").as_deref(), Some("12"));
+    assert_eq!(id(&format!("#{}", "1".repeat(65)), "#{id}"), None);
+    assert_eq!(id("anything", "no placeholder"), None);
+    assert_eq!(id("anything", "{id}"), None);
+    let found = of("Subject: Re: [Request ID: ##4711##]");
+    assert_eq!(found.action, Action::AppendToRequest);
+    assert_eq!(found.request_reference.unwrap().request_id.as_deref(), Some("4711"));
+}
+
+#[test]
+fn with_new_requests_disabled_replies_still_come_in() {
+    let fetching = Fetching { disable_new_request_creation: true, ..fetching() };
+    let fresh = of_with("Subject: Printer", &fetching);
+    assert_eq!((fresh.action, fresh.evidence[0].field), (Action::Ignore, "disable_new_request_creation"));
+    assert_eq!(of_with("Subject: [Request ID: ##1##]", &fetching).action, Action::AppendToRequest);
+    assert_eq!(of_with("References: <a@x>", &fetching).action, Action::AppendToRequest);
+}
+
+#[test]
+fn the_proposal_crosses_as_json() {
+    let json = serde_json::to_value(of("Return-Path: <>")).unwrap();
+    assert_eq!(json["action"], "ignore");
+    assert_eq!(json["evidence"], serde_json::json!([{"field": "Return-Path", "value": "<>"}]));
+    assert_eq!(json["request_reference"], serde_json::Value::Null);
+}

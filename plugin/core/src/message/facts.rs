@@ -1,0 +1,107 @@
+//! What is known of a message without opening it: the document that travels beside the raw bytes.
+
+use serde::Serialize;
+
+/// All of it is what the sender wrote, decoded; nothing in it is verified. Ids stand without their angle brackets.
+/// NUL characters are shown as U+FFFD, because many databases refuse them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Facts {
+    pub message_id: Option<String>,
+    pub in_reply_to: Vec<String>,
+    pub references: Vec<String>,
+    pub subject: Option<String>,
+    /// RFC 3339, in the sender's own time zone.
+    pub date: Option<String>,
+    /// The same moment in seconds since 1970-01-01 UTC.
+    pub date_unix: Option<i64>,
+    pub from: Vec<Mailbox>,
+    pub sender: Vec<Mailbox>,
+    pub reply_to: Vec<Mailbox>,
+    pub to: Vec<Mailbox>,
+    pub cc: Vec<Mailbox>,
+    pub bcc: Vec<Mailbox>,
+    /// The text/plain body; several inline ones are joined.
+    pub text: Option<String>,
+    pub text_truncated: bool,
+    /// The text/html body as it was sent: not sanitised.
+    pub html: Option<String>,
+    pub html_truncated: bool,
+    pub attachments: Vec<Attachment>,
+    /// Raw bytes of the whole message.
+    pub size: u64,
+    pub headers: Headers,
+    /// `Some` in bounces, receipts and other multipart/report messages (RFC 6522).
+    pub report: Option<Report>,
+    /// Why the facts are empty although there is a message. The raw bytes are complete.
+    pub unparsed: Option<String>,
+    pub flags: Vec<Flag>,
+}
+
+/// RFC 5322 section 3.4.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Mailbox {
+    pub name: Option<String>,
+    pub address: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Attachment {
+    /// As the sender named it: never a path to trust.
+    pub name: Option<String>,
+    /// Lower-case media type, `application/pdf`.
+    #[serde(rename = "type")]
+    pub media_type: String,
+    /// Decoded bytes.
+    pub size: u64,
+    pub content_id: Option<String>,
+    /// Shown inside the body (Content-Disposition inline, or an image that the HTML refers to by its Content-ID).
+    pub inline: bool,
+    /// What [`super::attachment`] takes.
+    pub part_index: u32,
+}
+
+/// Header fields that say how a message came about; verbatim, unfolded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Headers {
+    /// RFC 3834.
+    pub auto_submitted: Option<String>,
+    pub precedence: Option<String>,
+    /// RFC 2919.
+    pub list_id: Option<String>,
+    /// RFC 5321 section 4.4; the empty text is the null sender `<>`.
+    pub return_path: Option<String>,
+    /// MS-OXCMAIL: the sender asks not to be answered automatically.
+    pub x_auto_response_suppress: Option<String>,
+    /// One per hop that wrote it, the last hop first.
+    pub delivered_to: Vec<String>,
+}
+
+/// RFC 6522, and RFC 3464 for the delivery fields (of the first recipient).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// `delivery-status`, `disposition-notification`, `feedback-report`.
+    #[serde(rename = "type")]
+    pub report_type: Option<String>,
+    /// Message-ID of the message that the report is about.
+    pub original_message_id: Option<String>,
+    pub final_recipient: Option<String>,
+    /// `failed`, `delayed`, `delivered`, `relayed`, `expanded`.
+    pub action: Option<String>,
+    /// RFC 3463 code: `5.1.1`.
+    pub status: Option<String>,
+    pub diagnostic: Option<String>,
+}
+
+/// What could not be taken into the facts as it is. The raw bytes always have all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flag {
+    /// Multiparts are nested deeper than `limits::MIME_DEPTH_MAX`; the deepest one is shown as one attachment.
+    TooDeep,
+    /// More parts, or more header bytes in them, than `limits::MIME_PARTS_MAX` and `MIME_FIELDS_MAX`.
+    TooManyParts,
+    /// More attachments than `limits::FACT_ATTACHMENTS_MAX`.
+    AttachmentsTruncated,
+    /// A header field longer than `limits::MIME_FIELD_MAX`, or more of them, or more addresses or ids, than are read.
+    HeadersTruncated,
+}
