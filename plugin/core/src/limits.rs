@@ -62,6 +62,17 @@ pub const SMTP_LINES_MAX: usize = 256;
 pub const SMTP_COMMAND_LINE_MAX: usize = 512;
 /// Wait for the answer to the final dot (RFC 5321 4.5.3.2.6).
 pub const SMTP_FINAL_TIMEOUT: Duration = Duration::from_secs(600);
+/// Commands sent ahead of their replies where PIPELINING is offered: their replies stay far below a socket buffer, so
+/// that neither side can wait for the other (RFC 2920 section 3.1).
+pub const SMTP_PIPELINE_MAX: usize = 100;
+/// Content is handed to TLS in pieces of this many bytes: most mails with their final dot fit into one.
+pub const SMTP_WRITE_CHUNK: usize = 64 * 1024;
+/// What a polite goodbye (QUIT) or a clean-up (RSET) may cost when the server is slow.
+pub const SMTP_GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest wait that is believed when a server names one in the text of a 4xx reply.
+pub const SMTP_RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Wait after a throttling reply that names none: Exchange Online counts messages by the minute.
+pub const SMTP_THROTTLE_WAIT: Duration = Duration::from_secs(60);
 /// An authenticated SMTP connection is kept open for the next message this long.
 pub const SMTP_IDLE_KEEP: Duration = Duration::from_secs(60);
 
@@ -85,6 +96,18 @@ pub const FACT_IDS_MAX: usize = 1_000;
 pub const FACT_TEXT_MAX: usize = 1 << 20;
 /// Attachments listed in the facts of one message.
 pub const FACT_ATTACHMENTS_MAX: usize = 10_000;
+
+/// Line of a message without its CRLF, bytes (RFC 5322 2.1.1).
+pub const MESSAGE_LINE_MAX: usize = 998;
+/// Message ids kept in References: the first, which names the thread, and the latest. Longer chains only grow.
+pub const REFERENCES_MAX: usize = 100;
+/// One message id, bytes. Real ones stay under 300; one line must hold it.
+pub const MESSAGE_ID_MAX: usize = 900;
+/// Display name of an address, file name of an attachment, characters; longer ones are cut.
+pub const NAME_MAX: usize = 250;
+/// Local part and whole of an address, bytes (RFC 5321 4.5.3.1.1, 4.5.3.1.3).
+pub const LOCAL_PART_MAX: usize = 64;
+pub const ADDRESS_MAX: usize = 254;
 
 /// Largest JSON document a host may hand in, bytes (attachments of a composed message travel inside it as base64).
 pub const REQUEST_MAX: usize = 256 * 1024 * 1024;

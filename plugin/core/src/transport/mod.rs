@@ -6,7 +6,6 @@ pub mod stub;
 
 use std::{fs::File, ops::ControlFlow, time::Duration};
 
-use lettre::Address;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -18,6 +17,8 @@ use crate::{
     secret::Secret,
     settings::{Action, Since},
 };
+
+pub use crate::message::address::Envelope;
 
 /// Who logs in, and with what.
 pub struct Login<'a> {
@@ -136,13 +137,6 @@ pub trait Inbox: Send {
     fn check(&mut self, deadline: Deadline) -> Result<()>;
 }
 
-/// RFC 5321 envelope: who gets it, and who hears of a failure (`None`: the null sender).
-#[derive(Clone, Debug)]
-pub struct Envelope {
-    pub from: Option<Address>,
-    pub to: Vec<Address>,
-}
-
 /// What became of one message.
 #[derive(Debug)]
 pub enum Outcome {
@@ -171,6 +165,12 @@ pub trait Outbox: Send {
 
     /// Still connected and young enough for another message?
     fn is_fresh(&mut self) -> bool;
+
+    /// Was the last [`Outcome::Retry`] only this: a connection kept open from an earlier message turned out closed
+    /// before the server had taken anything? Then the same message may be sent at once over a newly opened one.
+    fn lost(&self) -> bool {
+        false
+    }
 }
 
 /// The redacted protocol transcript that "Enable Email Debug" asks for; `None` writes nothing.

@@ -1,0 +1,529 @@
+//! From what the host wants said to the bytes that go over the wire.
+//!
+//! lettre's builder does the MIME; what it leaves to its caller is done here: control characters, long words, foreign
+//! message ids, Bcc. The finished bytes are checked once more by [`wire::verify`].
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use lettre::{
+    Address, Message,
+    message::{
+        Body, Mailbox, MultiPart, SinglePart,
+        header::{ContentDisposition, ContentId, ContentTransferEncoding, ContentType, HeaderName, HeaderValue},
+    },
+};
+use mail_parser::MessageParser;
+use serde::Deserialize;
+
+use super::{
+    address::{Envelope, Person, display_name, is_safe, one_line, parse_address},
+    wire,
+};
+use crate::{
+    clock::UnixSeconds,
+    error::{Error, Kind, Result},
+    guard::guarded,
+    limits,
+    settings::Sending,
+};
+
+/// The content of a `send_message` request.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compose {
+    pub to: Vec<Person>,
+    pub cc: Vec<Person>,
+    /// Only in the envelope, never in a header.
+    pub bcc: Vec<Person>,
+    pub subject: String,
+    pub text: Option<String>,
+    pub html: Option<String>,
+    pub attachments: Vec<Attachment>,
+    /// Message-ID of the message that this one answers.
+    pub in_reply_to: Option<String>,
+    /// References of the message that this one answers, oldest first.
+    pub references: Vec<String>,
+    /// In place of the account's "Reply to".
+    pub reply_to: Option<Person>,
+    /// `X-…` and those in [`HEADERS_ALLOWED`].
+    pub headers: Vec<Header>,
+    /// Written by a machine: marked so that no other machine answers it (RFC 3834).
+    pub auto_submitted: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    pub name: String,
+    pub value: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attachment {
+    pub name: String,
+    /// Media type, `application/octet-stream` when missing or not usable.
+    #[serde(default, rename = "type")]
+    pub media_type: Option<String>,
+    pub content_base64: String,
+    /// What the HTML calls `cid:…`, without angle brackets.
+    #[serde(default)]
+    pub content_id: Option<String>,
+    /// Shown inside the HTML; needs `content_id`.
+    #[serde(default)]
+    pub inline: bool,
+}
+
+/// Who gets it, where that differs from the headers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EnvelopeRequest {
+    /// Missing: the account's address. Empty: the null sender, nobody hears of a failure.
+    #[serde(default)]
+    pub from: Option<String>,
+    pub to: Vec<String>,
+}
+
+/// Ready to be sent.
+#[derive(Clone, Debug)]
+pub struct Composed {
+    pub raw: Vec<u8>,
+    /// With angle brackets.
+    pub message_id: String,
+    pub envelope: Envelope,
+}
+
+/// Headers a host may set besides `X-…`. Those that say who, to whom, when and which are ours.
+pub const HEADERS_ALLOWED: [&str; 13] = [
+    "Auto-Submitted",
+    "Comments",
+    "Feedback-ID",
+    "Importance",
+    "Keywords",
+    "List-Help",
+    "List-ID",
+    "List-Unsubscribe",
+    "List-Unsubscribe-Post",
+    "Organization",
+    "Precedence",
+    "Priority",
+    "Sensitivity",
+];
+
+/// A message id of ours: 128 random bits at the sender's domain (RFC 5322 3.6.4).
+///
+/// # Errors
+/// `Internal` when the system has no randomness.
+pub fn new_message_id(from: &Address) -> Result<String> {
+    let mut random = [0u8; 16];
+    getrandom::fill(&mut random)
+        .map_err(|e| Error::new(Kind::Internal, "The system gave no random bytes.").source_error(e.to_string()))?;
+    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("<{random}@{}>", from.domain()))
+}
+
+/// Builds the message of `request`, dated `now`. `message_id` has angle brackets.
+///
+/// # Errors
+/// `Misuse` for an address, a header or an attachment that cannot be meant, and when nobody is to get it.
+pub fn compose(request: Compose, sending: &Sending, now: UnixSeconds, message_id: &str) -> Result<Composed> {
+    let to = mailboxes(&request.to)?;
+    let cc = mailboxes(&request.cc)?;
+    let bcc = mailboxes(&request.bcc)?;
+    let envelope = envelope(
+        Some(sending.from.clone()),
+        to.iter().chain(&cc).chain(&bcc).map(|mailbox| mailbox.email.clone()).collect(),
+    )?;
+    let message_id = well_formed_id(message_id)
+        .ok_or_else(|| Error::new(Kind::Misuse, "The message id is not of the form <left@right>."))?;
+
+    let sender_name = sending.sender_name.as_deref().and_then(display_name);
+    let date = UNIX_EPOCH + Duration::from_secs(u64::try_from(now).unwrap_or_default().min(LAST_SECOND));
+    let from = Mailbox::new(sender_name, sending.from.clone());
+    let mut builder = Message::builder()
+        .raw_header(address_header("From", &[from]))
+        .date(date)
+        .message_id(Some(message_id.clone()))
+        .raw_header(text_header("Subject", &request.subject)?);
+    let reply_to = match &request.reply_to {
+        Some(person) => Some(person.mailbox()?),
+        None => sending.reply_to.clone().map(Mailbox::from),
+    };
+    for (name, list) in [("Reply-To", reply_to.as_slice()), ("To", &to), ("Cc", &cc)] {
+        if !list.is_empty() {
+            builder = builder.raw_header(address_header(name, list));
+        }
+    }
+    // An id that is not well-formed came from somebody else's mail: it is left out and must not stop the answer.
+    let parent = request.in_reply_to.as_deref().and_then(well_formed_id);
+    let references = thread(&request.references, parent.as_deref());
+    if !references.is_empty() {
+        // One id to a line: folding never has to cut, and long ids stay within the line limit.
+        let value = references.join("\r\n ");
+        builder = builder.raw_header(HeaderValue::dangerous_new_pre_encoded(
+            HeaderName::new_from_ascii_str("References"),
+            value.clone(),
+            value,
+        ));
+    }
+    if request.auto_submitted {
+        let word = if parent.is_some() { "auto-replied" } else { "auto-generated" };
+        builder = builder.raw_header(text_header("Auto-Submitted", word)?);
+        // Exchange answers RFC 3834 marks with its own automatic replies unless told so (MS-OXCMAIL 2.1.3.2.20).
+        builder = builder.raw_header(text_header("X-Auto-Response-Suppress", "All")?);
+    }
+    if let Some(parent) = parent {
+        builder = builder.in_reply_to(parent);
+    }
+    for header in &request.headers {
+        builder = builder.raw_header(extra_header(header)?);
+    }
+
+    let message = match body(request.text, request.html, request.attachments)? {
+        Part::Single(part) => builder.envelope(lettre_envelope(&envelope)?).singlepart(part),
+        Part::Multi(parts) => builder.envelope(lettre_envelope(&envelope)?).multipart(parts),
+    }
+    .map_err(|e| Error::new(Kind::Misuse, "The message could not be put together.").source_error(e))?;
+    let raw = message.formatted();
+    wire::verify(&raw)?;
+    Ok(Composed { raw, message_id, envelope })
+}
+
+/// Takes raw MIME: line ends put right, Bcc removed, From, Date and Message-ID added where missing, checked. Without
+/// `envelope` the recipients are those of To, Cc and Bcc.
+///
+/// # Errors
+/// `Misuse` for bytes that no server may be given (the sentence names the line), and when nobody is to get it.
+pub fn accept_raw(
+    raw: &[u8],
+    envelope_request: Option<&EnvelopeRequest>,
+    sending: &Sending,
+    now: UnixSeconds,
+    message_id: &str,
+) -> Result<Composed> {
+    let raw = wire::normalise(raw)?;
+    let (fields, header_end) = wire::fields(&raw);
+    let has = |name: &str| fields.iter().any(|field| field.name.eq_ignore_ascii_case(name));
+
+    let envelope = match envelope_request {
+        Some(request) => request.envelope(sending)?,
+        None => envelope(Some(sending.from.clone()), header_recipients(&raw[..header_end])?)?,
+    };
+    let given_id = fields
+        .iter()
+        .find(|field| field.name.eq_ignore_ascii_case("Message-ID"))
+        .and_then(|field| std::str::from_utf8(&raw[field.range.clone()]).ok())
+        .and_then(|field| field.split_once(':'))
+        .and_then(|(_, id)| well_formed_id(id));
+    let chosen_id = match &given_id {
+        Some(id) => id.clone(),
+        None => well_formed_id(message_id)
+            .ok_or_else(|| Error::new(Kind::Misuse, "The message id is not of the form <left@right>."))?,
+    };
+
+    let mut out = Vec::with_capacity(raw.len() + 256);
+    if !has("From") {
+        out.extend_from_slice(format!("From: {}\r\n", sending.from).as_bytes());
+    }
+    if !has("Date") {
+        out.extend_from_slice(format!("Date: {}\r\n", rfc5322_date(now)).as_bytes());
+    }
+    if given_id.is_none() {
+        out.extend_from_slice(format!("Message-ID: {chosen_id}\r\n").as_bytes());
+    }
+    for field in &fields {
+        let drop = ["Bcc", "Resent-Bcc"].iter().any(|name| field.name.eq_ignore_ascii_case(name))
+            || (given_id.is_none() && field.name.eq_ignore_ascii_case("Message-ID"));
+        if !drop {
+            out.extend_from_slice(&raw[field.range.clone()]);
+        }
+    }
+    if header_end == raw.len() {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(&raw[header_end..]);
+    wire::verify(&out)?;
+    Ok(Composed { raw: out, message_id: chosen_id, envelope })
+}
+
+impl EnvelopeRequest {
+    /// # Errors
+    /// `Misuse` for an address that is none, and when nobody is to get it.
+    pub fn envelope(&self, sending: &Sending) -> Result<Envelope> {
+        let from = match self.from.as_deref().map(str::trim) {
+            None => Some(sending.from.clone()),
+            Some("" | "<>") => None,
+            Some(address) => Some(parse_address(address)?),
+        };
+        envelope(from, self.to.iter().map(|address| parse_address(address)).collect::<Result<_>>()?)
+    }
+}
+
+/// 9999-12-31T23:59:59Z, the last moment that an RFC 5322 date can say.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+enum Part {
+    Single(SinglePart),
+    Multi(MultiPart),
+}
+
+/// mixed( related( alternative( text, html ), inline… ), attachment… ), without the layers that hold only one part.
+fn body(text: Option<String>, html: Option<String>, attachments: Vec<Attachment>) -> Result<Part> {
+    let (inline, attached): (Vec<_>, Vec<_>) =
+        attachments.into_iter().partition(|file| file.inline && file.content_id.is_some() && html.is_some());
+    let plain = |text: &str| SinglePart::plain(lines(text));
+    let mut part = match (text, html) {
+        (text, None) => Part::Single(plain(&text.unwrap_or_default())),
+        (None, Some(html)) => Part::Single(SinglePart::html(lines(&html))),
+        (Some(text), Some(html)) => {
+            Part::Multi(MultiPart::alternative().singlepart(plain(&text)).singlepart(SinglePart::html(lines(&html))))
+        }
+    };
+    for (files, around) in [(inline, MultiPart::related()), (attached, MultiPart::mixed())] {
+        if files.is_empty() {
+            continue;
+        }
+        let mut parts = match part {
+            Part::Single(single) => around.singlepart(single),
+            Part::Multi(multi) => around.multipart(multi),
+        };
+        for file in files {
+            parts = parts.singlepart(attachment(file)?);
+        }
+        part = Part::Multi(parts);
+    }
+    Ok(part)
+}
+
+fn attachment(file: Attachment) -> Result<SinglePart> {
+    let name = display_name(&file.name).unwrap_or_else(|| "attachment".into());
+    let mut encoded = file.content_base64.into_bytes();
+    encoded.retain(|byte| !byte.is_ascii_whitespace());
+    let content = STANDARD.decode(&encoded).map_err(|e| {
+        Error::new(Kind::Misuse, format!("The content of the attachment \u{201c}{name}\u{201d} is not base64."))
+            .source_error(e)
+    })?;
+    drop(encoded);
+    let is_mail = file.media_type.as_deref().is_some_and(|text| text.trim().eq_ignore_ascii_case("message/rfc822"));
+    // RFC 2046 5.2.1: message/rfc822 may not be base64. One that cannot travel as it is goes as a file.
+    let as_mail = if is_mail { mail_body(&content) } else { None };
+    let content_type = match (is_mail, &as_mail) {
+        (true, Some(_)) => ContentType::parse("message/rfc822").unwrap_or(ContentType::TEXT_PLAIN),
+        (true, None) => octet_stream(),
+        (false, _) => media_type(file.media_type.as_deref()),
+    };
+    let body = match as_mail {
+        Some(body) => body,
+        // Base64 always: quoted-printable and 7bit would touch line ends, and the host's bytes must arrive.
+        None => Body::new_with_encoding(content, ContentTransferEncoding::Base64)
+            .map_err(|_| Error::new(Kind::Internal, "An attachment could not be encoded."))?,
+    };
+    let mut part = SinglePart::builder().header(content_type);
+    if let Some(id) = &file.content_id {
+        let id = well_formed_id(&format!("<{}>", id.trim().trim_matches(['<', '>']))).ok_or_else(|| {
+            Error::new(Kind::Misuse, format!("The content_id of \u{201c}{name}\u{201d} cannot be one."))
+                .remedy("Use printable ASCII without spaces and angle brackets.")
+        })?;
+        part = part.header(ContentId::from(id));
+    }
+    let disposition =
+        if file.inline { ContentDisposition::inline_with_name(&name) } else { ContentDisposition::attachment(&name) };
+    Ok(part.header(disposition).body(body))
+}
+
+/// A forwarded message as it is, when it is fit for 7bit.
+fn mail_body(content: &[u8]) -> Option<Body> {
+    let normal = wire::normalise(content).ok()?;
+    match wire::verify(&normal) {
+        Ok(wire::Needs { eight_bit: false, .. }) => {
+            Some(Body::dangerous_pre_encoded(normal.into_owned(), ContentTransferEncoding::SevenBit))
+        }
+        _ => None,
+    }
+}
+
+/// Only a leaf type, without parameters: a `multipart/*` with a boundary of its own would make parts of the content.
+fn media_type(given: Option<&str>) -> ContentType {
+    let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let token = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 127
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._!#$&^".contains(&b))
+    };
+    match essence.split_once('/') {
+        Some((kind, sub))
+            if token(kind)
+                && token(sub)
+                && !kind.eq_ignore_ascii_case("multipart")
+                && !kind.eq_ignore_ascii_case("message") =>
+        {
+            ContentType::parse(essence).unwrap_or_else(|_| octet_stream())
+        }
+        _ => octet_stream(),
+    }
+}
+
+fn octet_stream() -> ContentType {
+    ContentType::parse("application/octet-stream").unwrap_or(ContentType::TEXT_PLAIN)
+}
+
+/// Text with CRLF line ends and without NUL. lettre would insert each missing CR on its own, quadratic in the size.
+fn lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 32);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\r' => {
+                chars.next_if_eq(&'\n');
+                out.push_str("\r\n");
+            }
+            '\n' => out.push_str("\r\n"),
+            '\0' => out.push(char::REPLACEMENT_CHARACTER),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+fn mailboxes(people: &[Person]) -> Result<Vec<Mailbox>> {
+    people.iter().map(Person::mailbox).collect()
+}
+
+fn envelope(from: Option<Address>, mut to: Vec<Address>) -> Result<Envelope> {
+    let mut seen = std::collections::HashSet::new();
+    to.retain(|address| seen.insert(address.clone()));
+    if to.is_empty() {
+        return Err(Error::new(Kind::Misuse, "The message has no recipient.").remedy("Fill to, cc or bcc."));
+    }
+    if let Some(bad) = from.iter().chain(&to).find(|address| !is_safe(address)) {
+        return Err(Error::new(Kind::Misuse, format!("{} cannot be used as an address.", one_line(bad.as_ref()))));
+    }
+    Ok(Envelope { from, to })
+}
+
+fn lettre_envelope(envelope: &Envelope) -> Result<lettre::address::Envelope> {
+    lettre::address::Envelope::new(envelope.from.clone(), envelope.to.clone())
+        .map_err(|e| Error::new(Kind::Misuse, "The message has no recipient.").source_error(e))
+}
+
+/// The addresses of To, Cc and Bcc. mail-parser reads groups, comments and encoded names; what it calls an address is
+/// then read again by the one parser that the wire uses.
+fn header_recipients(header: &[u8]) -> Result<Vec<Address>> {
+    guarded("the parser of mail headers", || {
+        let Some(message) = MessageParser::default().parse_headers(header) else { return Ok(Vec::new()) };
+        let mut recipients = Vec::new();
+        for header in message.headers() {
+            let is_recipient = ["To", "Cc", "Bcc"].iter().any(|name| header.name.as_str().eq_ignore_ascii_case(name));
+            let Some(list) = header.value.as_address().filter(|_| is_recipient) else { continue };
+            for one in list.iter() {
+                recipients.push(parse_address(one.address.as_deref().unwrap_or_default())?);
+            }
+        }
+        Ok(recipients)
+    })
+}
+
+/// The parent's References, then the parent (RFC 5322 3.6.4): each once, at most `limits::REFERENCES_MAX`.
+fn thread(references: &[String], parent: Option<&str>) -> Vec<String> {
+    let mut ids: Vec<String> = Vec::new();
+    let given = references.iter().flat_map(|text| text.split_whitespace()).filter_map(well_formed_id);
+    for id in given.filter(|id| Some(id.as_str()) != parent).chain(parent.map(str::to_owned)) {
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+        if ids.len() > limits::REFERENCES_MAX {
+            ids.remove(1);
+        }
+    }
+    ids
+}
+
+/// `<left@right>` of printable ASCII without spaces or further brackets; a missing pair of brackets is added.
+fn well_formed_id(text: &str) -> Option<String> {
+    let text = text.trim();
+    let inner = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
+    let good = !inner.is_empty()
+        && inner.len() <= limits::MESSAGE_ID_MAX
+        && inner.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>'));
+    if good { Some(format!("<{inner}>")) } else { None }
+}
+
+fn extra_header(header: &Header) -> Result<HeaderValue> {
+    let name = header.name.as_str();
+    let is_name = (3..=76).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+    let allowed = name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("X-"))
+        || HEADERS_ALLOWED.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
+    if !is_name || !allowed {
+        return Err(Error::new(
+            Kind::Misuse,
+            format!(
+                "The header \u{201c}{}\u{201d} may not be set.",
+                one_line(name).chars().take(80).collect::<String>()
+            ),
+        )
+        .remedy(format!("Allowed are X-… and {}.", HEADERS_ALLOWED.join(", "))));
+    }
+    text_header(name, &header.value)
+}
+
+/// A header of addresses, one to a line: lettre does not fold between names without spaces, and reads what it has so
+/// far again for each one added.
+fn address_header(name: &'static str, list: &[Mailbox]) -> HeaderValue {
+    let shown = |mailbox: &Mailbox| match &mailbox.name {
+        None => mailbox.email.to_string(),
+        // In quotes `=?` would still be taken for an encoded word by some (RFC 2047 section 5, rule 3 notwithstanding).
+        Some(name) if name.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !name.contains("=?") => {
+            let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("\"{quoted}\" <{}>", mailbox.email)
+        }
+        Some(name) => format!("{}\r\n <{}>", encoded_words(name), mailbox.email),
+    };
+    let encoded = list.iter().map(shown).collect::<Vec<_>>().join(",\r\n ");
+    // The builder looks into the unencoded value of From for one address.
+    let plain = list.first().map(|mailbox| mailbox.email.to_string()).unwrap_or_default();
+    HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(name), plain, encoded)
+}
+
+/// An unstructured header. Plain words are folded by lettre; everything else becomes encoded words (RFC 2047), also
+/// words too long to fold and text that would be taken for an encoded word.
+fn text_header(name: &str, value: &str) -> Result<HeaderValue> {
+    const WORD_MAX: usize = 70;
+    let header = HeaderName::new_from_ascii(name.to_owned())
+        .map_err(|e| Error::new(Kind::Misuse, "A header's name is not usable.").source_error(e))?;
+    let value = one_line(value);
+    let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && !value.contains("=?")
+        && value.split(' ').all(|word| word.len() <= WORD_MAX);
+    if plain {
+        return Ok(HeaderValue::new(header, value));
+    }
+    let encoded = encoded_words(&value);
+    Ok(HeaderValue::dangerous_new_pre_encoded(header, value, encoded))
+}
+
+/// RFC 2047: words of at most 75 characters, cut between characters, one to a line.
+fn encoded_words(text: &str) -> String {
+    const BYTES_PER_WORD: usize = 42;
+    let mut words: Vec<String> = Vec::new();
+    let mut word = String::new();
+    for c in text.chars() {
+        if word.len() + c.len_utf8() > BYTES_PER_WORD {
+            words.push(std::mem::take(&mut word));
+        }
+        word.push(c);
+    }
+    words.push(word);
+    words.iter().map(|word| format!("=?utf-8?B?{}?=", STANDARD.encode(word))).collect::<Vec<_>>().join("\r\n ")
+}
+
+fn rfc5322_date(now: UnixSeconds) -> String {
+    time::OffsetDateTime::from_unix_timestamp(now)
+        .ok()
+        .and_then(|moment| moment.format(&time::format_description::well_known::Rfc2822).ok())
+        .unwrap_or_else(|| "Thu, 01 Jan 1970 00:00:00 +0000".into())
+}
+
+#[cfg(test)]
+#[path = "compose_tests.rs"]
+mod tests;
