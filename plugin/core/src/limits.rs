@@ -46,6 +46,37 @@ pub const WORKER_STACK: usize = 8 * 1024 * 1024;
 pub const TOKEN_EARLY: Duration = Duration::from_secs(120);
 /// Lifetime of a consent state, from `start` to `complete` (RFC 9700 asks for short-lived, single-use).
 pub const CONSENT_LIFETIME: Duration = Duration::from_secs(600);
+/// A token that lives shorter than 20 minutes is renewed when this part of its life is left (1/n), so that a sandbox's
+/// one-minute token is not renewed at every use: at most 1.1 refreshes per lifetime.
+pub const TOKEN_EARLY_PART: i64 = 10;
+/// Longest lifetime believed, seconds. Fastmail and others issue days; a year and more is a unit mistake.
+pub const TOKEN_LIFETIME_MAX: i64 = 366 * 86_400;
+/// One token, bytes. Microsoft's JWTs reach 4 KB with many groups.
+pub const TOKEN_MAX: usize = 64 * 1024;
+/// A refresh in progress keeps other processes out this long: `HTTP_TIMEOUT`, two store writes, and clocks that differ.
+pub const REFRESH_LEASE: Duration = Duration::from_secs(45);
+/// How often another process's refresh in progress is looked at.
+pub const REFRESH_POLL: Duration = Duration::from_millis(200);
+/// Pause after a first failed refresh; doubles with each further one, less up to half by chance.
+pub const REFRESH_PAUSE_FIRST: Duration = Duration::from_secs(2);
+pub const REFRESH_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Refreshes in one hour that only a mail server's refusal asked for; beyond, its refusal stands.
+pub const REFRESH_FORCED_PER_HOUR: usize = 6;
+/// Days ahead, in seconds, that the end of a refresh token is warned of.
+pub const REFRESH_EXPIRY_WARNING: i64 = 14 * 86_400;
+/// Longest Retry-After believed.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// An authorization server's metadata is asked for again after this many seconds, and after a failure.
+pub const DISCOVERY_LIFETIME: i64 = 86_400;
+pub const DISCOVERY_RETRY: i64 = 300;
+/// Metadata and userinfo may take this long: both are helpful, neither is needed, and a code waits for its exchange.
+pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Clocks may differ by this many seconds when the expiry of an ID token is checked.
+pub const ID_TOKEN_SKEW: i64 = 300;
+/// The redirect URL that the host hands in, bytes. Microsoft's codes reach 2 KB.
+pub const REDIRECT_MAX: usize = 16 * 1024;
+/// A provider's own words in an error, characters.
+pub const PROVIDER_TEXT_MAX: usize = 600;
 
 /// Longest wait for another process that is writing to the store. A write takes milliseconds; a disk that is busy
 /// with something else may take a second.

@@ -1,17 +1,340 @@
-//! HTTP to authorization servers.
+//! HTTP to authorization servers: https only, no redirect followed, no cookie kept, no proxy, bounded in time and size.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    error::Error as StdError,
+    fmt,
+    io::{self, Read},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use reqwest::{
+    Method,
+    blocking::{Client, Response},
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::{
+        ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue,
+        RETRY_AFTER as RETRY_AFTER_HEADER,
+    },
+    redirect::Policy,
+};
 use rustls::ClientConfig;
+use serde::de::DeserializeOwned;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+use url::{Url, form_urlencoded};
+use zeroize::Zeroizing;
 
-use super::Egress;
-use crate::error::Result;
+use super::{Egress, resolve};
+use crate::{
+    clock::{Clock, Deadline, UnixSeconds},
+    error::{Error, Kind, Result},
+    limits,
+    secret::Secret,
+};
 
+/// Cheap to clone; all clones share one client. The client (and its thread) starts with the first request.
 #[derive(Clone)]
-pub struct Http {}
+pub struct Http {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    tls: Arc<ClientConfig>,
+    egress: Egress,
+    permitted: Arc<Permitted>,
+    client: Mutex<Option<Client>>,
+}
+
+/// What came back, whatever the status.
+pub struct HttpAnswer {
+    pub status: u16,
+    /// Retry-After, as seconds or as a date (RFC 9110 10.2.3); at most `limits::RETRY_AFTER_MAX`.
+    pub retry_after: Option<Duration>,
+    pub content_type: Option<String>,
+    pub date: Option<UnixSeconds>,
+    /// Request ids that the server gave in headers, as `name=value` words.
+    pub correlation: Option<String>,
+    /// At most `limits::HTTP_BODY_MAX` bytes. May hold tokens: wiped on drop, never logged.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+impl HttpAnswer {
+    /// The body as a JSON object; `None` when it is anything else (serde would read a list into a struct as well).
+    /// serde's own error is dropped: it may quote the body.
+    pub fn json<T: DeserializeOwned>(&self) -> Option<T> {
+        let body = self.body.trim_ascii_start();
+        body.starts_with(b"{").then(|| serde_json::from_slice(body).ok()).flatten()
+    }
+
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
 
 impl Http {
-    pub fn new(_tls: Arc<ClientConfig>, _egress: Egress) -> Result<Self> {
-        Ok(Self {})
+    pub fn new(tls: Arc<ClientConfig>, egress: Egress) -> Result<Self> {
+        let permitted = Arc::new(Permitted::default());
+        Ok(Self { shared: Arc::new(Shared { tls, egress, permitted, client: Mutex::new(None) }) })
+    }
+
+    /// # Errors
+    /// `Transient` when there was no answer; `AdminRequired` for an untrusted certificate; `Refused` by the egress
+    /// policy; `Settings` for a URL that is not https; `TooLarge` for a body over the limit. An answer with an error
+    /// status is an answer.
+    pub fn get(&self, url: &Url, bearer: Option<&Secret>, deadline: Deadline) -> Result<HttpAnswer> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(token) = bearer {
+            headers.insert(AUTHORIZATION, secret_header(&format!("Bearer {}", token.expose()))?);
+        }
+        self.send(Method::GET, url, headers, None, deadline)
+    }
+
+    /// POSTs `fields` as application/x-www-form-urlencoded. `basic_auth`: client id and secret.
+    ///
+    /// # Errors
+    /// As [`Http::get`].
+    pub fn post_form(
+        &self,
+        url: &Url,
+        fields: &[(&str, &str)],
+        basic_auth: Option<(&str, &Secret)>,
+        deadline: Deadline,
+    ) -> Result<HttpAnswer> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        if let Some((id, secret)) = basic_auth {
+            headers.insert(AUTHORIZATION, secret_header(&format!("Basic {}", basic_credentials(id, secret).expose()))?);
+        }
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        self.post(url, headers, body.into_bytes(), deadline)
+    }
+
+    /// POSTs `body` with exactly these headers.
+    ///
+    /// # Errors
+    /// As [`Http::get`].
+    pub fn post(&self, url: &Url, headers: HeaderMap, body: Vec<u8>, deadline: Deadline) -> Result<HttpAnswer> {
+        self.send(Method::POST, url, headers, Some(body), deadline)
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Option<Vec<u8>>,
+        deadline: Deadline,
+    ) -> Result<HttpAnswer> {
+        let host = url.host_str().unwrap_or_default();
+        if url.scheme() != "https" || host.is_empty() {
+            return Err(Error::new(Kind::Settings, format!("{} is not an https URL.", origin(url)))
+                .remedy("Tokens only travel over https: correct the URL."));
+        }
+        let deadline = deadline.at_most(limits::HTTP_TIMEOUT);
+        self.permit(host, url.port_or_known_default().unwrap_or(443), deadline)?;
+        let left = deadline.check(&format!("an answer of {host}"))?;
+        let mut request = self.client()?.request(method, url.clone()).headers(headers).timeout(left);
+        if let Some(body) = body {
+            request = request.body(body);
+        }
+        read(request.send().map_err(|e| no_answer(host, e))?, host, deadline)
+    }
+
+    /// Looks the name up and keeps the addresses that the policy allows: the client can connect to no others.
+    fn permit(&self, host: &str, port: u16, deadline: Deadline) -> Result<()> {
+        let mut refusal = None;
+        let mut addresses = resolve(host, port, deadline.at_most(limits::CONNECT_TIMEOUT))?;
+        addresses.retain(|address| {
+            self.shared.egress.check(host, address.ip()).map_err(|refused| refusal = Some(refused)).is_ok()
+        });
+        if addresses.is_empty() {
+            return Err(refusal.unwrap_or_else(|| {
+                Error::new(Kind::Transient, format!("The name {host} has no address."))
+                    .remedy("Check the server name and this machine's DNS.")
+            }));
+        }
+        self.shared.permitted.put(host, addresses);
+        Ok(())
+    }
+
+    fn client(&self) -> Result<Client> {
+        let mut slot = self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*slot {
+            return Ok(client.clone());
+        }
+        let client = Client::builder()
+            .tls_backend_preconfigured((*self.shared.tls).clone())
+            .dns_resolver(self.shared.permitted.clone())
+            .redirect(Policy::none())
+            .no_proxy()
+            .https_only(true)
+            .referer(false)
+            .connect_timeout(limits::CONNECT_TIMEOUT)
+            // A token request that dies on a stale connection leaves open whether the refresh token was used up, and
+            // there is one such request an hour: none is kept.
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("oauth-mail/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| Error::new(Kind::Internal, "The HTTP client could not be set up.").source_error(e))?;
+        *slot = Some(client.clone());
+        Ok(client)
+    }
+}
+
+/// What follows `Basic`: client id and secret, each form-encoded before they are joined (RFC 6749 2.3.1).
+pub fn basic_credentials(id: &str, secret: &Secret) -> Secret {
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = Zeroizing::new(format!("{}:{}", encode(id), encode(secret.expose())));
+    Secret::new(BASE64_STANDARD.encode(pair.as_bytes()))
+}
+
+/// Name resolution for the client: only what [`Http::permit`] put there.
+#[derive(Default)]
+struct Permitted(Mutex<HashMap<String, Vec<SocketAddr>>>);
+
+impl Permitted {
+    /// Hosts come from settings and their metadata; more than this many is somebody's mistake.
+    const HOSTS_MAX: usize = 256;
+
+    fn put(&self, host: &str, addresses: Vec<SocketAddr>) {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if map.len() >= Self::HOSTS_MAX {
+            map.clear();
+        }
+        map.insert(host.to_ascii_lowercase(), addresses);
+    }
+}
+
+impl Resolve for Permitted {
+    fn resolve(&self, name: Name) -> Resolving {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = map.get(&name.as_str().to_ascii_lowercase()).cloned();
+        Box::pin(std::future::ready(match found {
+            Some(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
+            None => Err(io::Error::other("this name was not permitted").into()),
+        }))
+    }
+}
+
+fn read(mut response: Response, host: &str, deadline: Deadline) -> Result<HttpAnswer> {
+    let headers = response.headers();
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let date = text(DATE).and_then(|date| http_date(&date));
+    let mut answer = HttpAnswer {
+        status: response.status().as_u16(),
+        retry_after: text(RETRY_AFTER_HEADER).and_then(|wait| retry_after(&wait, date)),
+        content_type: text(CONTENT_TYPE),
+        date,
+        correlation: correlation(headers),
+        body: Zeroizing::new(Vec::with_capacity(8 * 1024)),
+    };
+    let mut chunk = Zeroizing::new([0; 8 * 1024]);
+    loop {
+        deadline.check(&format!("the rest of an answer of {host}"))?;
+        match response.read(&mut chunk[..]).map_err(|e| broken_off(host, e))? {
+            0 => return Ok(answer),
+            n if answer.body.len() + n > limits::HTTP_BODY_MAX => {
+                return Err(Error::new(
+                    Kind::TooLarge,
+                    format!("{host} sent an answer larger than {} bytes.", limits::HTTP_BODY_MAX),
+                )
+                .remedy("Check that the URL is the provider's token endpoint."));
+            }
+            n => answer.body.extend_from_slice(&chunk[..n]),
+        }
+    }
+}
+
+fn correlation(headers: &HeaderMap) -> Option<String> {
+    const NAMES: [&str; 5] = ["x-ms-request-id", "client-request-id", "request-id", "x-request-id", "x-correlation-id"];
+    let words: Vec<_> = NAMES
+        .iter()
+        .filter_map(|name| Some((name, headers.get(*name)?.to_str().ok()?)))
+        .map(|(name, value)| format!("{name}={}", value.chars().take(80).collect::<String>()))
+        .collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+fn retry_after(text: &str, date: Option<UnixSeconds>) -> Option<Duration> {
+    let seconds = match text.trim().parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => http_date(text)?.saturating_sub(date.unwrap_or_else(|| Clock::default().now())).max(0) as u64,
+    };
+    Some(Duration::from_secs(seconds).min(limits::RETRY_AFTER_MAX))
+}
+
+fn http_date(text: &str) -> Option<UnixSeconds> {
+    OffsetDateTime::parse(text.trim(), &Rfc2822).ok().map(OffsetDateTime::unix_timestamp)
+}
+
+fn secret_header(text: &str) -> Result<HeaderValue> {
+    // The error would hold nothing of the text, but says nothing useful either.
+    let mut value = HeaderValue::from_str(text).map_err(|_| {
+        Error::new(Kind::ServerMisbehaved, "A token or a client secret holds characters that no header can carry.")
+            .remedy("Enter the client secret again; if it is right, start the consent again.")
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn no_answer(host: &str, e: reqwest::Error) -> Error {
+    let e = e.without_url();
+    if let Some(reason) = certificate_fault(&e) {
+        return Error::new(Kind::AdminRequired, format!("The certificate of {host} is not trusted: {reason}."))
+            .remedy("Use the server name that stands in the certificate; for a private authority, name its PEM file under advanced › CA file.")
+            .source_error(e);
+    }
+    let message = match &e {
+        e if e.is_timeout() => format!("{host} gave no answer in time."),
+        e if e.is_connect() => format!("{host} cannot be reached."),
+        _ => format!("{host} closed the connection without an answer."),
+    };
+    Error::new(Kind::Transient, message)
+        .remedy("It is tried again later; if it keeps happening, check the URL, the network and the firewall.")
+        .source_error(e)
+}
+
+fn broken_off(host: &str, e: io::Error) -> Error {
+    Error::new(Kind::Transient, format!("{host} broke off in the middle of an answer."))
+        .remedy("It is tried again later.")
+        .source_error(e)
+}
+
+fn certificate_fault(e: &(dyn StdError + 'static)) -> Option<impl fmt::Display + use<>> {
+    let mut next = Some(e);
+    while let Some(e) = next {
+        if let Some(rustls::Error::InvalidCertificate(reason)) = e.downcast_ref() {
+            return Some(reason.clone());
+        }
+        // `io::Error::source` skips the error it wraps.
+        let wrapped = e.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|e| e as &(dyn StdError + 'static)).or_else(|| e.source());
+    }
+    None
+}
+
+/// Scheme, host and port: what of a URL may stand in an error.
+fn origin(url: &Url) -> String {
+    format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_understood_in_both_forms_and_bounded() {
+        let date = http_date("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date, Some(784_111_777));
+        assert_eq!(retry_after("120", date), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:50:37 GMT", date), Some(Duration::from_secs(60)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:00:00 GMT", date), Some(Duration::ZERO));
+        assert_eq!(retry_after("99999999999", date), Some(limits::RETRY_AFTER_MAX));
+        assert_eq!(retry_after("soon", date), None);
     }
 }
