@@ -1,1 +1,255 @@
-//! Grants, consent, refresh.
+//! Grants: how a person's consent becomes access tokens that stay alive.
+//!
+//! | file | |
+//! |---|---|
+//! | consent.rs | the authorize URL with state, PKCE and nonce; judging the redirect |
+//! | redeem.rs · identity.rs | code exchange; who was it that consented |
+//! | refresh.rs · flight.rs | handing out and renewing access tokens; one at a time, with pauses after failures |
+//! | grant.rs | the stored record |
+//! | status.rs · revoke.rs | how it stands; ending it |
+//! | token_request.rs · answer.rs · failure.rs · remedies.rs | asking the token endpoint, and what its answers mean |
+//! | client_auth.rs · discovery.rs | how the client proves itself; what the server says of itself |
+//!
+//! ```text
+//! start ──▶ (browser) ──▶ redeem ──▶ (mail server accepts) ──▶ keep ──▶ access_token … replace … ──▶ revoke
+//!   ▲                                                                        │ invalid_grant
+//!   └────────────────────────────── consent_required ◀───────────────────────┘
+//! ```
+//!
+//! Sources: RFC 6749, 7636 (PKCE), 8252 and 9700 (practice), 9207 (iss), 8414 (metadata), 7009 (revocation),
+//! OpenID Connect Core 1.0.
+
+mod answer;
+mod client_auth;
+mod consent;
+mod discovery;
+mod failure;
+mod flight;
+mod grant;
+mod identity;
+mod redeem;
+mod refresh;
+mod remedies;
+mod revoke;
+mod status;
+mod token_request;
+
+#[cfg(test)]
+mod consent_tests;
+#[cfg(test)]
+mod refresh_tests;
+
+#[cfg(test)]
+#[cfg(test)]
+#[cfg(test)]
+mod tests_support;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use crate::{
+    clock::{Clock, Deadline, UnixSeconds},
+    error::Result,
+    log::Logger,
+    net::Net,
+    secret::Secret,
+    settings::{Account, Client},
+    store::{Store, Table},
+};
+
+pub use redeem::Redeemed;
+pub use revoke::Revoked;
+pub use status::{State, Status};
+
+/// Names the grant of an account: hex SHA-256 over authorization server, client and consenting user. Incoming and
+/// outgoing forms of one mailbox share it, and so do the shared mailboxes of one consenting user.
+pub fn grant_id(account: &Account) -> String {
+    grant_id_of(&account.client, &account.consenting_user)
+}
+
+/// All grants of one store. Cheap to clone; clones share their locks and back-off.
+#[derive(Clone)]
+pub struct Grants(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    log: Logger,
+    /// Who we are in leases; another one for each process and each `Grants`.
+    owner: String,
+    flights: flight::Flights,
+    discovery: discovery::Discovery,
+    /// Consents started here, to be forgotten when nobody completes them.
+    started: Mutex<Vec<(String, UnixSeconds)>>,
+}
+
+/// A consent that waits for its redirect.
+#[derive(Debug)]
+pub struct Started {
+    /// For the person's browser. Carries no secret.
+    pub authorize_url: Url,
+    /// Until when the redirect is accepted.
+    pub expires_at: UnixSeconds,
+}
+
+/// A bearer token, good when it was handed out.
+#[derive(Clone)]
+pub struct AccessToken {
+    secret: Secret,
+    generation: u64,
+    expires_at: Option<UnixSeconds>,
+}
+
+impl AccessToken {
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Counts the access tokens of a grant; for logs.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// `None`: the provider does not say.
+    pub fn expires_at(&self) -> Option<UnixSeconds> {
+        self.expires_at
+    }
+}
+
+impl Grants {
+    pub fn new(store: Arc<dyn Store>, clock: Clock, log: Logger) -> Self {
+        let mut random = [0; 16];
+        // Without randomness the address still tells the instances of one machine apart; PKCE and state have their own.
+        if getrandom::fill(&mut random).is_err() {
+            random[..8].copy_from_slice(&(Arc::as_ptr(&store) as *const () as usize as u64).to_ne_bytes());
+        }
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            log,
+            owner: hex(&random),
+            flights: flight::Flights::default(),
+            discovery: discovery::Discovery::default(),
+            started: Mutex::default(),
+        }))
+    }
+
+    /// Opens a consent: authorization code with PKCE S256 (RFC 7636) and a state that is good once, for ten minutes,
+    /// and for exactly these settings. No network.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn start(&self, account: &Account, _net: &Net, _deadline: Deadline) -> Result<Started> {
+        consent::start(&self.0, account)
+    }
+
+    /// Takes the whole URL that the browser was redirected to, checks it, redeems the code and finds out who consented.
+    /// Nothing is kept: try [`Redeemed::access_token`] at the mail server, then call [`Grants::keep`].
+    ///
+    /// # Errors
+    /// `Misuse`: not a URL. `Refused`: not the redirect of a consent that is waiting here, another server's, or another
+    /// person's. `ConsentRequired`: declined, or the code is used up. `Settings`, `AdminRequired`: what the provider says
+    /// about client, scope or redirect URL. `Transient`, `Throttled`: the consent must be started again later, the code is
+    /// spent.
+    pub fn redeem(&self, account: &Account, net: &Net, redirect: &str, deadline: Deadline) -> Result<Redeemed> {
+        redeem::redeem(&self.0, account, net, redirect, deadline)
+    }
+
+    /// Makes a redeemed consent durable, in place of any earlier one.
+    ///
+    /// # Errors
+    /// Those of the store; `Misuse` when it was redeemed for other settings.
+    pub fn keep(&self, account: &Account, redeemed: Redeemed) -> Result<Status> {
+        if redeemed.id != grant_id(account) {
+            return Err(crate::Error::new(crate::Kind::Misuse, "This consent was redeemed for another account."));
+        }
+        let grant = refresh::keep(&self.0, &redeemed.id, redeemed.grant)?;
+        Ok(status::describe(Some(grant), account, self.0.clock.now(), Vec::new()))
+    }
+
+    /// The present access token; renewed first when less than `limits::TOKEN_EARLY` is left of it.
+    ///
+    /// # Errors
+    /// `ConsentRequired` when only a person can help: remembered, nothing more is asked of the provider until a new
+    /// consent. `Settings`, `AdminRequired`: the provider refuses the client. `Transient`, `Throttled`: no answer; the
+    /// provider is left alone for a pause, during which the error comes at once.
+    pub fn access_token(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<AccessToken> {
+        refresh::current(&self.0, account, net, None, deadline)
+    }
+
+    /// Another access token than `refused`, which a server did not take. Asks the provider only when nobody else did
+    /// meanwhile, and a few times an hour at most.
+    ///
+    /// # Errors
+    /// As [`Grants::access_token`]; `Refused` when fresh tokens are refused again and again.
+    pub fn replace(
+        &self,
+        account: &Account,
+        net: &Net,
+        refused: &AccessToken,
+        deadline: Deadline,
+    ) -> Result<AccessToken> {
+        refresh::current(&self.0, account, net, Some(refused), deadline)
+    }
+
+    /// How the grant stands. No network, no waiting; that nobody has consented is a status, not an error.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn status(&self, account: &Account) -> Result<Status> {
+        status::status(&self.0, account)
+    }
+
+    /// Ends the grant at the provider (RFC 7009) and removes it here. A provider that fails does not keep it here: what it
+    /// said stands in the note.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn revoke(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<Revoked> {
+        revoke::revoke(&self.0, account, net, deadline)
+    }
+}
+
+impl Inner {
+    fn metadata(&self, account: &Account, net: &Net, deadline: Deadline) -> Option<Arc<discovery::Metadata>> {
+        let log = self.log(account);
+        self.discovery.metadata(account.client.issuer.as_deref(), net, &self.clock, &log, deadline)
+    }
+
+    fn log(&self, account: &Account) -> Logger {
+        self.log.for_mailbox(&account.username)
+    }
+
+    fn remember_consent(&self, id: String, expires_at: UnixSeconds) {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner).push((id, expires_at));
+    }
+
+    fn forget_expired_consents(&self, now: UnixSeconds) {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.retain(|(id, expires_at)| {
+            // What cannot be deleted now is tried again at the next consent.
+            *expires_at > now || self.store.delete(Table::Consent, id).is_err()
+        });
+    }
+}
+
+fn grant_id_of(client: &Client, user: &str) -> String {
+    let server = client.issuer.as_deref().unwrap_or(client.token_url.as_str());
+    hex_sha256(&[server.trim_end_matches('/'), &client.client_id, &user.trim().to_lowercase()])
+}
+
+/// Each part with its length, so that no two lists read the same.
+fn hex_sha256(parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

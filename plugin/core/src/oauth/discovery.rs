@@ -1,0 +1,169 @@
+//! Authorization server metadata (RFC 8414, OpenID Connect Discovery). Only ever fills what the settings leave open, and
+//! only when they name an issuer; a server without it works as well.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde::Deserialize;
+use url::Url;
+
+use crate::{
+    clock::{Clock, Deadline, UnixSeconds},
+    limits,
+    log::Logger,
+    net::Net,
+};
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Metadata {
+    pub issuer: String,
+    #[serde(default)]
+    pub userinfo_endpoint: Option<Url>,
+    #[serde(default)]
+    pub revocation_endpoint: Option<Url>,
+    #[serde(default)]
+    pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// RFC 9207 section 3.
+    #[serde(default)]
+    pub authorization_response_iss_parameter_supported: bool,
+}
+
+/// Asked once per issuer and day.
+#[derive(Default)]
+pub(super) struct Discovery(Mutex<HashMap<String, Known>>);
+
+#[derive(Clone)]
+struct Known {
+    metadata: Option<Arc<Metadata>>,
+    until: UnixSeconds,
+}
+
+impl Discovery {
+    /// `None` when no issuer is configured, or when it could not be asked: never fatal.
+    pub fn metadata(
+        &self,
+        issuer: Option<&str>,
+        net: &Net,
+        clock: &Clock,
+        log: &Logger,
+        deadline: Deadline,
+    ) -> Option<Arc<Metadata>> {
+        let issuer = issuer?;
+        let now = clock.now();
+        if let Some(known) = self.lock().get(issuer).filter(|known| known.until > now) {
+            return known.metadata.clone();
+        }
+        let found = ask(issuer, net, deadline.at_most(limits::DISCOVERY_TIMEOUT));
+        let known = match found {
+            Ok(metadata) => Known { metadata: Some(Arc::new(metadata)), until: now + limits::DISCOVERY_LIFETIME },
+            Err(why) => {
+                log.info(format_args!("The metadata of the issuer could not be used ({why}); going on without."));
+                Known { metadata: None, until: now + limits::DISCOVERY_RETRY }
+            }
+        };
+        self.lock().insert(issuer.to_owned(), known.clone());
+        known.metadata
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ask(issuer: &str, net: &Net, deadline: Deadline) -> Result<Metadata, String> {
+    let mut why = "it is not a URL".to_owned();
+    for url in well_known(issuer) {
+        match net.http().get(&url, None, deadline) {
+            Ok(answer) if answer.is_success() => match answer.json::<Metadata>() {
+                // RFC 8414 3.3: metadata of another issuer must not be used.
+                Some(metadata) if issuer_matches(issuer, &metadata.issuer, None) => return Ok(metadata),
+                Some(_) => why = "it names another issuer".into(),
+                None => why = "it is not readable".into(),
+            },
+            Ok(answer) => why = format!("HTTP {}", answer.status),
+            // No answer: the second address of the same host would give none either.
+            Err(e) => return Err(e.message().to_owned()),
+        }
+    }
+    Err(why)
+}
+
+/// OpenID appends to the issuer's path; RFC 8414 inserts before it.
+fn well_known(issuer: &str) -> Vec<Url> {
+    let Ok(base) = Url::parse(issuer) else { return Vec::new() };
+    let path = base.path().trim_end_matches('/').to_owned();
+    let at = |path: String| {
+        let mut url = base.clone();
+        url.set_path(&path);
+        url.set_query(None);
+        url.set_fragment(None);
+        url
+    };
+    vec![
+        at(format!("{path}/.well-known/openid-configuration")),
+        at(format!("/.well-known/oauth-authorization-server{path}")),
+    ]
+}
+
+/// Simple string comparison (RFC 9207 2.4), with the two exceptions that exist: Microsoft's multi-tenant issuers stand
+/// for each tenant, and Google writes its issuer with and without the scheme (OpenID Connect Core 3.1.3.7, note).
+pub(super) fn issuer_matches(expected: &str, actual: &str, tenant: Option<&str>) -> bool {
+    let expected = expected.trim_end_matches('/');
+    let actual = actual.trim_end_matches('/');
+    if expected == actual || (expected == "https://accounts.google.com" && actual == "accounts.google.com") {
+        return true;
+    }
+    const MANY_TENANTS: [&str; 4] = ["common", "organizations", "consumers", "{tenantid}"];
+    let parts = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+    let (expected, actual) = (parts(expected), parts(actual));
+    expected.len() == actual.len()
+        && expected.get(2).is_some_and(|host| {
+            host.starts_with("login.microsoftonline.") || host == "login.partner.microsoftonline.cn"
+        })
+        && expected.iter().zip(&actual).enumerate().all(|(at, (e, a))| {
+            e == a
+                || (at == 3
+                    && MANY_TENANTS.contains(&e.as_str())
+                    && !a.is_empty()
+                    && tenant.is_none_or(|tenant| tenant == a))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_is_only_itself() {
+        let ms = "https://login.microsoftonline.com";
+        for (expected, actual, tenant, same) in [
+            ("https://a.test", "https://a.test", None, true),
+            ("https://a.test", "https://a.test/", None, true),
+            ("https://a.test", "https://b.test", None, false),
+            ("https://a.test", "https://a.test.evil", None, false),
+            ("https://a.test/common", "https://a.test/other", None, false),
+            (&format!("{ms}/common/v2.0"), &format!("{ms}/1234/v2.0"), Some("1234"), true),
+            (&format!("{ms}/common/v2.0"), &format!("{ms}/1234/v2.0"), Some("99"), false),
+            (&format!("{ms}/common/v2.0"), &format!("{ms}/{{tenantid}}/v2.0"), None, true),
+            (&format!("{ms}/1234/v2.0"), &format!("{ms}/99/v2.0"), None, false),
+            (&format!("{ms}/common/v2.0"), "https://evil.test/1234/v2.0", None, false),
+            ("https://accounts.google.com", "accounts.google.com", None, true),
+        ] {
+            assert_eq!(issuer_matches(expected, actual, tenant), same, "{expected} {actual}");
+        }
+    }
+
+    #[test]
+    fn both_places_of_the_metadata_are_asked() {
+        let urls: Vec<_> = well_known("https://a.test/tenant/").into_iter().map(String::from).collect();
+        assert_eq!(
+            urls,
+            [
+                "https://a.test/tenant/.well-known/openid-configuration",
+                "https://a.test/.well-known/oauth-authorization-server/tenant",
+            ]
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! One refresh at a time per grant among the threads of this process, and what has to be remembered between refreshes.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::{failure::Failure, grant::Grant};
+use crate::{
+    clock::{Deadline, UnixSeconds},
+    error::{Error, Kind, Result},
+    limits,
+    secret::Secret,
+    settings::Client,
+};
+
+#[derive(Default)]
+pub(super) struct Flights(Mutex<HashMap<String, Arc<Flight>>>);
+
+struct Flight {
+    /// Empty while somebody flies.
+    seat: Mutex<Option<Box<Memory>>>,
+    freed: Condvar,
+}
+
+/// What this process knows of a grant beyond its record.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// New tokens whose write failed, and the version they are to replace. The old refresh token is spent: they are the
+    /// truth now.
+    pub unsaved: Option<(Grant, u64)>,
+    pub pause: Option<Pause>,
+    /// When refreshes were forced by a mail server's refusal, oldest first.
+    forced: VecDeque<UnixSeconds>,
+}
+
+/// After a failed refresh.
+pub(super) struct Pause {
+    pub until: UnixSeconds,
+    pub failure: Failure,
+    failures: u32,
+    /// Other credentials deserve another try at once.
+    client: (String, Option<Secret>, String),
+}
+
+impl Flights {
+    /// Waits until nobody else is in. The guard lets the next in when it is dropped, also by a panic.
+    pub fn enter(&self, id: &str, deadline: Deadline) -> Result<Guard> {
+        let flight = self.flight(id);
+        let mut seat = flight.seat.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = loop {
+            match seat.take() {
+                Some(memory) => break memory,
+                None => {
+                    let left = deadline.check("another call that renews the same sign-in")?;
+                    seat = flight.freed.wait_timeout(seat, left).unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        };
+        drop(seat);
+        Ok(Guard { flight, memory })
+    }
+
+    /// Looks without waiting; `None` while somebody is in.
+    pub fn peek<T>(&self, id: &str, look: impl FnOnce(&Memory) -> T) -> Option<T> {
+        let flight = self.flight(id);
+        let seat = flight.seat.lock().unwrap_or_else(PoisonError::into_inner);
+        seat.as_deref().map(look)
+    }
+
+    fn flight(&self, id: &str) -> Arc<Flight> {
+        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        flights
+            .entry(id.to_owned())
+            .or_insert_with(|| Arc::new(Flight { seat: Mutex::new(Some(Box::default())), freed: Condvar::new() }))
+            .clone()
+    }
+}
+
+pub(super) struct Guard {
+    flight: Arc<Flight>,
+    memory: Box<Memory>,
+}
+
+impl Deref for Guard {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+impl DerefMut for Guard {
+    fn deref_mut(&mut self) -> &mut Memory {
+        &mut self.memory
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        *self.flight.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(mem::take(&mut self.memory));
+        self.flight.freed.notify_one();
+    }
+}
+
+impl Memory {
+    /// # Errors
+    /// The last failure again, while its pause lasts.
+    pub fn check_pause(&self, client: &Client, now: UnixSeconds) -> Result<()> {
+        // A clock that was set back must not make a pause of days.
+        let longest = limits::RETRY_AFTER_MAX.as_secs() as i64;
+        let lasts =
+            |pause: &&Pause| (1..=longest).contains(&(pause.until - now)) && pause.client == credentials(client);
+        let Some(pause) = self.pause.as_ref().filter(lasts) else { return Ok(()) };
+        let mut failure = pause.failure.clone();
+        if failure.is_transient() {
+            failure.retry_after = Some(Duration::from_secs((pause.until - now).max(1) as u64));
+        }
+        Err(failure.to_error())
+    }
+
+    /// Doubles with each failure in a row, less up to half of it by chance, so that a thousand mailboxes do not come
+    /// back together; never shorter than the server asked for.
+    pub fn pause(&mut self, failure: &Failure, client: &Client, now: UnixSeconds) {
+        let failures = self.pause.take().map_or(0, |pause| pause.failures);
+        let full = limits::REFRESH_PAUSE_FIRST.saturating_mul(1 << failures.min(16)).min(limits::REFRESH_PAUSE_MAX);
+        let chance = getrandom::u32().unwrap_or(u32::MAX / 2) as f64 / u32::MAX as f64;
+        let wait = full.mul_f64(0.5 + chance / 2.0).max(failure.retry_after.unwrap_or_default());
+        let until = now + wait.as_secs_f64().ceil() as i64;
+        self.pause =
+            Some(Pause { until, failure: failure.clone(), failures: failures + 1, client: credentials(client) });
+    }
+
+    /// Counts a refresh that only a mail server's refusal asks for.
+    ///
+    /// # Errors
+    /// `Refused` when the last hour had enough of them: the token is not what is wrong.
+    pub fn count_forced(&mut self, now: UnixSeconds) -> Result<()> {
+        while self.forced.front().is_some_and(|at| *at <= now - 3_600) {
+            self.forced.pop_front();
+        }
+        if self.forced.len() >= limits::REFRESH_FORCED_PER_HOUR {
+            return Err(Error::new(Kind::Refused, "The mail server refuses each fresh token for this mailbox.")
+                .remedy("Check that the account that consented may use this mailbox with this protocol, and that Scope names the protocol."));
+        }
+        self.forced.push_back(now);
+        Ok(())
+    }
+}
+
+fn credentials(client: &Client) -> (String, Option<Secret>, String) {
+    (client.client_id.clone(), client.client_secret.clone(), client.token_url.to_string())
+}

@@ -1,0 +1,199 @@
+//! What is kept of a consent: one record per grant, replaced atomically, wiped from memory when dropped.
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{AccessToken, answer::TokenAnswer, client_auth::ClientAuth, failure::Words};
+use crate::{
+    clock::UnixSeconds,
+    error::{Error, Kind, Result},
+    limits,
+    secret::Secret,
+    settings::Account,
+    store::{Store, Table},
+};
+
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Grant {
+    /// Of this record; a later version of the library may write more.
+    pub format: u32,
+    /// Who consented, as the provider names them; `None` when it does not say.
+    pub identity: Option<String>,
+    /// What the provider granted; what was asked for when it does not say.
+    pub scopes: Vec<String>,
+    pub client_auth: ClientAuth,
+    #[serde(with = "secret_text")]
+    pub access_token: Secret,
+    pub issued_at: UnixSeconds,
+    /// `None`: the provider does not say; used until it is refused.
+    pub expires_at: Option<UnixSeconds>,
+    #[serde(with = "optional_secret_text")]
+    pub refresh_token: Option<Secret>,
+    pub refresh_expires_at: Option<UnixSeconds>,
+    /// Counts the access tokens of this grant, from 1.
+    pub generation: u64,
+    pub consented_at: UnixSeconds,
+    /// The provider ended the grant: nothing more is asked of it until a new consent.
+    pub refusal: Option<Words>,
+    /// Who is refreshing now.
+    pub lease: Option<Lease>,
+}
+
+/// Keeps other processes from presenting the same refresh token. The record's version is the fence: whoever lost the
+/// lease loses the write as well.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Lease {
+    pub owner: String,
+    pub until: UnixSeconds,
+}
+
+impl Grant {
+    const FORMAT: u32 = 1;
+
+    /// Of a code exchange that was sent at `asked_at`.
+    pub fn consented(
+        account: &Account,
+        client_auth: ClientAuth,
+        answer: &TokenAnswer,
+        asked_at: UnixSeconds,
+    ) -> Result<Self> {
+        let mut grant = Self {
+            format: Self::FORMAT,
+            identity: None,
+            scopes: account.client.scopes.clone(),
+            client_auth,
+            access_token: Secret::default(),
+            issued_at: asked_at,
+            expires_at: None,
+            refresh_token: None,
+            refresh_expires_at: None,
+            generation: 0,
+            consented_at: asked_at,
+            refusal: None,
+            lease: None,
+        };
+        grant.renew(answer, asked_at)?;
+        Ok(grant)
+    }
+
+    /// Takes over what a token endpoint answered. An answer without refresh token keeps the old one (RFC 6749 section 6).
+    pub fn renew(&mut self, answer: &TokenAnswer, asked_at: UnixSeconds) -> Result<()> {
+        use oauth2::{TokenResponse, basic::BasicTokenType};
+        if answer.token_type() != &BasicTokenType::Bearer {
+            return Err(Error::new(
+                Kind::Unsupported,
+                "The provider issues tokens of a kind that mail servers do not take.",
+            )
+            .remedy("Have the administrator register the app for bearer tokens."));
+        }
+        let access_token = token(answer.access_token().secret())?;
+        let refresh_token = answer.refresh_token().map(|refresh| token(refresh.secret())).transpose()?;
+        self.access_token = access_token;
+        if refresh_token.is_some() {
+            self.refresh_token = refresh_token;
+            self.refresh_expires_at = None;
+        }
+        if let Some(seconds) = answer.refresh_token_expires_in().filter(|seconds| *seconds > 0) {
+            self.refresh_expires_at = Some(asked_at + seconds as i64);
+        }
+        if let Some(scopes) = answer.scopes().filter(|scopes| !scopes.is_empty()) {
+            self.scopes = scopes.iter().map(|scope| scope.to_string()).collect();
+        }
+        self.issued_at = asked_at;
+        self.expires_at = answer.expires_in().map(|wait| asked_at + wait.as_secs() as i64);
+        self.generation += 1;
+        Ok(())
+    }
+
+    pub fn token(&self) -> AccessToken {
+        AccessToken { secret: self.access_token.clone(), generation: self.generation, expires_at: self.expires_at }
+    }
+
+    pub fn is_valid(&self, now: UnixSeconds) -> bool {
+        // A clock that was set back would make an old token look fresh for ever.
+        self.expires_at.is_none_or(|end| now < end && now >= self.issued_at - limits::ID_TOKEN_SKEW)
+    }
+
+    /// Valid, and not so near its end that it is time for the next.
+    pub fn is_fresh(&self, now: UnixSeconds) -> bool {
+        let early = self.expires_at.map_or(0, |end| {
+            (limits::TOKEN_EARLY.as_secs() as i64).min((end - self.issued_at) / limits::TOKEN_EARLY_PART)
+        });
+        self.is_valid(now + early)
+    }
+
+    /// Scopes that the settings ask for and the grant does not have. The four of OpenID and the offline one decide about
+    /// ID tokens and refresh tokens; servers name them back or not as they like.
+    pub fn missing_scopes(&self, account: &Account) -> Vec<String> {
+        const SILENT: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+        let has = |wanted: &str| self.scopes.iter().any(|scope| scope.eq_ignore_ascii_case(wanted));
+        let wanted = account.client.scopes.iter();
+        wanted.filter(|scope| !SILENT.contains(&scope.as_str()) && !has(scope)).cloned().collect()
+    }
+
+    pub fn read(store: &dyn Store, id: &str) -> Result<Option<(Self, u64)>> {
+        let Some(record) = store.read(Table::Grant, id)? else { return Ok(None) };
+        // serde's error may quote the record.
+        let grant = serde_json::from_slice(&record.bytes).map_err(|_| {
+            Error::new(
+                Kind::Internal,
+                "The stored sign-in of this mailbox cannot be read: a newer version wrote it, or it is damaged.",
+            )
+            .remedy("Update the plugin, or open the consent window again.")
+        })?;
+        Ok(Some((grant, record.version)))
+    }
+
+    /// `None`: somebody else wrote since `expected`.
+    pub fn write(&self, store: &dyn Store, id: &str, expected: Option<u64>) -> Result<Option<u64>> {
+        // Room for all of it, so that growing leaves no copy behind.
+        let tokens =
+            self.access_token.expose().len() + self.refresh_token.as_ref().map_or(0, |token| token.expose().len());
+        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * tokens + 8 * 1024));
+        serde_json::to_writer(&mut *bytes, self)
+            .map_err(|e| Error::new(Kind::Internal, "A sign-in could not be put into a record.").source_error(e))?;
+        store.write(Table::Grant, id, expected, &bytes)
+    }
+}
+
+/// RFC 6749 appendix A.12 and A.17: visible ASCII. Anything else could end a SASL field early.
+fn token(text: &str) -> Result<Secret> {
+    let visible = text.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
+    if text.is_empty() || text.len() > limits::TOKEN_MAX || !visible {
+        return Err(Error::new(
+            Kind::ServerMisbehaved,
+            "The provider issued a token that is empty, too long, or not plain text.",
+        )
+        .remedy("Check that Access Token URL is the provider's token endpoint."));
+    }
+    Ok(Secret::new(text))
+}
+
+/// The one way a secret gets into a record; the store seals it.
+pub(super) mod secret_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::secret::Secret;
+
+    pub fn serialize<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(secret.expose())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+        String::deserialize(deserializer).map(Secret::new)
+    }
+}
+
+mod optional_secret_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::secret::Secret;
+
+    pub fn serialize<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+        secret.as_ref().map(Secret::expose).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+        Ok(Option::<String>::deserialize(deserializer)?.map(Secret::new))
+    }
+}

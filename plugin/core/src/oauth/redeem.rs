@@ -1,0 +1,149 @@
+//! From an accepted redirect to tokens whose owner is known. Nothing is kept yet: the mail server has the last word.
+
+use url::Url;
+
+use super::{
+    AccessToken, Inner,
+    answer::TokenAnswer,
+    client_auth::ClientAuth,
+    consent,
+    discovery::Metadata,
+    grant::Grant,
+    grant_id, grant_id_of,
+    identity::{Claims, matching, wrong_person},
+    revoke,
+    token_request::{self, Trouble},
+};
+use crate::{clock::Deadline, error::Result, limits, net::Net, settings::Account};
+
+/// Tokens of a consent that the mail server has not yet confirmed. Dropped, they are forgotten.
+pub struct Redeemed {
+    pub(super) grant: Grant,
+    pub(super) id: String,
+}
+
+impl Redeemed {
+    /// To try at the mail server.
+    pub fn access_token(&self) -> AccessToken {
+        self.grant.token()
+    }
+
+    /// Who consented; `None`: the provider does not say, and the mail server's acceptance of the username decides.
+    pub fn identity(&self) -> Option<&str> {
+        self.grant.identity.as_deref()
+    }
+}
+
+pub(super) fn redeem(
+    inner: &Inner,
+    account: &Account,
+    net: &Net,
+    redirect: &str,
+    deadline: Deadline,
+) -> Result<Redeemed> {
+    let accepted = consent::accept(inner, account, net, redirect, deadline)?;
+    let metadata = inner.metadata(account, net, deadline);
+    let auth = ClientAuth::decide(&account.client, metadata.as_deref());
+    let asked_at = inner.clock.now();
+    let answer = token_request::exchange_code(account, net, auth, accepted.code, &accepted.code_verifier, deadline)
+        .map_err(Trouble::into_error)?;
+    let mut grant = Grant::consented(account, auth, &answer, asked_at)?;
+    match identify(inner, account, net, &answer, &grant, accepted.nonce.as_deref(), metadata.as_deref(), deadline) {
+        Ok(identity) => grant.identity = identity,
+        Err(refusal) => {
+            give_back(inner, account, net, &grant, refusal.other.as_deref(), metadata.as_deref(), deadline);
+            return Err(refusal.error);
+        }
+    }
+    Ok(Redeemed { grant, id: grant_id(account) })
+}
+
+struct Mistaken {
+    error: crate::Error,
+    /// The person who consented instead, when known.
+    other: Option<String>,
+}
+
+#[expect(clippy::too_many_arguments)]
+fn identify(
+    inner: &Inner,
+    account: &Account,
+    net: &Net,
+    answer: &TokenAnswer,
+    grant: &Grant,
+    nonce: Option<&str>,
+    metadata: Option<&Metadata>,
+    deadline: Deadline,
+) -> Result<Option<String>, Mistaken> {
+    let claims = match answer.id_token() {
+        Some(token) => Claims::of_id_token(token, &account.client, nonce, inner.clock.now())
+            .map_err(|error| Mistaken { error, other: None })?,
+        None => None,
+    };
+    let userinfo = match &claims {
+        Some(claims) if !claims.names().is_empty() => None,
+        _ => userinfo(inner, account, net, grant, metadata, deadline)
+            .filter(|info| claims.as_ref().is_none_or(|claims| claims.is_same_subject(info))),
+    };
+    let names = userinfo.as_ref().or(claims.as_ref()).map(Claims::names).unwrap_or_default();
+    match matching(&names, account) {
+        Ok(name) => Ok(name.map(str::to_owned)),
+        Err(other) => Err(Mistaken { error: wrong_person(other, account), other: Some(other.to_owned()) }),
+    }
+}
+
+/// Not every token may ask (Microsoft's are for Outlook only): a refusal means that nothing is known.
+fn userinfo(
+    inner: &Inner,
+    account: &Account,
+    net: &Net,
+    grant: &Grant,
+    metadata: Option<&Metadata>,
+    deadline: Deadline,
+) -> Option<Claims> {
+    let configured = account.client.userinfo_url.as_ref();
+    // Without the scope `openid` the endpoint refuses (OpenID Connect Core 5.3): asking would only show the token around.
+    let asked_openid = account.client.scopes.iter().any(|scope| scope == "openid");
+    let url: &Url = configured
+        .or_else(|| metadata.filter(|_| asked_openid).and_then(|metadata| metadata.userinfo_endpoint.as_ref()))?;
+    match net.http().get(url, Some(&grant.access_token), deadline.at_most(limits::DISCOVERY_TIMEOUT)) {
+        Ok(answer) if answer.is_success() => answer.json(),
+        Ok(answer) => {
+            inner.log(account).info(format_args!(
+                "The userinfo endpoint answered with HTTP {}: the mail server decides.",
+                answer.status
+            ));
+            None
+        }
+        Err(e) => {
+            inner
+                .log(account)
+                .info(format_args!("The userinfo endpoint gave no answer ({}): the mail server decides.", e.message()));
+            None
+        }
+    }
+}
+
+/// A grant of the wrong person is not left behind at the provider, unless that person's own mailbox is served here too:
+/// Google ends all grants of a person and client together.
+fn give_back(
+    inner: &Inner,
+    account: &Account,
+    net: &Net,
+    grant: &Grant,
+    other: Option<&str>,
+    metadata: Option<&Metadata>,
+    deadline: Deadline,
+) {
+    let served = match other {
+        Some(other) => inner.store.read(crate::store::Table::Grant, &grant_id_of(&account.client, other)),
+        // Who it is, nobody knows: it may be somebody whom we serve.
+        None => return,
+    };
+    if !matches!(served, Ok(None)) {
+        return;
+    }
+    if let Err(e) = revoke::at_provider(account, net, grant, metadata, deadline) {
+        inner.log(account).warn(format_args!("The tokens of the wrong account could not be revoked: {e}"));
+    }
+}

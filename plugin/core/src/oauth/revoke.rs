@@ -1,0 +1,101 @@
+//! Ending a grant (RFC 7009): at the provider when it offers that, here in any case.
+
+use serde_json::{Value, json};
+
+use super::{
+    Inner,
+    answer::{Asked, refusal},
+    client_auth::ClientAuth,
+    discovery::Metadata,
+    flight::Memory,
+    grant::Grant,
+    grant_id, refresh,
+};
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    net::Net,
+    secret::Secret,
+    settings::Account,
+    store::Table,
+};
+
+/// What became of a revocation. The tokens are gone from the store in any case.
+#[derive(Debug)]
+pub struct Revoked {
+    /// The provider confirmed that the grant has ended.
+    pub at_provider: bool,
+    /// What is left for a person to do, when it did not.
+    pub note: Option<String>,
+}
+
+impl Revoked {
+    pub fn to_json(&self) -> Value {
+        json!({"state": "revoked", "at_provider": self.at_provider, "note": self.note})
+    }
+}
+
+pub(super) fn revoke(inner: &Inner, account: &Account, net: &Net, deadline: Deadline) -> Result<Revoked> {
+    let id = grant_id(account);
+    let mut memory = inner.flights.enter(&id, deadline)?;
+    // A record that cannot be read can still be removed.
+    let grant = refresh::load(inner, account, &id, &mut memory).unwrap_or_else(|e| {
+        inner.log(account).warn(format_args!("The sign-in to revoke could not be read: {e}"));
+        None
+    });
+    let outcome = grant.map(|(grant, _)| {
+        let metadata = inner.metadata(account, net, deadline);
+        at_provider(account, net, &grant, metadata.as_deref(), deadline)
+    });
+    inner.store.delete(Table::Grant, &id)?;
+    *memory = Memory::default();
+    Ok(match outcome {
+        None => Revoked { at_provider: false, note: Some("There was no sign-in to revoke.".into()) },
+        Some(Ok(())) => Revoked { at_provider: true, note: None },
+        Some(Err(e)) => {
+            inner.log(account).warn(format_args!("The provider did not confirm the revocation: {e}"));
+            Revoked { at_provider: false, note: Some(e.to_string()) }
+        }
+    })
+}
+
+/// The refresh token first: with it all access tokens end (RFC 7009 2.1).
+pub(super) fn at_provider(
+    account: &Account,
+    net: &Net,
+    grant: &Grant,
+    metadata: Option<&Metadata>,
+    deadline: Deadline,
+) -> Result<()> {
+    let configured = account.client.revocation_url.as_ref();
+    let by_hand =
+        format!("End the access of this app in the account settings of {} at the provider.", account.consenting_user);
+    let Some(url) = configured.or_else(|| metadata.and_then(|metadata| metadata.revocation_endpoint.as_ref())) else {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "The tokens were removed here, but the provider offers no way to revoke them.",
+        )
+        .remedy(by_hand));
+    };
+    let (token, hint) = match &grant.refresh_token {
+        Some(token) => (token, "refresh_token"),
+        None => (&grant.access_token, "access_token"),
+    };
+    let auth = grant.client_auth.still(&account.client);
+    let fields = [("token", token.expose()), ("token_type_hint", hint)];
+    let answer = auth.post(&account.client, net, url, &fields, deadline)?;
+    if answer.is_success() {
+        return Ok(());
+    }
+    let own = ClientAuth::secrets(&account.client);
+    let secrets: Vec<_> = own.iter().chain([token]).map(Secret::expose).collect();
+    let host = url.host_str().unwrap_or_default();
+    let words = refusal(&answer, host, Asked::Refresh, &secrets).and_then(|failure| failure.words.provider_code);
+    // An invalid token has ended already: RFC 7009 2.2 answers 200, Google 400 with `invalid_token`.
+    if words.as_deref().is_some_and(|code| code.starts_with("invalid_token")) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::ServerMisbehaved, format!("{host} did not revoke the tokens."))
+        .remedy(by_hand)
+        .provider_code(words.unwrap_or_else(|| format!("HTTP {}", answer.status))))
+}

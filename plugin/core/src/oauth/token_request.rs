@@ -1,0 +1,177 @@
+//! Requests to the token endpoint: `oauth2` builds and reads them, our HTTP client carries them.
+
+use std::fmt;
+
+use oauth2::{
+    AuthorizationCode, Client as OAuthClient, ClientId, ClientSecret, EndpointNotSet, EndpointSet, HttpRequest,
+    HttpResponse, PkceCodeVerifier, RedirectUrl, RefreshToken, RequestTokenError, StandardRevocableToken,
+    SyncHttpClient, TokenUrl,
+    basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
+};
+use url::form_urlencoded;
+
+use super::{
+    answer::{Asked, TokenAnswer, refusal},
+    client_auth::ClientAuth,
+    failure::Failure,
+};
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    net::Net,
+    secret::Secret,
+    settings::{Account, Client},
+};
+
+/// Why there are no tokens.
+pub(super) enum Trouble {
+    /// The server said so.
+    Answered(Box<Failure>),
+    /// No answer, or one that breaks the protocol.
+    Other(Error),
+}
+
+impl Trouble {
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Answered(failure) => (**failure).clone(),
+            Self::Other(error) => Failure::of(error),
+        }
+    }
+
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Answered(failure) => failure.to_error(),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+/// RFC 6749 4.1.3 with RFC 7636 4.5.
+pub(super) fn exchange_code(
+    account: &Account,
+    net: &Net,
+    auth: ClientAuth,
+    code: Secret,
+    verifier: &Secret,
+    deadline: Deadline,
+) -> Result<TokenAnswer, Trouble> {
+    let client = client(&account.client, auth);
+    client
+        .exchange_code(AuthorizationCode::new(code.expose().to_owned()))
+        .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose().to_owned()))
+        .request(&Carrier { account, net, asked: Asked::Code, deadline })
+        .map_err(|e| trouble(e, account))
+}
+
+/// RFC 6749 section 6. No scope is named: the grant keeps what it has.
+pub(super) fn refresh(
+    account: &Account,
+    net: &Net,
+    auth: ClientAuth,
+    token: &Secret,
+    deadline: Deadline,
+) -> Result<TokenAnswer, Trouble> {
+    let client = client(&account.client, auth);
+    let token = RefreshToken::new(token.expose().to_owned());
+    client
+        .exchange_refresh_token(&token)
+        .request(&Carrier { account, net, asked: Asked::Refresh, deadline })
+        .map_err(|e| trouble(e, account))
+}
+
+type TokenClient = OAuthClient<
+    BasicErrorResponse,
+    TokenAnswer,
+    BasicTokenIntrospectionResponse,
+    StandardRevocableToken,
+    BasicRevocationErrorResponse,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointSet,
+>;
+
+fn client(client: &Client, auth: ClientAuth) -> TokenClient {
+    let mut built = OAuthClient::new(ClientId::new(client.client_id.clone()))
+        .set_auth_type(auth.auth_type())
+        .set_redirect_uri(RedirectUrl::from_url(client.redirect_url.clone()))
+        .set_token_uri(TokenUrl::from_url(client.token_url.clone()));
+    if let Some(secret) = &client.client_secret {
+        built = built.set_client_secret(ClientSecret::new(secret.expose().to_owned()));
+    }
+    built
+}
+
+/// Carries one request, and keeps refusals from `oauth2`, whose own types drop status, Retry-After and the codes, and
+/// whose parse error holds the whole body.
+struct Carrier<'a> {
+    account: &'a Account,
+    net: &'a Net,
+    asked: Asked,
+    deadline: Deadline,
+}
+
+impl SyncHttpClient for Carrier<'_> {
+    type Error = Stopped;
+
+    fn call(&self, request: HttpRequest) -> Result<HttpResponse, Stopped> {
+        let (parts, body) = request.into_parts();
+        let url = &self.account.client.token_url;
+        let sent: Vec<_> = form_urlencoded::parse(&body).into_owned().filter(|(name, _)| is_secret(name)).collect();
+        let answer =
+            self.net.http().post(url, parts.headers, body, self.deadline).map_err(|e| Stopped(Trouble::Other(e)))?;
+        let own = ClientAuth::secrets(&self.account.client);
+        let secrets: Vec<_> =
+            sent.iter().map(|(_, value)| value.as_str()).chain(own.iter().map(Secret::expose)).collect();
+        if let Some(failure) = refusal(&answer, host(self.account), self.asked, &secrets) {
+            return Err(Stopped(Trouble::Answered(Box::new(failure))));
+        }
+        // Status and type were judged above; `oauth2` accepts nothing but 200.
+        Ok(HttpResponse::new(answer.body.to_vec()))
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    matches!(name, "code" | "code_verifier" | "refresh_token" | "client_secret" | "client_assertion")
+}
+
+fn host(account: &Account) -> &str {
+    account.client.token_url.host_str().unwrap_or("The authorization server")
+}
+
+struct Stopped(Trouble);
+
+impl fmt::Debug for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Trouble::Answered(failure) => failure.fmt(f),
+            Trouble::Other(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+fn trouble(e: RequestTokenError<Stopped, BasicErrorResponse>, account: &Account) -> Trouble {
+    match e {
+        RequestTokenError::Request(Stopped(trouble)) => trouble,
+        // The rest may quote the answer: none of it goes on.
+        RequestTokenError::ServerResponse(_) | RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
+            Trouble::Other(
+                Error::new(
+                    Kind::ServerMisbehaved,
+                    format!("{} answered with something that is no token answer.", host(account)),
+                )
+                .remedy("Check that Access Token URL is the provider's token endpoint."),
+            )
+        }
+    }
+}
