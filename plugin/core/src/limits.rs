@@ -21,10 +21,37 @@ pub const DEADLINE_MAX: Duration = Duration::from_secs(900);
 pub const IMAP_LINE_MAX: usize = 256 * 1024;
 /// Nesting of parentheses in one response. imap-proto recurses and overflows a 2 MiB stack at about 340.
 pub const IMAP_DEPTH_MAX: usize = 40;
+/// The same, counted without looking at quotes: a second line of defence should our idea of a quoted string and the
+/// parser's ever differ. Well below what overflows a 2 MiB stack.
+pub const IMAP_RAW_DEPTH_MAX: usize = 200;
 /// Literals in one response.
 pub const IMAP_LITERALS_MAX: usize = 64;
 /// Responses to one command.
 pub const IMAP_RESPONSES_MAX: usize = 200_000;
+/// Everything that one command other than a body FETCH may answer, bytes. A listing of IMAP_RESPONSES_MAX lines fits.
+pub const IMAP_COMMAND_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Read buffer of one IMAP connection, bytes.
+pub const IMAP_BUFFER: usize = 256 * 1024;
+/// Longest command line sent, bytes. Dovecot closes the connection above 8,192 without a word.
+pub const IMAP_COMMAND_LINE_MAX: usize = 8_000;
+/// Small messages are asked for together, until their sizes sum up to this many bytes or they are this many.
+pub const IMAP_GROUP_BYTES: u64 = 1 << 20;
+pub const IMAP_GROUP_UIDS: usize = 200;
+/// Body commands on their way at once. At 20 ms round trip and 130 MB/s, 2.6 MB must be asked for ahead.
+pub const IMAP_PIPELINE: usize = 4;
+/// Messages that came before their turn are kept in memory up to this, bytes; then in spool files.
+pub const IMAP_HELD_BYTES: usize = 4 * 1024 * 1024;
+/// Entries of one listing.
+pub const IMAP_LISTING_MAX: usize = 50_000;
+/// UIDs asked for by one SEARCH: each takes up to 11 bytes of one line, which must stay below IMAP_LINE_MAX.
+pub const IMAP_SEARCH_WINDOW: u32 = 20_000;
+/// Ranges of settled UIDs that a cursor keeps before it closes gaps that the server no longer answers for.
+pub const IMAP_CURSOR_RANGES: usize = 256;
+/// After a change of UIDVALIDITY mail is listed again from this long before the last moment at which all was settled:
+/// covers the hour between two notes of that moment and clocks that differ.
+pub const IMAP_RESYNC_MARGIN: Duration = Duration::from_secs(2 * 3600);
+/// A closing connection tries to say LOGOUT for this long.
+pub const LOGOUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A literal larger than this goes to a spool file instead of memory, bytes.
 pub const SPOOL_THRESHOLD: usize = 1 << 20;
 /// Largest message accepted, bytes. Exchange Online stops at 150 MB.

@@ -92,6 +92,8 @@ pub enum Item {
     Read(Raw),
     /// Listed, but not there any more: expunged or moved by somebody else.
     Gone,
+    /// The server refuses to give out this one message; others can still be read. Worth another try later.
+    Failed(Error),
 }
 
 /// What is settled in one folder. One variant per protocol; stored sealed under `Table::Cursor`.
@@ -120,8 +122,10 @@ pub trait Inbox: Send {
     fn list(&mut self, folder: &str, cursor: Option<&Cursor>, since: Since, deadline: Deadline) -> Result<Listing>;
 
     /// Reads `entries` in order and hands each to `sink` together with its index. Many small ones travel to a command,
-    /// and the next command is on its way before the answer to the last has ended. After `Break` no new command is
-    /// sent; what is already asked for is still handed over. Returns how many entries were handed over.
+    /// and the next commands are on their way before the answer to the last has ended. After `Break` nothing more is
+    /// asked for or handed over; what is on its way already is kept and handed over first by the next call that names
+    /// it. So pass everything that is left and break when the batch is full: no round trip is lost between two
+    /// batches. Returns how many entries were handed over.
     fn read(
         &mut self,
         entries: &[Entry],

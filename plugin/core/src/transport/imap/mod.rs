@@ -1,6 +1,166 @@
 //! IMAPS.
+//!
+//! ```text
+//! net::Stream ─▶ Framer ─▶ Wire ─┬─▶ Guard ─▶ imap::Client / Session      login, EXAMINE, STORE, MOVE, …
+//!                                └─▶ list · fetch                          bulk: straight on the wire, pipelined
+//! ```
+//!
+//! The `imap` crate never sees the network: what reaches it was cut into responses and bounded by [`framer`].
 
-use serde::{Deserialize, Serialize};
+mod answer;
+mod conn;
+mod cursor;
+mod fetch;
+pub mod framer;
+mod guard;
+mod list;
+mod login;
+mod names;
+mod settle;
+#[cfg(test)]
+mod tests;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Cursor {}
+use std::ops::ControlFlow;
+
+use super::{Cursor as AnyCursor, Entry, Inbox, Item, Key, Listing, Login, OpenError, Proof, Transcript};
+use crate::{
+    clock::{Clock, Deadline},
+    error::{Error, Kind, Result},
+    limits,
+    log::Logger,
+    net::{Net, TlsFacts},
+    settings::{Account, Action, Endpoint, Mechanism, Protocol, Since},
+};
+use conn::Conn;
+pub use cursor::Cursor;
+use fetch::Pipeline;
+use guard::Link;
+
+/// Connects over TLS and logs in.
+///
+/// # Errors
+/// `LoginRefused` when the server refused this token for this user; `Other` for everything that a fresh token would
+/// not cure.
+pub fn open(
+    account: &Account,
+    net: &Net,
+    login: &Login<'_>,
+    transcript: &Transcript,
+    log: &Logger,
+    deadline: Deadline,
+) -> Result<Box<dyn Inbox>, OpenError> {
+    let Protocol::Imap { server } = &account.protocol else {
+        return Err(Error::new(Kind::Internal, "An account of another protocol was opened as IMAP.").into());
+    };
+    let stream = net.connect_tls(&server.host, server.port, deadline)?;
+    let tls = stream.facts();
+    let inbox = ImapInbox::log_in(Box::new(stream), tls, server, account.mechanism, login, transcript, log, deadline)?;
+    Ok(Box::new(inbox))
+}
+
+/// One authenticated IMAP connection. After an error of kind `Transient`, `TooLarge`, `ServerMisbehaved` or `Internal`
+/// it may be dead; [`Inbox::check`] tells.
+pub struct ImapInbox {
+    conn: Conn,
+    pipeline: Pipeline,
+    proof: Proof,
+    log: Logger,
+}
+
+impl ImapInbox {
+    #[allow(clippy::too_many_arguments)] // one call; a struct for it would be its only use
+    fn log_in(
+        link: Box<dyn Link>,
+        tls: TlsFacts,
+        server: &Endpoint,
+        insisted: Option<Mechanism>,
+        login: &Login<'_>,
+        transcript: &Transcript,
+        log: &Logger,
+        deadline: Deadline,
+    ) -> Result<Self, OpenError> {
+        let (conn, mechanism) = login::login(link, server, insisted, login, transcript, deadline)?;
+        let proof = Proof { protocol: "IMAPS", mechanism: login::name(mechanism), port: server.port, tls };
+        Ok(Self { conn, pipeline: Pipeline::default(), proof, log: log.clone() })
+    }
+
+    /// Before any command but a body FETCH: what is on its way is read and kept.
+    fn ready(&mut self, deadline: Deadline) -> Result<()> {
+        self.conn.set_deadline(deadline);
+        self.pipeline.drain(&mut self.conn)
+    }
+}
+
+impl Inbox for ImapInbox {
+    fn proof(&self) -> Proof {
+        self.proof.clone()
+    }
+
+    fn list(&mut self, folder: &str, cursor: Option<&AnyCursor>, since: Since, deadline: Deadline) -> Result<Listing> {
+        self.ready(deadline)?;
+        let cursor = cursor.map(|AnyCursor::Imap(cursor)| cursor);
+        list::list(&mut self.conn, folder, cursor, since, Clock::default().now(), limits::IMAP_LISTING_MAX)
+    }
+
+    fn read(
+        &mut self,
+        entries: &[Entry],
+        deadline: Deadline,
+        sink: &mut dyn FnMut(usize, Item) -> ControlFlow<()>,
+    ) -> Result<usize> {
+        self.conn.set_deadline(deadline);
+        let mut handed = 0;
+        for run in entries.chunk_by(|a, b| a.key.folder == b.key.folder) {
+            let folder = &run[0].key.folder;
+            let selected = match self.conn.selected() {
+                Some(selected) if selected.folder == *folder && !selected.writable => selected.clone(),
+                _ => {
+                    self.ready(deadline)?;
+                    self.conn.examine(folder)?
+                }
+            };
+            let (count, flow) = self.pipeline.read(&mut self.conn, &selected, run, handed, sink)?;
+            handed += count;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(handed)
+    }
+
+    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {
+        if *action == Action::Leave {
+            return Ok(vec![true; keys.len()]);
+        }
+        self.ready(deadline)?;
+        let mut found = vec![false; keys.len()];
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_by(|a, b| keys[*a].folder.cmp(&keys[*b].folder));
+        for run in order.chunk_by(|a, b| keys[*a].folder == keys[*b].folder) {
+            let of_run: Vec<&Key> = run.iter().map(|at| &keys[*at]).collect();
+            let folder = &of_run[0].folder;
+            for (at, was) in run.iter().zip(settle::settle(&mut self.conn, folder, &of_run, action, &self.log)?) {
+                found[*at] = was;
+            }
+        }
+        Ok(found)
+    }
+
+    fn check(&mut self, deadline: Deadline) -> Result<()> {
+        self.ready(deadline)?;
+        self.conn.run("NOOP").map(drop).map_err(|failure| failure.into_error("answer"))
+    }
+}
+
+impl Drop for ImapInbox {
+    /// Frees the connection at the server at once: providers count them. Nobody waits for the answer.
+    fn drop(&mut self) {
+        if self.pipeline.is_idle() {
+            let tag = self.conn.next_bulk_tag();
+            let mut wire = self.conn.wire().lock();
+            wire.set_deadline(Deadline::after(limits::LOGOUT_TIMEOUT));
+            // A dead connection refuses it by itself.
+            let _ = wire.send(format!("{tag} LOGOUT\r\n").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What the server's answers say: one guarded parse, and what its words mean.
+
+use imap_proto::{AttributeValue, Response};
+
+use super::framer::find;
+use crate::{
+    error::{Error, Kind},
+    guard,
+};
+
+/// Parses one framed response. `None`: the parser cannot read it, or panicked on it (`INTERNALDATE NIL` does that to
+/// imap-proto 0.16.7).
+pub fn parse(line: &[u8]) -> Option<Response<'_>> {
+    guard::guarded("the IMAP parser", || Ok(imap_proto::parser::parse_response(line).ok()))
+        .ok()
+        .flatten()
+        .map(|(_rest, response)| response)
+}
+
+/// The facts of one FETCH response that are ever asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fetched {
+    pub uid: u32,
+    pub size: Option<u32>,
+    pub internal_date: Option<String>,
+    /// The whole message was among the items.
+    pub has_body: bool,
+    /// It did not come as a literal: its bytes; `None` for a literal or NIL.
+    pub inline_body: Option<Vec<u8>>,
+}
+
+/// Reads a FETCH response; `None` for anything else, and for one without UID (nobody asked for it).
+pub fn fetched(line: &[u8]) -> Option<Fetched> {
+    if !is_fetch(line) {
+        return None;
+    }
+    let Some(Response::Fetch(_, attributes)) = parse(line) else {
+        // A message whose line the parser cannot read must not become invisible.
+        return scan(line);
+    };
+    let mut found = Fetched::default();
+    for attribute in attributes {
+        match attribute {
+            AttributeValue::Uid(uid) => found.uid = uid,
+            AttributeValue::Rfc822Size(size) => found.size = Some(size),
+            AttributeValue::InternalDate(date) => found.internal_date = Some(date.into_owned()),
+            AttributeValue::BodySection { section: None, data, .. } => {
+                found.has_body = true;
+                found.inline_body = data.map(|data| data.into_owned()).filter(|data| !data.is_empty());
+            }
+            _ => {}
+        }
+    }
+    (found.uid != 0).then_some(found)
+}
+
+/// UID and size by looking for their names outside quoted strings.
+fn scan(line: &[u8]) -> Option<Fetched> {
+    let mut words = Vec::new();
+    let (mut quoted, mut escaped, mut word) = (false, false, Vec::new());
+    for &byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b' ' | b'(' | b')' | b'\r' | b'\n' => words.push(std::mem::take(&mut word)),
+            _ => word.push(byte.to_ascii_uppercase()),
+        }
+    }
+    let number_after = |name: &[u8]| {
+        let at = words.iter().position(|word| word == name)?;
+        std::str::from_utf8(words.get(at + 1)?).ok()?.parse::<u32>().ok()
+    };
+    Some(Fetched {
+        uid: number_after(b"UID").filter(|uid| *uid != 0)?,
+        size: number_after(b"RFC822.SIZE"),
+        internal_date: None,
+        has_body: words.iter().any(|word| word == b"BODY[]"),
+        inline_body: None,
+    })
+}
+
+fn is_fetch(line: &[u8]) -> bool {
+    let mut words = line.splitn(4, |byte| *byte == b' ');
+    words.next() == Some(b"*")
+        && words.next().is_some_and(|number| number.iter().all(u8::is_ascii_digit))
+        && words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"FETCH"))
+}
+
+/// Which of the frame's literals is the message.
+pub fn body_literal(line: &[u8]) -> usize {
+    let upper = line.to_ascii_uppercase();
+    let Some(body) = find(&upper, b"BODY[]") else { return 0 };
+    upper[..body].windows(5).filter(|window| *window == b"{0}\r\n").count()
+}
+
+/// `* BYE words`.
+pub fn bye(line: &[u8]) -> Option<String> {
+    let rest = line.strip_prefix(b"* ")?;
+    (rest.len() >= 3 && rest[..3].eq_ignore_ascii_case(b"BYE"))
+        .then(|| String::from_utf8_lossy(&rest[3..]).trim().to_owned())
+}
+
+/// The parser slices text by bytes and panics inside a character; only human text is touched by this.
+pub fn to_ascii(line: &mut [u8]) {
+    line.iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
+}
+
+/// The server ended the connection, with these words.
+pub fn hung_up(words: &str) -> Error {
+    meaning(words).unwrap_or_else(|| {
+        Error::new(Kind::Transient, "The mail server ended the connection.")
+            .remedy("It is tried again at the next interval.")
+            .provider_code(words)
+    })
+}
+
+/// The server answered NO or BAD to `what`.
+pub fn refused(what: &str, words: &str) -> Error {
+    meaning(words).unwrap_or_else(|| {
+        Error::new(Kind::ServerMisbehaved, format!("The mail server refused to {what}."))
+            .remedy("The server's own words say why; ask its administrator if they do not help.")
+            .provider_code(words)
+    })
+}
+
+/// Words that mean the same whatever was asked. Response codes: RFC 5530; `LIMIT` also from Dovecot for too many
+/// connections; the sentences are Exchange Online's and Gmail's.
+pub fn meaning(words: &str) -> Option<Error> {
+    let upper = words.to_ascii_uppercase();
+    let has = |needles: &[&str]| needles.iter().any(|needle| upper.contains(needle));
+    let error = if has(&["AUTHENTICATED BUT NOT CONNECTED"]) {
+        Error::new(Kind::Refused, "The token is valid, but its owner has no right on this mailbox.").remedy(
+            "Give the account that consented full access to the mailbox, check its licence and that IMAP is enabled, \
+             or authorize with the mailbox's own account.",
+        )
+    } else if has(&["[LIMIT]", "[THROTTLED]", "TOO MANY", "THROTTL", "RATE LIMIT", "BANDWIDTH LIMIT"]) {
+        Error::new(Kind::Throttled, "The mail server asks to slow down.")
+            .remedy("It is tried again later; fewer programs on this mailbox, or a longer interval, help.")
+    } else if has(&["[UNAVAILABLE]", "[INUSE]", "[SERVERBUG]", "[CONTACTADMIN]", "TEMPORARY", "TRY AGAIN"]) {
+        Error::new(Kind::Transient, "The mail server cannot answer at the moment.")
+            .remedy("It is tried again at the next interval; if it keeps happening, ask the server's administrator.")
+    } else {
+        return None;
+    };
+    Some(error.provider_code(words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn internal_date_nil_does_not_hide_the_message() {
+        let line = b"* 3 FETCH (UID 17 RFC822.SIZE 2048 INTERNALDATE NIL)\r\n";
+        assert!(parse(line).is_none());
+        let found = fetched(line).unwrap();
+        assert_eq!((found.uid, found.size), (17, Some(2048)));
+    }
+
+    #[test]
+    fn a_uid_inside_a_quoted_string_is_not_taken() {
+        let line = b"* 3 FETCH (X-ODD \"a \\\" UID 5 \" UID 17 BODY[] {0}\r\n)\r\n";
+        let found = scan(line).unwrap();
+        assert_eq!((found.uid, found.has_body), (17, true));
+    }
+
+    #[test]
+    fn the_message_is_the_literal_after_its_name() {
+        assert_eq!(body_literal(b"* 1 FETCH (UID 1 BODY[] {0}\r\n)\r\n"), 0);
+        assert_eq!(body_literal(b"* 1 FETCH (X-A {0}\r\n UID 1 body[] {0}\r\n)\r\n"), 1);
+    }
+
+    #[test]
+    fn throttling_is_never_taken_for_a_bad_token() {
+        for (words, kind) in [
+            ("NO [LIMIT] Maximum number of connections", Kind::Throttled),
+            ("NO [ALERT] Too many simultaneous connections. (Failure)", Kind::Throttled),
+            ("NO [UNAVAILABLE] Temporary authentication failure.", Kind::Transient),
+            ("BAD User is authenticated but not connected.", Kind::Refused),
+        ] {
+            assert_eq!(meaning(words).map(|error| error.kind()), Some(kind), "{words}");
+        }
+        assert!(meaning("NO [AUTHENTICATIONFAILED] Authentication failed.").is_none());
+    }
+}

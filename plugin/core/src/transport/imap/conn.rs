@@ -1,0 +1,220 @@
+//! An authenticated connection: ordinary commands through the `imap` crate, bulk commands straight on the wire.
+
+use std::collections::BTreeSet;
+
+use imap_proto::{MailboxDatum, Response, ResponseCode, Status};
+
+use super::{
+    answer,
+    framer::{Budget, Frame},
+    guard::{Guard, SharedWire},
+    names,
+};
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    guard,
+};
+
+/// How a command ended other than with OK.
+pub enum Failure {
+    No(String),
+    Bad(String),
+    /// The connection is gone, or cannot be trusted any more.
+    Fatal(Error),
+}
+
+impl Failure {
+    /// As an error of the whole call: the server refused to `what`.
+    pub fn into_error(self, what: &str) -> Error {
+        match self {
+            Self::No(words) | Self::Bad(words) => answer::refused(what, &words),
+            Self::Fatal(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+/// What SELECT or EXAMINE said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selected {
+    pub folder: String,
+    pub writable: bool,
+    pub uidvalidity: u32,
+    /// Some servers leave it out.
+    pub uidnext: Option<u32>,
+    pub exists: u32,
+}
+
+pub struct Conn {
+    session: imap::Session<Guard>,
+    wire: SharedWire,
+    pub capabilities: BTreeSet<String>,
+    selected: Option<Selected>,
+    bulk_tag: u64,
+}
+
+impl Conn {
+    pub fn new(session: imap::Session<Guard>, wire: SharedWire, capabilities: BTreeSet<String>) -> Self {
+        Self { session, wire, capabilities, selected: None, bulk_tag: 0 }
+    }
+
+    pub fn wire(&self) -> &SharedWire {
+        &self.wire
+    }
+
+    /// `name` in upper case.
+    pub fn has(&self, name: &str) -> bool {
+        self.capabilities.contains(name)
+    }
+
+    pub fn set_deadline(&mut self, deadline: Deadline) {
+        self.wire.lock().set_deadline(deadline);
+    }
+
+    /// Runs one command through the crate and returns its untagged lines.
+    pub fn run(&mut self, command: &str) -> Result<Vec<u8>, Failure> {
+        let outcome = guard::guarded("the IMAP client", || Ok(self.session.run_command_and_read_response(command)));
+        let mut wire = self.wire.lock();
+        match outcome {
+            Ok(result) => settle(result, &mut wire),
+            Err(panicked) => {
+                wire.kill();
+                Err(panicked.into())
+            }
+        }
+    }
+
+    /// Runs one command directly on the wire, each untagged response to `each`: for answers that can be large.
+    pub fn bulk(
+        &mut self,
+        command: &str,
+        budget: Budget,
+        each: &mut dyn FnMut(&mut Frame) -> Result<()>,
+    ) -> Result<(), Failure> {
+        let tag = self.next_bulk_tag();
+        let mut wire = self.wire.lock();
+        wire.begin(budget);
+        wire.send(format!("{tag} {command}\r\n").as_bytes())?;
+        let mut frame = Frame::default();
+        loop {
+            wire.next(&mut frame)?;
+            if frame.is_untagged() {
+                if let Err(error) = each(&mut frame) {
+                    // The rest of the answer would be taken for that of the next command.
+                    wire.kill();
+                    return Err(error.into());
+                }
+            } else if tag_of(&frame) == tag.as_bytes() {
+                return status_of(wire.last_status());
+            }
+        }
+    }
+
+    /// Tags of bulk commands begin with `b`, those of the crate with `a`.
+    pub fn next_bulk_tag(&mut self) -> String {
+        self.bulk_tag += 1;
+        format!("b{}", self.bulk_tag)
+    }
+
+    pub fn selected(&self) -> Option<&Selected> {
+        self.selected.as_ref()
+    }
+
+    /// EXAMINE: nothing that is done afterwards changes the mailbox.
+    pub fn examine(&mut self, folder: &str) -> Result<Selected> {
+        self.enter("EXAMINE", folder)
+    }
+
+    /// SELECT, only to settle.
+    pub fn select(&mut self, folder: &str) -> Result<Selected> {
+        let selected = self.enter("SELECT", folder)?;
+        if !selected.writable {
+            return Err(Error::new(Kind::Refused, format!("The folder {folder} may only be read."))
+                .remedy("Give the account write access to the mailbox, or choose to leave fetched mail as it is."));
+        }
+        Ok(selected)
+    }
+
+    fn enter(&mut self, verb: &str, folder: &str) -> Result<Selected> {
+        self.selected = None;
+        let name = names::quoted(folder)?;
+        let lines = self.run(&format!("{verb} {name}")).map_err(|failure| match failure {
+            Failure::No(words) | Failure::Bad(words) => answer::meaning(&words).unwrap_or_else(|| {
+                Error::new(Kind::Refused, format!("The folder {folder} cannot be opened."))
+                    .remedy("Check the folder's name and that the account may read it.")
+                    .provider_code(words)
+            }),
+            Failure::Fatal(error) => error,
+        })?;
+        let read_only = self.wire.lock().last_status().to_ascii_uppercase().contains("[READ-ONLY]");
+        let mut selected =
+            Selected { folder: folder.to_owned(), writable: verb == "SELECT" && !read_only, ..Selected::default() };
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            match answer::parse(line) {
+                Some(Response::MailboxData(MailboxDatum::Exists(count))) => selected.exists = count,
+                Some(Response::Data { status: Status::Ok, code: Some(ResponseCode::UidValidity(value)), .. }) => {
+                    selected.uidvalidity = value;
+                }
+                Some(Response::Data { status: Status::Ok, code: Some(ResponseCode::UidNext(value)), .. }) => {
+                    selected.uidnext = Some(value);
+                }
+                _ => {}
+            }
+        }
+        if selected.uidvalidity == 0 {
+            return Err(Error::new(Kind::Unsupported, format!("The mail server gives {folder} no UIDVALIDITY."))
+                .remedy("Messages cannot be told apart safely there; use another folder or server."));
+        }
+        self.selected = Some(selected.clone());
+        Ok(selected)
+    }
+}
+
+/// The tag of a tagged response; empty for a continuation request.
+pub fn tag_of(frame: &Frame) -> &[u8] {
+    let tag = frame.line.split(|byte| *byte == b' ').next().unwrap_or_default();
+    if tag.starts_with(b"+") { b"" } else { tag }
+}
+
+/// `OK …`, `NO …` or `BAD …`.
+pub fn status_of(status: &str) -> Result<(), Failure> {
+    let word = status.split(' ').next().unwrap_or_default();
+    if word.eq_ignore_ascii_case("OK") {
+        Ok(())
+    } else if word.eq_ignore_ascii_case("NO") {
+        Err(Failure::No(status.to_owned()))
+    } else {
+        Err(Failure::Bad(status.to_owned()))
+    }
+}
+
+/// Turns the crate's result into ours. Its errors may hold raw server bytes and are not kept.
+pub fn settle<T>(result: imap::Result<T>, wire: &mut super::guard::Wire) -> Result<T, Failure> {
+    let error = match result {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if let Some(failure) = wire.take_failure() {
+        return Err(failure.into());
+    }
+    match error {
+        imap::Error::No(_) => Err(Failure::No(wire.last_status().to_owned())),
+        imap::Error::Bad(_) => Err(Failure::Bad(wire.last_status().to_owned())),
+        imap::Error::ConnectionLost | imap::Error::Io(_) => {
+            wire.kill();
+            Err(super::framer::connection_error(std::io::ErrorKind::UnexpectedEof.into()).into())
+        }
+        _ => {
+            wire.kill();
+            Err(Error::new(Kind::ServerMisbehaved, "The mail server's answer could not be understood.")
+                .remedy("It is tried again at the next interval; the transcript shows what was said.")
+                .into())
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What is settled in one folder: UIDs below a floor, and ranges above it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::UnixSeconds;
+
+/// Settled messages of one folder under one UIDVALIDITY.
+///
+/// When the server changes UIDVALIDITY (a restored backup, a recreated folder), all UIDs lose their meaning. The folder
+/// is then taken as if it was new, with mail received since `resume_at`: the last moment at which nothing was left to
+/// settle. Mail that came meanwhile is found; years of settled mail are not replayed. The few messages between are
+/// listed a second time under new keys; their Message-ID tells the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cursor {
+    pub uidvalidity: u32,
+    /// Every UID up to this one is settled.
+    pub floor: u32,
+    /// Settled ranges above the floor, ascending, apart from each other.
+    pub done: Vec<(u32, u32)>,
+    /// Everything received before this moment is settled.
+    pub resume_at: UnixSeconds,
+}
+
+impl Cursor {
+    pub fn new(uidvalidity: u32, floor: u32, resume_at: UnixSeconds) -> Self {
+        Self { uidvalidity, floor, done: Vec::new(), resume_at }
+    }
+
+    /// Counts a message as settled. `id` is the key's id, `UIDVALIDITY.UID`; one of another UIDVALIDITY is ignored.
+    /// Returns whether something changed.
+    pub fn settle(&mut self, id: &str) -> bool {
+        match parse_id(id) {
+            Some((uidvalidity, uid)) if uidvalidity == self.uidvalidity && !self.is_done(uid) => {
+                self.insert(uid, uid);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub fn is_done(&self, uid: u32) -> bool {
+        if uid <= self.floor {
+            return true;
+        }
+        let at = self.done.partition_point(|(_, last)| *last < uid);
+        self.done.get(at).is_some_and(|(first, _)| *first <= uid)
+    }
+
+    /// Counts all from `first` to `last` as settled.
+    pub fn insert(&mut self, first: u32, last: u32) {
+        if last <= self.floor || first > last {
+            return;
+        }
+        let (mut first, mut last) = (first.max(self.floor.saturating_add(1)), last);
+        // Everything that touches the new range is replaced by the union.
+        let begin = self.done.partition_point(|(_, end)| end.saturating_add(1) < first);
+        let end = self.done.partition_point(|(start, _)| *start <= last.saturating_add(1));
+        if begin < end {
+            first = first.min(self.done[begin].0);
+            last = last.max(self.done[end - 1].1);
+        }
+        self.done.splice(begin..end, [(first, last)]);
+        if self.done[0].0 == self.floor.saturating_add(1) {
+            self.floor = self.done.remove(0).1;
+        }
+    }
+
+    /// The unsettled ranges up to and including `up_to`, ascending.
+    pub fn open_ranges(&self, up_to: u32) -> Vec<(u32, u32)> {
+        let mut open = Vec::with_capacity(self.done.len() + 1);
+        let mut next = u64::from(self.floor) + 1;
+        for &(first, last) in &self.done {
+            if u64::from(first) > next {
+                open.push((next as u32, first - 1));
+            }
+            next = u64::from(last) + 1;
+        }
+        if next <= u64::from(up_to) {
+            open.push((next as u32, up_to));
+        }
+        open.retain(|(first, _)| *first <= up_to);
+        for range in &mut open {
+            range.1 = range.1.min(up_to);
+        }
+        open
+    }
+
+    /// Closes the lowest gaps that hold none of `existing` (ascending: what the server just listed), until at most
+    /// `max` ranges are left. A UID never comes back (RFC 3501 section 2.3.1.1), but a server may forget to answer:
+    /// so gaps are only closed when they are many, the oldest first.
+    pub fn compact(&mut self, existing: &[u32], max: usize) {
+        let mut at = 0;
+        while self.done.len() > max && at < self.done.len() {
+            let (gap_first, gap_last) = match at {
+                0 => (self.floor + 1, self.done[0].0 - 1),
+                _ => (self.done[at - 1].1 + 1, self.done[at].0 - 1),
+            };
+            let from = existing.partition_point(|uid| *uid < gap_first);
+            if existing.get(from).is_some_and(|uid| *uid <= gap_last) {
+                at += 1;
+            } else {
+                self.insert(gap_first, gap_last);
+            }
+        }
+    }
+}
+
+/// The id of a key.
+pub fn id(uidvalidity: u32, uid: u32) -> String {
+    format!("{uidvalidity}.{uid}")
+}
+
+/// UIDVALIDITY and UID of a key's id.
+pub fn parse_id(id: &str) -> Option<(u32, u32)> {
+    let (uidvalidity, uid) = id.split_once('.')?;
+    Some((uidvalidity.parse().ok()?, uid.parse().ok().filter(|uid| *uid != 0)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settling_in_any_order_ends_at_one_floor() {
+        let mut cursor = Cursor::new(7, 10, 0);
+        for uid in [15, 12, 11, 14, 13, 13, 4] {
+            cursor.settle(&id(7, uid));
+        }
+        assert_eq!((cursor.floor, cursor.done.len()), (15, 0));
+        assert!(!cursor.settle(&id(8, 99)) && !cursor.settle("x") && !cursor.settle("7.0"));
+    }
+
+    #[test]
+    fn a_message_between_settled_ones_stays_open() {
+        let mut cursor = Cursor::new(7, 10, 0);
+        cursor.insert(12, 13);
+        cursor.insert(15, 20);
+        assert_eq!(cursor.open_ranges(25), [(11, 11), (14, 14), (21, 25)]);
+        assert_eq!(cursor.open_ranges(13), [(11, 11)]);
+        assert!(cursor.is_done(10) && !cursor.is_done(11) && cursor.is_done(12) && !cursor.is_done(21));
+        cursor.insert(13, 16);
+        assert_eq!(cursor.done, [(12, 20)]);
+        cursor.insert(1, u32::MAX);
+        assert_eq!((cursor.floor, cursor.open_ranges(u32::MAX).len()), (u32::MAX, 0));
+    }
+
+    #[test]
+    fn gaps_are_closed_only_where_nothing_was_listed() {
+        let mut cursor = Cursor::new(7, 0, 0);
+        for uid in (2..=20).step_by(2) {
+            cursor.insert(uid, uid);
+        }
+        cursor.compact(&[3, 9], 4);
+        assert!(!cursor.is_done(3) && !cursor.is_done(9) && cursor.is_done(5));
+        assert!(cursor.done.len() <= 4);
+        let mut full = Cursor::new(7, 0, 0);
+        for uid in (2..=20).step_by(2) {
+            full.insert(uid, uid);
+        }
+        full.compact(&(1..20).step_by(2).collect::<Vec<_>>(), 2);
+        assert_eq!(full.done.len(), 10);
+    }
+}

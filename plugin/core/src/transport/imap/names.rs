@@ -1,0 +1,114 @@
+//! Mailbox names and UID sets as they are written into commands.
+
+use base64::{
+    Engine,
+    alphabet::IMAP_MUTF7,
+    engine::{GeneralPurpose, general_purpose::NO_PAD},
+};
+
+use crate::error::{Error, Fault, Result};
+
+/// A folder name in modified UTF-7 (RFC 3501 section 5.1.3), quoted.
+///
+/// # Errors
+/// `Settings` for an empty name or one with control characters.
+pub fn quoted(folder: &str) -> Result<String> {
+    if folder.is_empty() || folder.chars().any(char::is_control) {
+        return Err(Error::settings(vec![Fault {
+            pointer: "/advanced".into(),
+            label: "Folder".into(),
+            message: "A folder name must not be empty or contain control characters.".into(),
+        }]));
+    }
+    let encoded = modified_utf7(folder);
+    Ok(format!("\"{}\"", encoded.replace('\\', "\\\\").replace('"', "\\\"")))
+}
+
+fn modified_utf7(text: &str) -> String {
+    let engine = GeneralPurpose::new(&IMAP_MUTF7, NO_PAD);
+    let mut out = String::with_capacity(text.len());
+    let mut shifted: Vec<u8> = Vec::new();
+    let flush = |shifted: &mut Vec<u8>, out: &mut String| {
+        if !shifted.is_empty() {
+            out.push('&');
+            engine.encode_string(&*shifted, out);
+            out.push('-');
+            shifted.clear();
+        }
+    };
+    for c in text.chars() {
+        if c.is_ascii() {
+            flush(&mut shifted, &mut out);
+            out.push(c);
+            if c == '&' {
+                out.push('-');
+            }
+        } else {
+            let mut units = [0; 2];
+            shifted.extend(c.encode_utf16(&mut units).iter().flat_map(|unit| unit.to_be_bytes()));
+        }
+    }
+    flush(&mut shifted, &mut out);
+    out
+}
+
+/// Ascending UIDs as a set, cut into pieces that fit `max_len` bytes each: `1:3,7`.
+pub fn uid_sets(uids: &[u32], max_len: usize) -> Vec<String> {
+    let mut sets = vec![String::new()];
+    let mut rest = uids;
+    while let Some(&first) = rest.first() {
+        let run = rest
+            .iter()
+            .zip(u64::from(first)..)
+            .take_while(|(uid, expected)| u64::from(**uid) == *expected)
+            .count()
+            .max(1);
+        let last = rest[run - 1];
+        push_range(&mut sets, first, last, max_len);
+        rest = &rest[run..];
+    }
+    sets.retain(|set| !set.is_empty());
+    sets
+}
+
+/// Appends `first:last` to the last set, or begins a new one when it would grow beyond `max_len`.
+pub fn push_range(sets: &mut Vec<String>, first: u32, last: u32, max_len: usize) {
+    let range = if first == last { first.to_string() } else { format!("{first}:{last}") };
+    match sets.last_mut() {
+        Some(set) if set.is_empty() => set.push_str(&range),
+        Some(set) if set.len() + 1 + range.len() <= max_len => {
+            set.push(',');
+            set.push_str(&range);
+        }
+        _ => sets.push(range),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_names_are_modified_utf7() {
+        // The examples of RFC 3501 section 5.1.3.
+        assert_eq!(quoted("~peter/mail/台北/日本語").unwrap(), "\"~peter/mail/&U,BTFw-/&ZeVnLIqe-\"");
+        assert_eq!(quoted("Müll & Co").unwrap(), "\"M&APw-ll &- Co\"");
+        assert_eq!(quoted("a\"b\\c").unwrap(), "\"a\\\"b\\\\c\"");
+    }
+
+    #[test]
+    fn a_folder_name_cannot_smuggle_a_command() {
+        assert!(quoted("INBOX\r\na2 DELETE INBOX").is_err());
+        assert!(quoted("").is_err());
+    }
+
+    #[test]
+    fn uid_sets_stay_short() {
+        assert_eq!(uid_sets(&[1, 2, 3, 7, 9, 10], 100), ["1:3,7,9:10"]);
+        let odd: Vec<u32> = (1..2000).map(|n| n * 2).collect();
+        let sets = uid_sets(&odd, 100);
+        assert!(sets.len() > 50 && sets.iter().all(|set| set.len() <= 100));
+        assert!(uid_sets(&[], 100).is_empty());
+        assert_eq!(uid_sets(&[u32::MAX - 1, u32::MAX], 100), ["4294967294:4294967295"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! What settling does in the mailbox. Every step can be repeated.
+
+use imap_proto::{MailboxDatum, Response};
+
+use super::{
+    answer,
+    conn::{Conn, Failure},
+    cursor,
+    framer::Budget,
+    names,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    limits,
+    log::Logger,
+    settings::Action,
+    transport::Key,
+};
+
+/// Carries out `action` on the `keys`, which all lie in `folder`. For each whether it was found.
+pub fn settle(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: &Logger) -> Result<Vec<bool>> {
+    if *action == Action::Leave {
+        return Ok(vec![true; keys.len()]);
+    }
+    if matches!(action, Action::Move { folder: target } if target == folder) {
+        return Err(Error::new(Kind::Misuse, format!("Mail of {folder} cannot be moved to {folder} itself.")));
+    }
+    let selected = conn.select(folder)?;
+    // A key of another UIDVALIDITY names a message that is not there any more.
+    let uids: Vec<Option<u32>> = keys
+        .iter()
+        .map(|key| cursor::parse_id(&key.id).filter(|(valid, _)| *valid == selected.uidvalidity).map(|(_, uid)| uid))
+        .collect();
+    let mut wanted: Vec<u32> = uids.iter().copied().flatten().collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let found = existing(conn, &wanted)?;
+    for set in names::uid_sets(&found, limits::IMAP_COMMAND_LINE_MAX / 2) {
+        match action {
+            Action::Leave => {}
+            Action::MarkSeen => store(conn, &set, "\\Seen")?,
+            Action::Move { folder: target } => move_to(conn, &set, target, log)?,
+            Action::Delete => {
+                store(conn, &set, "\\Deleted")?;
+                expunge(conn, &set, log)?;
+            }
+        }
+    }
+    Ok(uids.iter().map(|uid| uid.is_some_and(|uid| found.binary_search(&uid).is_ok())).collect())
+}
+
+/// Those of `uids` (ascending) that are still there.
+fn existing(conn: &mut Conn, uids: &[u32]) -> Result<Vec<u32>> {
+    let mut found = Vec::with_capacity(uids.len());
+    for set in names::uid_sets(uids, limits::IMAP_COMMAND_LINE_MAX / 2) {
+        conn.bulk(&format!("UID SEARCH UID {set}"), Budget::CONTROL, &mut |frame| {
+            if let Some(Response::MailboxData(MailboxDatum::Search(list))) = answer::parse(&frame.line) {
+                found.extend(list.into_iter().filter(|uid| uids.binary_search(uid).is_ok()));
+            }
+            Ok(())
+        })
+        .map_err(|failure| failure.into_error("look for settled messages"))?;
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+fn store(conn: &mut Conn, set: &str, flag: &str) -> Result<()> {
+    conn.run(&format!("UID STORE {set} +FLAGS.SILENT ({flag})"))
+        .map(drop)
+        .map_err(|failure| failure.into_error("mark settled messages"))
+}
+
+fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()> {
+    let atomic = conn.has("MOVE") || conn.has("IMAP4REV2");
+    let verb = if atomic { "MOVE" } else { "COPY" };
+    let name = names::quoted(target)?;
+    let command = format!("UID {verb} {set} {name}");
+    match conn.run(&command) {
+        Ok(_) => {}
+        // RFC 3501 section 6.4.7 asks for [TRYCREATE]; not every server says it.
+        Err(Failure::No(words)) if answer::meaning(&words).is_none() => {
+            match conn.run(&format!("CREATE {name}")) {
+                Ok(_) => log.info(format_args!("The folder {target} was created.")),
+                // It exists: the refusal had another reason, which the second try will name.
+                Err(Failure::No(_) | Failure::Bad(_)) => {}
+                Err(Failure::Fatal(error)) => return Err(error),
+            }
+            conn.run(&command).map_err(|failure| failure.into_error(&format!("move settled messages to {target}")))?;
+        }
+        Err(failure) => return Err(failure.into_error(&format!("move settled messages to {target}"))),
+    }
+    if atomic {
+        return Ok(());
+    }
+    store(conn, set, "\\Deleted")?;
+    expunge(conn, set, log)
+}
+
+/// Removes exactly these. A plain EXPUNGE would remove what others marked as deleted, too.
+fn expunge(conn: &mut Conn, set: &str, log: &Logger) -> Result<()> {
+    if !conn.has("UIDPLUS") && !conn.has("IMAP4REV2") {
+        log.warn(format_args!(
+            "This server cannot remove single messages (no UIDPLUS): they are marked as deleted and stay until the \
+             folder is expunged."
+        ));
+        return Ok(());
+    }
+    conn.run(&format!("UID EXPUNGE {set}")).map(drop).map_err(|failure| failure.into_error("remove settled messages"))
+}
