@@ -98,7 +98,9 @@ pub struct Fetching {
     pub after_import: Action,
     /// What settling does with refused ones.
     pub after_refusal: Action,
-    /// Pattern of the subject tag that names a request, with one group: `\[Request ID: ?#(\d+)\]`-like, see schema.
+    /// How a subject names the request it belongs to: a literal text in which `{id}` stands, exactly once, for the
+    /// request's id; no regular expression, and no other braces. Something always stands before `{id}`. Default
+    /// `[Request ID: ##{id}##]`.
     pub subject_tag: String,
 }
 

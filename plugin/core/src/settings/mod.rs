@@ -1,5 +1,99 @@
 //! What a person writes into the "Mail Server Settings" form, and its proven form, the [`Account`].
+//!
+//! ```text
+//! JSON ──fill──▶ presets ──check──▶ every fault at once, or ──typed──▶ Incoming / Outgoing ──prove──▶ Account
+//! ```
+//!
+//! The tables in [`form`] hold labels and rules; the parser and the schema generator both read them.
 
 pub mod account;
+pub mod advanced;
+pub mod form;
+pub mod incoming;
+pub mod outgoing;
+pub mod pattern;
+pub mod preset;
+pub mod secret_ref;
+
+mod check;
+mod oauth_fields;
+mod prove;
+
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Fault, Result},
+    limits::SETTINGS_MAX,
+};
 
 pub use account::*;
+pub use secret_ref::{Lookup, Machine};
+
+/// JSON Schema (2020-12) of the incoming form, as generated into `schema/`.
+pub const INCOMING_SCHEMA: &str = include_str!("../../../../schema/incoming.schema.json");
+/// JSON Schema (2020-12) of the outgoing form.
+pub const OUTGOING_SCHEMA: &str = include_str!("../../../../schema/outgoing.schema.json");
+
+/// Reads a settings document: `{"incoming": {…}}` or `{"outgoing": {…}}`, with the fields of the form inside. Secrets
+/// given by reference are looked up now.
+///
+/// # Errors
+/// `Kind::Settings`, with every fault at once; pointers are those of `document`. No fault repeats a value.
+pub fn parse(document: &str) -> Result<Account> {
+    let whole = |message: &str| {
+        let fault = Fault { pointer: String::new(), label: "Settings".to_owned(), message: message.to_owned() };
+        Error::settings(vec![fault])
+    };
+    if document.len() > SETTINGS_MAX {
+        return Err(whole("The document is larger than any settings; hand in the fields of one form."));
+    }
+    let value: Value = serde_json::from_str(document).map_err(|error| {
+        // Line and column only: the words of the parser could repeat a part of the document.
+        whole(&format!("It is not valid JSON at line {}, column {}; correct it there.", error.line(), error.column()))
+    })?;
+    let mut members = value.as_object().into_iter().flatten();
+    let (key, parsed) = match (members.next(), members.next()) {
+        (Some((key, form)), None) if key == "incoming" => (key, parse_incoming(form)),
+        (Some((key, form)), None) if key == "outgoing" => (key, parse_outgoing(form)),
+        _ => return Err(whole("An object with one member is expected; name it \"incoming\" or \"outgoing\".")),
+    };
+    parsed.map_err(|mut faults| {
+        for fault in &mut faults {
+            fault.pointer.insert_str(0, &format!("/{key}"));
+        }
+        Error::settings(faults)
+    })
+}
+
+/// Checks the incoming form after filling in the preset it names.
+///
+/// # Errors
+/// Every fault at once; pointers begin at the form.
+pub fn parse_incoming(form: &Value) -> Result<Account, Vec<Fault>> {
+    parse_form(Direction::Incoming, form, &Machine)
+}
+
+/// Checks the outgoing form after filling in the preset it names.
+///
+/// # Errors
+/// As [`parse_incoming`].
+pub fn parse_outgoing(form: &Value) -> Result<Account, Vec<Fault>> {
+    parse_form(Direction::Outgoing, form, &Machine)
+}
+
+/// As [`parse_incoming`] and [`parse_outgoing`], with another place to look secrets up.
+///
+/// # Errors
+/// As [`parse_incoming`].
+pub fn parse_form(direction: Direction, form: &Value, lookup: &dyn Lookup) -> Result<Account, Vec<Fault>> {
+    let mut form = form.clone();
+    preset::fill(direction, &mut form);
+    let checked = check::check(direction, &form, lookup)?;
+    match direction {
+        Direction::Incoming => prove::incoming(checked),
+        Direction::Outgoing => prove::outgoing(checked),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! Everything beyond the documented form, in one optional object of each form.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{
+    form::{ANY, Field, MAIL, NONE, PORT, Rule},
+    pattern::Pattern,
+};
+
+/// `advanced` of the incoming form.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct IncomingAdvanced {
+    /// Fills in what is not filled in: URLs, scope, server and port of this provider.
+    pub provider: Option<String>,
+    /// Issuer identifier of the authorization server (RFC 8414); checked against what it answers.
+    pub issuer: Option<String>,
+    /// Where tokens are revoked (RFC 7009).
+    pub revocation_url: Option<String>,
+    /// Where the provider says who signed in (OpenID Connect).
+    pub userinfo_url: Option<String>,
+    /// Where the provider publishes the keys of its identity tokens.
+    pub jwks_url: Option<String>,
+    /// PEM file with the certificates to trust in addition to the system's.
+    pub ca_file: Option<String>,
+    /// How the access token is presented to the mail server; auto asks the server.
+    #[serde(default = "auto")]
+    pub sasl_mechanism: String,
+    /// Who signs in at the provider, when it is not the username: the delegate of a shared mailbox.
+    pub consenting_user: Option<String>,
+    /// Parameters to add to the Authorize URL.
+    #[serde(default)]
+    pub authorize_parameters: BTreeMap<String, String>,
+    /// Folders to fetch from.
+    #[serde(default = "inbox")]
+    pub folders: Vec<String>,
+    /// From when on mail is fetched from a folder for the first time: now, all, or a date.
+    #[serde(default = "now")]
+    pub fetch_since: String,
+    /// What happens to a message in the mailbox once it was imported.
+    #[serde(default = "leave")]
+    pub after_import: String,
+    /// Folder for imported messages, when they are moved.
+    pub processed_folder: Option<String>,
+    /// What happens to a message in the mailbox once it was refused.
+    #[serde(default = "leave")]
+    pub after_refusal: String,
+    /// Folder for refused messages, when they are moved.
+    pub error_folder: Option<String>,
+    /// How a subject names the request it belongs to; {id} stands for the request's number.
+    #[serde(default = "subject_tag")]
+    pub subject_tag: String,
+}
+
+/// `advanced` of the outgoing form.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct OutgoingAdvanced {
+    /// Fills in what is not filled in: URLs, scope, server and port of this provider.
+    pub provider: Option<String>,
+    /// Issuer identifier of the authorization server (RFC 8414); checked against what it answers.
+    pub issuer: Option<String>,
+    /// Where tokens are revoked (RFC 7009).
+    pub revocation_url: Option<String>,
+    /// Where the provider says who signed in (OpenID Connect).
+    pub userinfo_url: Option<String>,
+    /// Where the provider publishes the keys of its identity tokens.
+    pub jwks_url: Option<String>,
+    /// PEM file with the certificates to trust in addition to the system's.
+    pub ca_file: Option<String>,
+    /// How the access token is presented to the mail server; auto asks the server.
+    #[serde(default = "auto")]
+    pub sasl_mechanism: String,
+    /// Who signs in at the provider, when it is not the username: the delegate of a shared mailbox.
+    pub consenting_user: Option<String>,
+    /// Parameters to add to the Authorize URL.
+    #[serde(default)]
+    pub authorize_parameters: BTreeMap<String, String>,
+    /// Address to send from, when it is not the username.
+    pub from_address: Option<String>,
+    /// TCP port of the alternate server, when it is not the first one's.
+    pub alternate_port: Option<u16>,
+}
+
+/// Ids of the presets, in the order of `schema/presets.json`, and the one that fills nothing.
+pub(super) const PROVIDERS: &[&str] = &[
+    "microsoft365",
+    "microsoft365_us_gov",
+    "microsoft365_us_dod",
+    "microsoft365_china",
+    "google",
+    "yahoo",
+    "aol",
+    "fastmail",
+    "yandex",
+    "mailru",
+    "comcast",
+    "generic",
+];
+pub(super) const MECHANISMS: &[&str] = &["auto", "XOAUTH2", "OAUTHBEARER"];
+const ACTIONS: &[&str] = &["leave", "mark_seen", "move", "delete"];
+
+/// What the authorization request sets itself (RFC 6749, RFC 7636, OpenID Connect) or must never carry.
+const RESERVED_PARAMETERS: &[&str] = &[
+    "client_id",
+    "client_secret",
+    "code_challenge",
+    "code_challenge_method",
+    "nonce",
+    "redirect_uri",
+    "response_mode",
+    "response_type",
+    "scope",
+    "state",
+];
+
+const HTTPS_RIGHT: &str = "enter an address that begins with https://, or leave it out";
+const FOLDER_RIGHT: &str = "enter the name of a folder of the mailbox";
+
+const fn field(name: &'static str, label: &'static str, rule: Rule, right: &'static str) -> Field {
+    Field { name, label, rule, shown: ANY, required: NONE, right, examples: &[] }
+}
+
+const PROVIDER: Field = field(
+    "provider",
+    "Provider",
+    Rule::OneOf(PROVIDERS),
+    "choose microsoft365, microsoft365_us_gov, microsoft365_us_dod, microsoft365_china, google, yahoo, aol, fastmail, \
+     yandex, mailru, comcast or generic",
+);
+const ISSUER: Field = Field {
+    examples: &["https://accounts.google.com"],
+    ..field(
+        "issuer",
+        "Issuer",
+        Rule::Text(Pattern::HttpsUrl),
+        "enter the provider's issuer that begins with https://, such as https://accounts.google.com, or leave it out",
+    )
+};
+const REVOCATION_URL: Field = field("revocation_url", "Revocation URL", Rule::Text(Pattern::HttpsUrl), HTTPS_RIGHT);
+const USERINFO_URL: Field = field("userinfo_url", "User Info URL", Rule::Text(Pattern::HttpsUrl), HTTPS_RIGHT);
+const JWKS_URL: Field = field("jwks_url", "Key Set URL", Rule::Text(Pattern::HttpsUrl), HTTPS_RIGHT);
+const CA_FILE: Field = Field {
+    examples: &["/etc/ssl/certs/example-ca.pem"],
+    ..field(
+        "ca_file",
+        "CA File",
+        Rule::Text(Pattern::Path),
+        "enter the absolute path of a PEM file, such as /etc/ssl/certs/example-ca.pem, or leave it out",
+    )
+};
+const SASL_MECHANISM: Field = Field {
+    shown: MAIL,
+    ..field("sasl_mechanism", "SASL Mechanism", Rule::OneOf(MECHANISMS), "choose auto, XOAUTH2 or OAUTHBEARER")
+};
+const CONSENTING_USER: Field = Field {
+    examples: &["anna@example.com"],
+    ..field(
+        "consenting_user",
+        "Consenting User",
+        Rule::Text(Pattern::Line),
+        "enter the name of the person who signs in at the provider, or leave it out",
+    )
+};
+const AUTHORIZE_PARAMETERS: Field = field(
+    "authorize_parameters",
+    "Authorize Parameters",
+    Rule::Parameters { reserved: RESERVED_PARAMETERS },
+    "enter an object of names and texts, such as {\"prompt\": \"consent\"}",
+);
+
+pub(super) static INCOMING_ADVANCED: &[Field] = &[
+    PROVIDER,
+    ISSUER,
+    REVOCATION_URL,
+    USERINFO_URL,
+    JWKS_URL,
+    CA_FILE,
+    SASL_MECHANISM,
+    CONSENTING_USER,
+    AUTHORIZE_PARAMETERS,
+    field(
+        "folders",
+        "Folders",
+        Rule::List { item: Pattern::Line, min: 1 },
+        "enter a list of one or more folder names, such as [\"INBOX\"]",
+    ),
+    Field {
+        examples: &["now", "all", "2026-11-01", "2026-11-01T08:00:00Z"],
+        ..field(
+            "fetch_since",
+            "Fetch Since",
+            Rule::Text(Pattern::Since),
+            "enter now, all, a date such as 2026-11-01, or a moment such as 2026-11-01T08:00:00Z",
+        )
+    },
+    field("after_import", "After Import", Rule::OneOf(ACTIONS), "choose leave, mark_seen, move or delete"),
+    field("processed_folder", "Processed Folder", Rule::Text(Pattern::Line), FOLDER_RIGHT),
+    field("after_refusal", "After Refusal", Rule::OneOf(ACTIONS), "choose leave, mark_seen, move or delete"),
+    field("error_folder", "Error Folder", Rule::Text(Pattern::Line), FOLDER_RIGHT),
+    Field {
+        examples: &["[Request ID: ##{id}##]", "Ticket#{id}"],
+        ..field(
+            "subject_tag",
+            "Subject Tag",
+            Rule::Text(Pattern::SubjectTag),
+            "enter a text that holds {id} once, such as [Request ID: ##{id}##]",
+        )
+    },
+];
+
+pub(super) static OUTGOING_ADVANCED: &[Field] = &[
+    PROVIDER,
+    ISSUER,
+    REVOCATION_URL,
+    USERINFO_URL,
+    JWKS_URL,
+    CA_FILE,
+    SASL_MECHANISM,
+    CONSENTING_USER,
+    AUTHORIZE_PARAMETERS,
+    Field {
+        examples: &["helpdesk@example.com"],
+        ..field(
+            "from_address",
+            "From Address",
+            Rule::Text(Pattern::Email),
+            "enter the address to send from, such as helpdesk@example.com",
+        )
+    },
+    Field {
+        shown: MAIL,
+        ..field("alternate_port", "Alternate Port", PORT, "enter a whole number from 1 to 65535, or leave it out")
+    },
+];
+
+fn auto() -> String {
+    "auto".to_owned()
+}
+
+fn inbox() -> Vec<String> {
+    vec!["INBOX".to_owned()]
+}
+
+fn now() -> String {
+    "now".to_owned()
+}
+
+fn leave() -> String {
+    "leave".to_owned()
+}
+
+fn subject_tag() -> String {
+    "[Request ID: ##{id}##]".to_owned()
+}

@@ -1,0 +1,216 @@
+//! What is known about well-known providers, from `schema/presets.json`. Presets fill what a person left empty and
+//! never overwrite anything.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::{account::Direction, form::Connection};
+
+/// One provider.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Preset {
+    /// Value of `advanced.provider`.
+    pub id: String,
+    /// For a list that a host shows.
+    pub label: String,
+    /// Hosts of this provider's token endpoints: by them it is recognised when nobody named it.
+    token_hosts: Vec<String>,
+    /// Fields of the form that are the same for every protocol.
+    oauth: Map<String, Value>,
+    /// Fields of `advanced`. `{tenant}` stands for the tenant in the Access Token URL, when that is a GUID; else a
+    /// value with it is left out, since `common` and `organizations` have no issuer of their own.
+    #[serde(default)]
+    advanced: Map<String, Value>,
+    incoming: BTreeMap<String, Map<String, Value>>,
+    outgoing: BTreeMap<String, Map<String, Value>>,
+}
+
+static PRESETS: LazyLock<Vec<Preset>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../../../../schema/presets.json")).unwrap_or_default());
+
+/// All presets, in the order in which a host may list them. "generic" is not among them: it fills nothing.
+pub fn all() -> &'static [Preset] {
+    &PRESETS
+}
+
+/// Fills what the preset named in `advanced.provider` knows and the document leaves out or empty: URLs, scope, server,
+/// protocol and port. When nobody is named but the Access Token URL is a well-known one, only `advanced` is filled
+/// (issuer, revocation, user info, keys, authorize parameters). A document of the wrong shape is left as it is.
+pub fn fill(direction: Direction, document: &mut Value) {
+    let Value::Object(form) = document else { return };
+    let named =
+        form.get("advanced").and_then(|advanced| advanced.get("provider")).and_then(Value::as_str).map(str::to_owned);
+    if let Some(fields) = named.as_deref().and_then(by_id).and_then(|preset| preset.known(direction, form)) {
+        let follows = |form: &Map<String, Value>, name: &str| unset(form, name) || form.get(name) == fields.get(name);
+        let protocol_and_port = follows(form, "protocol") && follows(form, "port");
+        for (name, value) in &fields {
+            if unset(form, name) && (protocol_and_port || (name != "protocol" && name != "port")) {
+                form.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    let Some(url) = form.get("access_token_url").and_then(Value::as_str).and_then(|url| Url::parse(url).ok()) else {
+        return;
+    };
+    // Also when a provider is named: whoever overwrites its URLs has another issuer.
+    let owner = match &named {
+        Some(id) => by_id(id).filter(|preset| preset.owns(&url)),
+        None => all().iter().find(|preset| preset.owns(&url)),
+    };
+    if let Some(preset) = owner
+        && let Value::Object(advanced) = form.entry("advanced").or_insert_with(|| Value::Object(Map::new()))
+    {
+        for (name, value) in &preset.advanced {
+            if unset(advanced, name)
+                && let Some(value) = with_tenant(value, &url)
+            {
+                advanced.insert(name.clone(), value);
+            }
+        }
+    }
+}
+
+/// Ids of the presets that fill this field of the form with this connection protocol.
+pub fn fillers(direction: Direction, connection: Connection, name: &str) -> Vec<&'static str> {
+    let fills = |preset: &&Preset| {
+        preset
+            .fields(direction, connection)
+            .is_some_and(|own| own.contains_key(name) || preset.oauth.contains_key(name))
+    };
+    all().iter().filter(fills).map(|preset| preset.id.as_str()).collect()
+}
+
+/// Is there any preset that fills this field of the form?
+pub(super) fn may_fill(name: &str) -> bool {
+    all().iter().any(|preset| {
+        let own = preset.incoming.values().chain(preset.outgoing.values());
+        preset.oauth.contains_key(name) || own.into_iter().any(|fields| fields.contains_key(name))
+    })
+}
+
+impl Preset {
+    fn fields(&self, direction: Direction, connection: Connection) -> Option<&Map<String, Value>> {
+        let by_connection = match direction {
+            Direction::Incoming => &self.incoming,
+            Direction::Outgoing => &self.outgoing,
+        };
+        by_connection.get(connection.name(direction))
+    }
+
+    /// All that this preset fills in for the connection protocol of the form.
+    fn known(&self, direction: Direction, form: &Map<String, Value>) -> Option<Map<String, Value>> {
+        let name = form.get("connection_protocol")?.as_str()?;
+        let own = self.fields(direction, Connection::from_name(direction, name)?)?;
+        Some(self.oauth.iter().chain(own).map(|(name, value)| (name.clone(), value.clone())).collect())
+    }
+
+    fn owns(&self, token_url: &Url) -> bool {
+        token_url.host_str().is_some_and(|host| self.token_hosts.iter().any(|own| own == host))
+    }
+}
+
+fn by_id(id: &str) -> Option<&'static Preset> {
+    all().iter().find(|preset| preset.id == id)
+}
+
+fn unset(form: &Map<String, Value>, name: &str) -> bool {
+    form.get(name).is_none_or(|value| value.as_str() == Some(""))
+}
+
+fn with_tenant(value: &Value, token_url: &Url) -> Option<Value> {
+    match value {
+        Value::String(text) if text.contains("{tenant}") => {
+            let tenant = token_url.path_segments()?.next()?;
+            is_guid(tenant).then(|| text.replace("{tenant}", tenant).into())
+        }
+        other => Some(other.clone()),
+    }
+}
+
+fn is_guid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split('-').collect();
+    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+        && groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::settings::{advanced::PROVIDERS, parse_incoming, parse_outgoing};
+
+    #[test]
+    fn the_file_and_the_list_of_providers_agree() {
+        let ids: Vec<&str> = all().iter().map(|preset| preset.id.as_str()).collect();
+        assert_eq!(ids, PROVIDERS[..PROVIDERS.len() - 1]);
+    }
+
+    #[test]
+    fn whatever_a_preset_fills_is_a_valid_form() {
+        for preset in all() {
+            for connection in Connection::ALL {
+                for (direction, known) in
+                    [(Direction::Incoming, &preset.incoming), (Direction::Outgoing, &preset.outgoing)]
+                {
+                    let name = connection.name(direction);
+                    if !known.contains_key(name) {
+                        continue;
+                    }
+                    let mut form = json!({
+                        "connection_protocol": name, "username": "a@example.com", "client_id": "x",
+                        "redirect_url": "http://localhost/cb", "advanced": {"provider": preset.id},
+                    });
+                    let faults = match direction {
+                        Direction::Incoming => {
+                            form["email_addresses"] = json!(["a@example.com"]);
+                            parse_incoming(&form).err()
+                        }
+                        Direction::Outgoing => parse_outgoing(&form).err(),
+                    };
+                    assert_eq!(faults, None, "{} {name}", preset.id);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_person_wrote_is_never_overwritten() {
+        let mut form = json!({
+            "connection_protocol": "SMTP/SMTPS", "server_name": "relay.example.com", "protocol": "SMTPS",
+            "scope": "", "advanced": {"provider": "google", "authorize_parameters": {}},
+        });
+        fill(Direction::Outgoing, &mut form);
+        assert_eq!(form["server_name"], "relay.example.com");
+        assert_eq!(form["port"], Value::Null, "587 would be the port of the other protocol");
+        assert_ne!(form["scope"], "");
+        assert_eq!(form["advanced"]["authorize_parameters"], json!({}));
+        assert_eq!(form["advanced"]["issuer"], "https://accounts.google.com");
+    }
+
+    #[test]
+    fn an_overwritten_token_url_does_not_keep_the_old_issuer() {
+        let mut form = json!({
+            "connection_protocol": "POP/IMAP/POPS/IMAPS", "access_token_url": "https://idp.example.com/token",
+            "advanced": {"provider": "google"},
+        });
+        fill(Direction::Incoming, &mut form);
+        assert_eq!(form["advanced"], json!({"provider": "google"}));
+    }
+
+    #[test]
+    fn the_issuer_of_a_tenant_is_known_and_that_of_common_is_not() {
+        let tenant = "aaaaaaaa-0000-1111-2222-bbbbbbbbbbbb";
+        let filled = |segment: &str| {
+            let mut form =
+                json!({"access_token_url": format!("https://login.microsoftonline.com/{segment}/oauth2/v2.0/token")});
+            fill(Direction::Incoming, &mut form);
+            form["advanced"]["issuer"].clone()
+        };
+        assert_eq!(filled(tenant), format!("https://login.microsoftonline.com/{tenant}/v2.0"));
+        assert_eq!(filled("common"), Value::Null);
+    }
+}

@@ -1,0 +1,221 @@
+//! From a checked form to the [`Account`].
+
+use lettre::Address;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use url::Url;
+
+use super::{
+    account::{Account, Action, Client, Direction, Endpoint, Fetching, Mechanism, Protocol, Sending, Since, TlsMode},
+    check::Checked,
+    form::Connection,
+    incoming::Incoming,
+    outgoing::{Outgoing, SUBMISSION_PORT, SUBMISSIONS_PORT},
+    pattern::moment,
+};
+use crate::{error::Fault, secret::Secret};
+
+/// Where Microsoft Graph and the Gmail API are, unless Connect URL says otherwise (a national cloud, a test).
+const GRAPH_URL: &str = "https://graph.microsoft.com/v1.0";
+const GMAIL_URL: &str = "https://gmail.googleapis.com/gmail/v1";
+
+/// # Errors
+/// None for a checked form; if check and types ever disagree, one fault that says so.
+pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
+    let form: Incoming = typed(checked.form)?;
+    let advanced = form.advanced;
+    let mut folders = Vec::new();
+    for folder in advanced.folders {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    let fetching = Fetching {
+        email_addresses: form
+            .email_addresses
+            .iter()
+            .map(|address| self::address("/email_addresses", address))
+            .collect::<Result<_, _>>()?,
+        interval_minutes: form.fetch_interval_minutes,
+        disable_new_request_creation: form.disable_new_request_creation,
+        folders,
+        since: match advanced.fetch_since.as_str() {
+            "all" => Since::Everything,
+            text => moment(text).map_or(Since::Now, Since::Moment),
+        },
+        after_import: action(&advanced.after_import, advanced.processed_folder),
+        after_refusal: action(&advanced.after_refusal, advanced.error_folder),
+        subject_tag: advanced.subject_tag,
+    };
+    Ok(Account {
+        direction: Direction::Incoming,
+        protocol: match form.connection_protocol {
+            Connection::Mail => Protocol::Imap { server: endpoint(form.server_name, form.port)? },
+            other => http(other, form.connect_url)?,
+        },
+        consenting_user: advanced.consenting_user.unwrap_or_else(|| form.username.clone()),
+        username: form.username,
+        client: ClientForm {
+            client_id: form.client_id,
+            client_secret: checked.client_secret,
+            authorize_url: form.authorize_url,
+            access_token_url: form.access_token_url,
+            scope: form.scope,
+            redirect_url: form.redirect_url,
+            issuer: advanced.issuer,
+            revocation_url: advanced.revocation_url,
+            userinfo_url: advanced.userinfo_url,
+            jwks_url: advanced.jwks_url,
+            authorize_parameters: advanced.authorize_parameters.into_iter().collect(),
+        }
+        .prove()?,
+        email_debug: form.enable_email_debug,
+        mechanism: mechanism(&advanced.sasl_mechanism),
+        ca_file: advanced.ca_file.map(Into::into),
+        fetching: Some(fetching),
+        sending: None,
+    })
+}
+
+/// # Errors
+/// As [`incoming`].
+pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
+    let form: Outgoing = typed(checked.form)?;
+    let advanced = form.advanced;
+    let sending = Sending {
+        from: match &advanced.from_address {
+            Some(from) => address("/advanced/from_address", from)?,
+            None => address("/username", &form.username)?,
+        },
+        sender_name: form.sender_name,
+        reply_to: form.reply_to.as_deref().map(|reply_to| address("/reply_to", reply_to)).transpose()?,
+    };
+    Ok(Account {
+        direction: Direction::Outgoing,
+        protocol: match form.connection_protocol {
+            Connection::Mail => {
+                // Without a protocol the port decides: 465 has no other meaning (RFC 8314 section 7.3).
+                let implicit = match form.protocol.as_deref() {
+                    Some(protocol) => protocol == "SMTPS",
+                    None => form.port == Some(SUBMISSIONS_PORT),
+                };
+                let (tls, usual) =
+                    if implicit { (TlsMode::Implicit, SUBMISSIONS_PORT) } else { (TlsMode::StartTls, SUBMISSION_PORT) };
+                let port = form.port.unwrap_or(usual);
+                Protocol::Smtp {
+                    server: endpoint(form.server_name, port)?,
+                    alternate: form
+                        .alternate_server_name
+                        .map(|host| Endpoint { host, port: advanced.alternate_port.unwrap_or(port) }),
+                    tls,
+                }
+            }
+            other => http(other, form.connect_url)?,
+        },
+        consenting_user: advanced.consenting_user.unwrap_or_else(|| form.username.clone()),
+        username: form.username,
+        client: ClientForm {
+            client_id: form.client_id,
+            client_secret: checked.client_secret,
+            authorize_url: form.authorize_url,
+            access_token_url: form.access_token_url,
+            scope: form.scope,
+            redirect_url: form.redirect_url,
+            issuer: advanced.issuer,
+            revocation_url: advanced.revocation_url,
+            userinfo_url: advanced.userinfo_url,
+            jwks_url: advanced.jwks_url,
+            authorize_parameters: advanced.authorize_parameters.into_iter().collect(),
+        }
+        .prove()?,
+        email_debug: false,
+        mechanism: mechanism(&advanced.sasl_mechanism),
+        ca_file: advanced.ca_file.map(Into::into),
+        fetching: None,
+        sending: Some(sending),
+    })
+}
+
+/// The fields of the OAuth client, which both forms have.
+struct ClientForm {
+    client_id: String,
+    client_secret: Option<Secret>,
+    authorize_url: String,
+    access_token_url: String,
+    scope: String,
+    redirect_url: String,
+    issuer: Option<String>,
+    revocation_url: Option<String>,
+    userinfo_url: Option<String>,
+    jwks_url: Option<String>,
+    authorize_parameters: Vec<(String, String)>,
+}
+
+impl ClientForm {
+    fn prove(self) -> Result<Client, Vec<Fault>> {
+        let optional = |pointer, text: Option<String>| text.map(|text| url(pointer, &text)).transpose();
+        Ok(Client {
+            client_id: self.client_id,
+            client_secret: self.client_secret,
+            authorize_url: url("/authorize_url", &self.authorize_url)?,
+            token_url: url("/access_token_url", &self.access_token_url)?,
+            scopes: self.scope.split_ascii_whitespace().map(str::to_owned).collect(),
+            redirect_url: url("/redirect_url", &self.redirect_url)?,
+            issuer: self.issuer,
+            revocation_url: optional("/advanced/revocation_url", self.revocation_url)?,
+            userinfo_url: optional("/advanced/userinfo_url", self.userinfo_url)?,
+            jwks_url: optional("/advanced/jwks_url", self.jwks_url)?,
+            authorize_parameters: self.authorize_parameters,
+        })
+    }
+}
+
+fn typed<T: DeserializeOwned>(form: serde_json::Map<String, Value>) -> Result<T, Vec<Fault>> {
+    // The message of serde may repeat a value, and a value may be a secret.
+    serde_json::from_value(Value::Object(form)).map_err(|_| disagreement(""))
+}
+
+fn http(connection: Connection, connect_url: Option<String>) -> Result<Protocol, Vec<Fault>> {
+    let url = |usual: &str| self::url("/connect_url", connect_url.as_deref().unwrap_or(usual));
+    match connection {
+        Connection::Ews => Ok(Protocol::Ews { url: url("")? }),
+        Connection::Graph => Ok(Protocol::Graph { base_url: url(GRAPH_URL)? }),
+        Connection::Gmail => Ok(Protocol::Gmail { base_url: url(GMAIL_URL)? }),
+        Connection::Mail => Err(disagreement("/connection_protocol")),
+    }
+}
+
+fn endpoint(host: Option<String>, port: u16) -> Result<Endpoint, Vec<Fault>> {
+    host.map(|host| Endpoint { host, port }).ok_or_else(|| disagreement("/server_name"))
+}
+
+fn url(pointer: &str, text: &str) -> Result<Url, Vec<Fault>> {
+    Url::parse(text).map_err(|_| disagreement(pointer))
+}
+
+fn address(pointer: &str, text: &str) -> Result<Address, Vec<Fault>> {
+    text.parse().map_err(|_| disagreement(pointer))
+}
+
+fn action(name: &str, folder: Option<String>) -> Action {
+    match (name, folder) {
+        ("mark_seen", _) => Action::MarkSeen,
+        ("delete", _) => Action::Delete,
+        ("move", Some(folder)) => Action::Move { folder },
+        _ => Action::Leave,
+    }
+}
+
+fn mechanism(name: &str) -> Option<Mechanism> {
+    match name {
+        "XOAUTH2" => Some(Mechanism::Xoauth2),
+        "OAUTHBEARER" => Some(Mechanism::Oauthbearer),
+        _ => None,
+    }
+}
+
+fn disagreement(pointer: &str) -> Vec<Fault> {
+    let message =
+        "It passed the check and could still not be understood; please report this as a fault of the library.";
+    vec![Fault { pointer: pointer.to_owned(), label: "Settings".to_owned(), message: message.to_owned() }]
+}
