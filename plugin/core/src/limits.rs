@@ -169,3 +169,30 @@ pub const ADDRESS_MAX: usize = 254;
 
 /// Largest JSON document a host may hand in, bytes (attachments of a composed message travel inside it as base64).
 pub const REQUEST_MAX: usize = 256 * 1024 * 1024;
+
+/// A refused login asks for a fresh token at most this often per mailbox: a mailbox without rights must not hammer
+/// the authorization server.
+pub const FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// Reading ahead of the host ends after this; the rest is asked for by the next `fetch_batch`.
+pub const READ_AHEAD_MAX: Duration = Duration::from_secs(900);
+/// `close` waits this long for what is under way, then leaves it behind to end by its own deadline.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// Calls that may wait for a handle that is busy.
+pub const CALLS_QUEUED_MAX: usize = 64;
+/// One settings document, bytes. The largest that passes all bounds of its fields stays under half of it.
+pub const SETTINGS_MAX: usize = 256 * 1024;
+/// Minutes between two fetches: what the form offers, from one minute to one day.
+pub const FETCH_INTERVAL_MINUTES_MIN: u64 = 1;
+pub const FETCH_INTERVAL_MINUTES_MAX: u64 = 24 * 60;
+/// A one-line text of the settings, characters.
+pub const SETTING_TEXT_MAX: usize = 320;
+/// A URL of the settings, characters. Browsers and servers agree on about 2,000.
+pub const SETTING_URL_MAX: usize = 2_000;
+/// The scope field, characters: a dozen URLs.
+pub const SETTING_SCOPE_MAX: usize = 2_000;
+/// Entries of a list in the settings.
+pub const SETTING_LIST_MAX: usize = 100;
+/// A client secret, characters; also the bound of the file that holds one, bytes.
+pub const SETTING_SECRET_MAX: usize = 4_096;
+/// Additional parameters of the authorize URL.
+pub const SETTING_PARAMETERS_MAX: usize = 20;

@@ -1,1 +1,132 @@
-//! Account and token become an open transport.
+//! Account and token become an open transport. The one place that re-authenticates: once, and then it says why not.
+
+use std::sync::Mutex;
+
+use crate::{
+    clock::{Clock, Deadline, UnixSeconds},
+    error::{Error, Kind, Result},
+    limits,
+    log::Logger,
+    net::Net,
+    oauth::{AccessToken, Grants},
+    settings::{Account, Protocol},
+    transport::{Inbox, Login, OpenError, Outbox, Transcript, imap, smtp},
+};
+
+/// One mailbox in one direction, ready to connect.
+pub struct Session {
+    pub account: Account,
+    pub net: Net,
+    pub grants: Grants,
+    pub clock: Clock,
+    pub log: Logger,
+    transcript: Transcript,
+    /// When a refused login last made us ask for a fresh token.
+    forced_refresh_at: Mutex<Option<UnixSeconds>>,
+}
+
+impl Session {
+    pub fn new(account: Account, net: Net, grants: Grants, clock: Clock, log: Logger) -> Self {
+        let transcript = Transcript::new(account.email_debug.then(|| log.clone()));
+        Self { account, net, grants, clock, log, transcript, forced_refresh_at: Mutex::new(None) }
+    }
+
+    /// Opens the mailbox for reading.
+    ///
+    /// # Errors
+    /// `ConsentRequired` / `AdminRequired` from the token, `Refused` when the server denies a fresh token, `Transient` /
+    /// `Throttled` when waiting cures it, `Unsupported` for a protocol that cannot be read with.
+    pub fn open_inbox(&self, deadline: Deadline) -> Result<Box<dyn Inbox>> {
+        self.authenticated(deadline, |login| self.inbox(login, deadline))
+    }
+
+    /// Opens the connection for sending. Errors as in [`Session::open_inbox`].
+    pub fn open_outbox(&self, deadline: Deadline) -> Result<Box<dyn Outbox>> {
+        self.authenticated(deadline, |login| self.outbox(login, deadline))
+    }
+
+    /// Opens the inbox with a token that is not stored yet: the proof that ends a consent.
+    pub fn try_inbox(&self, token: &AccessToken, deadline: Deadline) -> Result<Box<dyn Inbox>> {
+        self.inbox(&self.login(token), deadline).map_err(|refusal| self.explain(refusal))
+    }
+
+    /// As [`Session::try_inbox`], for sending.
+    pub fn try_outbox(&self, token: &AccessToken, deadline: Deadline) -> Result<Box<dyn Outbox>> {
+        self.outbox(&self.login(token), deadline).map_err(|refusal| self.explain(refusal))
+    }
+
+    fn inbox(&self, login: &Login<'_>, deadline: Deadline) -> Result<Box<dyn Inbox>, OpenError> {
+        match &self.account.protocol {
+            Protocol::Imap { .. } => imap::open(&self.account, &self.net, login, &self.transcript, &self.log, deadline),
+            other => Err(cannot("read", other).into()),
+        }
+    }
+
+    fn outbox(&self, login: &Login<'_>, deadline: Deadline) -> Result<Box<dyn Outbox>, OpenError> {
+        match &self.account.protocol {
+            Protocol::Smtp { .. } => smtp::open(&self.account, &self.net, login, &self.transcript, &self.log, deadline),
+            other => Err(cannot("sent", other).into()),
+        }
+    }
+
+    fn login<'a>(&'a self, token: &'a AccessToken) -> Login<'a> {
+        Login { username: &self.account.username, token: token.secret() }
+    }
+
+    /// A refused login is answered with one forced refresh and one new connection; a second refusal is final. Forced
+    /// refreshes are bounded in time, so that a mailbox without rights does not hammer the authorization server.
+    fn authenticated<T>(&self, deadline: Deadline, open: impl Fn(&Login<'_>) -> Result<T, OpenError>) -> Result<T> {
+        let token = self.grants.access_token(&self.account, &self.net, deadline)?;
+        let refusal = match open(&self.login(&token)) {
+            Ok(transport) => return Ok(transport),
+            Err(OpenError::LoginRefused(refusal)) if self.may_force_refresh() => refusal,
+            Err(other) => return Err(self.explain(other)),
+        };
+        self.log.info(format_args!("The server refused the token ({refusal}); asking for a fresh one, once."));
+        let fresh = self.grants.replace(&self.account, &self.net, &token, deadline)?;
+        open(&self.login(&fresh)).map_err(|refusal| self.explain(refusal))
+    }
+
+    fn may_force_refresh(&self) -> bool {
+        let Ok(mut last) = self.forced_refresh_at.lock() else { return false };
+        let now = self.clock.now();
+        let allowed = last.is_none_or(|then| now - then >= limits::FORCED_REFRESH_INTERVAL.as_secs() as i64);
+        if allowed {
+            *last = Some(now);
+        }
+        allowed
+    }
+
+    fn explain(&self, refusal: OpenError) -> Error {
+        match refusal {
+            OpenError::Other(error) => error,
+            OpenError::LoginRefused(error) => {
+                let user = &self.account.username;
+                let mut refused = Error::new(
+                    Kind::Refused,
+                    format!("The mail server does not accept the token for {user}."),
+                )
+                .remedy(format!(
+                    "Check that {user} is the account that consented or one it may act for, that the scopes name this \
+                     mail protocol, and that the protocol is switched on for the mailbox."
+                ));
+                if let Some(code) = error.provider_code_text() {
+                    refused = refused.provider_code(code);
+                }
+                refused.source_error(error)
+            }
+        }
+    }
+}
+
+fn cannot(done: &str, protocol: &Protocol) -> Error {
+    let (name, instead) = match protocol {
+        Protocol::Imap { .. } => ("IMAP", "SMTP/SMTPS"),
+        Protocol::Smtp { .. } => ("SMTP", "IMAPS"),
+        Protocol::Ews { .. } => ("EWS", "IMAPS and SMTP"),
+        Protocol::Graph { .. } => ("Microsoft Graph", "IMAPS and SMTP"),
+        Protocol::Gmail { .. } => ("the Gmail API", "IMAPS and SMTP"),
+    };
+    Error::new(Kind::Unsupported, format!("Mail cannot be {done} over {name} with this version of the library."))
+        .remedy(format!("Choose {instead} as the connection protocol."))
+}

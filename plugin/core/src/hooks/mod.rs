@@ -6,58 +6,155 @@
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}` | handle, or all faults at once |
 //! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"revoked",…}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |
-//! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"}}` | `{"done":{KEY:…},"cursor":…}` |
+//! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"}}` | `{"done":{KEY:…}}` |
 //! | [`Handle::send_message`] | `{"to","cc","bcc","subject","text","html","attachments","in_reply_to","references","envelope","idempotency_key"}` + raw MIME | `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}` |
 //!
 //! Every request may carry `deadline_ms`. A handle serves one call at a time; any number of handles run side by side.
 
-use crate::{error::Result, log::Logger};
+mod authenticate;
+mod fetch_batch;
+mod key;
+mod plugin;
+mod reader;
+mod request;
+mod send_message;
+mod settle_batch;
+mod worker;
 
-/// Name, version, protocols, grants and both schemas, as JSON.
-pub fn describe() -> String {
-    String::new()
-}
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// One per host process (or more; they never meet except in the store).
-pub struct Plugin {}
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    session::Session,
+    store::Store,
+};
 
-impl Plugin {
-    pub fn new(_config: &str, _logger: Logger) -> Result<Self> {
-        Ok(Self {})
-    }
+pub use plugin::{Plugin, describe};
 
-    pub fn open(&self, _settings: &str) -> Result<Handle> {
-        Ok(Handle {})
-    }
-}
+use fetch_batch::Fetch;
+use send_message::Send;
+use worker::Worker;
 
 /// One mailbox, in one direction.
-pub struct Handle {}
-
-impl Handle {
-    pub fn authenticate(&self, _request: &str) -> Result<String> {
-        Ok(String::new())
-    }
-
-    pub fn fetch_batch(&self, _request: &str) -> Result<Batch> {
-        Ok(Batch { header: String::new(), messages: Vec::new() })
-    }
-
-    pub fn settle_batch(&self, _request: &str) -> Result<String> {
-        Ok(String::new())
-    }
-
-    /// `raw` empty: the request's content is composed. Else it is sent as it is, to the request's envelope.
-    pub fn send_message(&self, _request: &str, _raw: &[u8]) -> Result<String> {
-        Ok(String::new())
-    }
-
-    /// Ends what the handle started. Later calls get a `Closed` error.
-    pub fn close(&self) {}
+pub struct Handle {
+    context: Arc<Context>,
+    front: Mutex<Front>,
 }
 
-/// What one `fetch_batch` hands over. `header`: `{"cursor","more","remaining","counts":{"listed","delivered","skipped",
-/// "quarantined"},"skipped":[{"key","reason"}],"resets":[…]}`.
+/// What every hook of a handle needs.
+struct Context {
+    session: Session,
+    store: Arc<dyn Store>,
+}
+
+/// The thread on which the hooks of one handle run; started by the first call.
+enum Front {
+    Idle,
+    Running(Arc<Worker<Work>>),
+    Closed,
+}
+
+/// What the front thread owns.
+struct Work {
+    context: Arc<Context>,
+    fetch: Fetch,
+    send: Send,
+}
+
+impl Handle {
+    fn new(session: Session, store: Arc<dyn Store>) -> Self {
+        Self { context: Arc::new(Context { session, store }), front: Mutex::new(Front::Idle) }
+    }
+
+    /// Status, consent, revocation. Only `status` answers without the network.
+    ///
+    /// # Errors
+    /// `Misuse` for a request that cannot be meant; `ConsentRequired`, `AdminRequired`, `Refused` when a person must act,
+    /// each with the remedy; `Transient` when waiting cures it.
+    pub fn authenticate(&self, request: &str) -> Result<String> {
+        let request = authenticate::parse(request)?;
+        if let authenticate::Action::Status = request.action {
+            self.front()?;
+            return authenticate::status(&self.context);
+        }
+        self.call("authenticate", request.deadline, move |work| authenticate::run(work, request))
+    }
+
+    /// The next unsettled messages, oldest first. Never changes the mailbox.
+    ///
+    /// # Errors
+    /// As [`Handle::authenticate`]; `Unsupported` for an outgoing handle; `ServerMisbehaved` when the server broke its
+    /// protocol. What was already read is handed over first, the error comes with the next call.
+    pub fn fetch_batch(&self, request: &str) -> Result<Batch> {
+        let request = fetch_batch::parse(request)?;
+        self.call("fetch_batch", request.deadline, move |work| work.fetch.next_batch(&work.context, &request))
+    }
+
+    /// Says what became of messages; then, and only then, the mailbox and the cursor change. Can be repeated.
+    ///
+    /// # Errors
+    /// As [`Handle::fetch_batch`]; after an error nothing of this call counts as settled and it can be repeated as it is.
+    pub fn settle_batch(&self, request: &str) -> Result<String> {
+        let request = settle_batch::parse(request)?;
+        if request.results.is_empty() {
+            self.front()?;
+            return Ok(settle_batch::NOTHING.to_owned());
+        }
+        self.call("settle_batch", request.deadline, move |work| settle_batch::run(work, &request))
+    }
+
+    /// Sends one message. `raw` empty: the request's content is composed. Else `raw` is sent to the request's envelope.
+    ///
+    /// # Errors
+    /// Only for what stopped the call before the message was offered to a server; everything after is an outcome.
+    pub fn send_message(&self, request: &str, raw: &[u8]) -> Result<String> {
+        let request = send_message::parse(request, raw)?;
+        self.call("send_message", request.deadline, move |work| work.send.run(&work.context, request))
+    }
+
+    /// Ends what the handle started and frees its connections. Later calls get a `Closed` error.
+    pub fn close(&self) {
+        let front = std::mem::replace(&mut *self.lock(), Front::Closed);
+        drop(front);
+    }
+
+    fn call<R: std::marker::Send + 'static>(
+        &self,
+        what: &'static str,
+        deadline: Deadline,
+        work: impl FnOnce(&mut Work) -> Result<R> + std::marker::Send + 'static,
+    ) -> Result<R> {
+        let front = self.front()?;
+        let result = front.call(what, deadline, work);
+        if front.has_panicked() {
+            self.close();
+        }
+        result
+    }
+
+    fn front(&self) -> Result<Arc<Worker<Work>>> {
+        let mut front = self.lock();
+        match &*front {
+            Front::Running(worker) => Ok(worker.clone()),
+            Front::Closed => Err(Error::new(Kind::Closed, "The handle was closed.").remedy("Open the mailbox again.")),
+            Front::Idle => {
+                let work = Work { context: self.context.clone(), fetch: Fetch::default(), send: Send::default() };
+                let worker = Arc::new(Worker::start("oauth-mail", work)?);
+                *front = Front::Running(worker.clone());
+                Ok(worker)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Front> {
+        // The guarded value is replaced whole, so it is never half-changed.
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one `fetch_batch` hands over. `header`: `{"more","remaining","counts":{"listed","delivered","skipped",
+/// "quarantined"},"skipped":[{"key","reason"}],"quarantined":[{"key","reason"}],"resets":[…]}`.
 pub struct Batch {
     pub header: String,
     pub messages: Vec<Message>,

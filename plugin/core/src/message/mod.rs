@@ -13,3 +13,21 @@ pub mod wire;
 pub use disposition::{Disposition, disposition};
 pub use facts::Facts;
 pub use parse::{attachment, parse};
+
+use serde::Serialize;
+
+use crate::{clock::UnixSeconds, settings::Fetching};
+
+/// Facts, disposition and the server's date of one message: the JSON document that travels beside its raw bytes.
+pub fn describe(raw: &[u8], fetching: &Fetching, received_at: Option<UnixSeconds>) -> String {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        disposition: Disposition,
+        received_at: Option<UnixSeconds>,
+        #[serde(flatten)]
+        facts: &'a Facts,
+    }
+    let facts = parse(raw);
+    let disposition = disposition(&facts, fetching, &[]);
+    serde_json::to_string(&Document { disposition, received_at, facts: &facts }).unwrap_or_else(|_| "{}".to_owned())
+}

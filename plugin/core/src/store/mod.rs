@@ -48,6 +48,8 @@ pub enum Table {
     Consent,
     /// What was settled in one folder of one mailbox. Id: mailbox + folder.
     Cursor,
+    /// What became of a message that was sent under an idempotency key. Id: SHA-256 of mailbox and key.
+    Sent,
 }
 
 impl Table {
@@ -56,6 +58,7 @@ impl Table {
             Self::Grant => "grant",
             Self::Consent => "consent",
             Self::Cursor => "cursor",
+            Self::Sent => "sent",
         }
     }
 }

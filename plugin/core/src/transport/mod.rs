@@ -103,6 +103,19 @@ pub enum Cursor {
     Imap(imap::Cursor),
 }
 
+impl Cursor {
+    /// Counts these messages as settled. Keys from before a reset of the folder are passed over.
+    pub fn settle(&mut self, keys: &[Key]) {
+        match self {
+            Self::Imap(cursor) => {
+                for key in keys {
+                    cursor.settle(&key.id);
+                }
+            }
+        }
+    }
+}
+
 /// The unsettled messages of one folder, oldest first.
 pub struct Listing {
     pub entries: Vec<Entry>,

@@ -51,7 +51,7 @@ pub fn open(
     account: &Account,
     net: &Net,
     login: &Login<'_>,
-    transcript: Transcript,
+    transcript: &Transcript,
     log: &Logger,
     deadline: Deadline,
 ) -> Result<Box<dyn Outbox>, OpenError> {
@@ -59,7 +59,7 @@ pub fn open(
         return Err(Error::new(Kind::Internal, "These settings are not for SMTP.").into());
     };
     let attempt = |server: &Endpoint, deadline: Deadline| {
-        open_one(server, *tls, account.mechanism, net, login, &transcript, deadline)
+        open_one(server, *tls, account.mechanism, net, login, transcript, deadline)
             .map(|outbox| Box::new(outbox) as Box<dyn Outbox>)
     };
     let Some(alternate) = alternate else {

@@ -74,7 +74,7 @@ impl World {
         let lines = self.transcript.clone();
         let logger = Logger::new(move |_, _, line| lines.lock().unwrap().push(line.to_owned()));
         let login = Login { username: &account.username, token: &self.token };
-        open(&account, &self.net, &login, Transcript::new(Some(logger)), &Logger::silent(), soon())
+        open(&account, &self.net, &login, &Transcript::new(Some(logger)), &Logger::silent(), soon())
     }
 
     fn open(&self, fake: &Fake) -> Box<dyn Outbox> {
@@ -478,6 +478,6 @@ fn a_silent_first_server_leaves_time_for_the_second() {
     };
     let login = Login { username: &account.username, token: &world.token };
     let deadline = Deadline::after(Duration::from_millis(1500));
-    let outbox = open(&account, &world.net, &login, Transcript::default(), &Logger::silent(), deadline);
+    let outbox = open(&account, &world.net, &login, &Transcript::default(), &Logger::silent(), deadline);
     assert_eq!(outbox.map_err(error_of).unwrap().proof().port, second.port);
 }

@@ -1,0 +1,96 @@
+//! The plugin: one store, one way out, and handles made from settings.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Handle, request};
+use crate::{
+    clock::Clock,
+    error::{Error, Kind, Result},
+    log::Logger,
+    net::{Egress, Net},
+    oauth::Grants,
+    session::Session,
+    settings,
+    store::{self, SealingKey, Store},
+};
+
+/// One per host process (or more; they never meet except in the store).
+pub struct Plugin {
+    store: Arc<dyn Store>,
+    grants: Grants,
+    egress: Egress,
+    clock: Clock,
+    log: Logger,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    store: String,
+    key: Value,
+    #[serde(default)]
+    private_networks: PrivateNetworks,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PrivateNetworks {
+    #[default]
+    Allow,
+    Deny,
+}
+
+impl Plugin {
+    /// # Errors
+    /// `Misuse` for a configuration that cannot be understood; what the store or the key has to say.
+    pub fn new(config: &str, log: Logger) -> Result<Self> {
+        Self::with_clock(config, log, Clock::default())
+    }
+
+    /// As [`Plugin::new`], with a clock that a test can move.
+    pub fn with_clock(config: &str, log: Logger, clock: Clock) -> Result<Self> {
+        let config: Config = request::parse("plugin_new", config)?;
+        let store = store::open(&config.store, SealingKey::from_config(&config.key)?)?;
+        let grants = Grants::new(store.clone(), clock.clone(), log.clone());
+        let egress = Egress { deny_private_networks: config.private_networks == PrivateNetworks::Deny };
+        Ok(Self { store, grants, egress, clock, log })
+    }
+
+    /// Turns a settings document into a handle. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// `Settings` with every fault at once, each with its JSON pointer and the form's label.
+    pub fn open(&self, settings: &str) -> Result<Handle> {
+        let account = settings::parse(settings)?;
+        let net = Net::new(account.ca_file.as_deref(), self.egress.clone())?;
+        let log = self.log.for_mailbox(&account.username);
+        let session = Session::new(account, net, self.grants.clone(), self.clock.clone(), log);
+        Ok(Handle::new(session, self.store.clone()))
+    }
+}
+
+/// Name, version, protocols, grants and both schemas, as JSON.
+pub fn describe() -> String {
+    let schema = |text: &str| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
+    json!({
+        "name": "oauth-mail",
+        "version": env!("CARGO_PKG_VERSION"),
+        "protocols": {"incoming": ["IMAPS"], "outgoing": ["SMTP", "SMTPS"]},
+        "grants": ["authorization_code"],
+        "schemas": {
+            "incoming": schema(settings::INCOMING_SCHEMA),
+            "outgoing": schema(settings::OUTGOING_SCHEMA),
+        },
+        "extensions": [],
+    })
+    .to_string()
+}
+
+/// The wrong direction for this hook.
+pub(super) fn wrong_direction(hook: &str, needed: &str) -> Error {
+    Error::new(Kind::Misuse, format!("{hook} needs a handle that was opened with {needed} settings."))
+        .remedy("Open one handle for incoming and one for outgoing mail.")
+}

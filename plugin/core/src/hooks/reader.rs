@@ -1,0 +1,241 @@
+//! The connection to one mailbox on a thread of its own, reading ahead of the host.
+//!
+//! While the host works on one batch the next is on its way. What lies ready is bounded by `capacity`: with nobody
+//! waiting the reader then asks for no more; with the front busy taking it pauses until there is room.
+
+use std::{
+    collections::VecDeque,
+    ops::ControlFlow,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::worker::Worker;
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    guard::guarded,
+    limits,
+    transport::{Entry, Inbox, Item, Raw},
+};
+
+pub struct Reader {
+    worker: Worker<Connection>,
+    pipe: Arc<Pipe>,
+}
+
+struct Connection {
+    /// `None` once it failed: a connection that broke its protocol is never used again.
+    inbox: Option<Box<dyn Inbox>>,
+}
+
+#[derive(Default)]
+struct Pipe {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<(Entry, Item)>,
+    ready_bytes: u64,
+    capacity: u64,
+    /// The host waits in `fetch_batch`.
+    wanted: bool,
+    reading: bool,
+    stop: bool,
+    /// Entries of the plan that were not asked for yet, or not handed over.
+    plan: VecDeque<Entry>,
+    failed: Option<Error>,
+}
+
+/// What [`Reader::next`] found.
+pub enum Next {
+    Message(Entry, Item),
+    /// The plan is through.
+    End,
+    /// The connection ended before the plan did.
+    Failed(Error),
+    /// Nothing came in time.
+    NotYet,
+}
+
+impl Reader {
+    pub fn new(inbox: Box<dyn Inbox>) -> Result<Self> {
+        let worker = Worker::start("oauth-mail-read", Connection { inbox: Some(inbox) })?;
+        Ok(Self { worker, pipe: Arc::default() })
+    }
+
+    /// Runs `work` on the connection, when what is being read has ended.
+    pub fn with_inbox<R: Send + 'static>(
+        &self,
+        what: &'static str,
+        deadline: Deadline,
+        work: impl FnOnce(&mut dyn Inbox) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.pipe.lock().stop = true;
+        self.pipe.changed.notify_all();
+        self.worker.call(what, deadline, move |connection| {
+            let inbox = connection.inbox.as_mut().ok_or_else(gone)?;
+            let result = work(inbox.as_mut());
+            if result.as_ref().is_err_and(breaks) {
+                connection.inbox = None;
+            }
+            result
+        })
+    }
+
+    /// Replaces the plan: what to read from now on, in this order.
+    pub fn plan(&self, entries: Vec<Entry>) {
+        let mut state = self.pipe.lock();
+        state.plan = entries.into();
+        state.ready.clear();
+        state.ready_bytes = 0;
+        state.failed = None;
+    }
+
+    /// Messages that are planned or lie ready.
+    pub fn remaining(&self) -> usize {
+        let state = self.pipe.lock();
+        state.plan.len() + state.ready.len()
+    }
+
+    /// The size of the next message that lies ready.
+    pub fn peek_size(&self) -> Option<u64> {
+        self.pipe.lock().ready.front().map(|(_, item)| bytes_of(item))
+    }
+
+    /// The next message of the plan. Starts reading when nothing is being read.
+    pub fn next(&self, capacity: u64, deadline: Deadline) -> Result<Next> {
+        let mut state = self.pipe.lock();
+        state.capacity = capacity;
+        state.stop = false;
+        loop {
+            if let Some((entry, item)) = state.ready.pop_front() {
+                state.ready_bytes -= bytes_of(&item);
+                state.wanted = true;
+                self.pipe.changed.notify_all();
+                return Ok(Next::Message(entry, item));
+            }
+            if let Some(error) = state.failed.take() {
+                return Ok(Next::Failed(error));
+            }
+            if state.plan.is_empty() && !state.reading {
+                return Ok(Next::End);
+            }
+            state.wanted = true;
+            if !state.reading {
+                state.reading = true;
+                drop(state);
+                self.start_reading()?;
+                state = self.pipe.lock();
+                continue;
+            }
+            let left = deadline.left();
+            if left.is_zero() {
+                return Ok(Next::NotYet);
+            }
+            state = self.pipe.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The host has its batch: read ahead up to the capacity, no further. Resumes reading that had paused.
+    pub fn rest(&self) -> Result<()> {
+        let mut state = self.pipe.lock();
+        state.wanted = false;
+        let resume = !state.reading
+            && !state.stop
+            && state.failed.is_none()
+            && !state.plan.is_empty()
+            && state.ready_bytes < state.capacity;
+        if resume {
+            state.reading = true;
+        }
+        self.pipe.changed.notify_all();
+        drop(state);
+        if resume { self.start_reading() } else { Ok(()) }
+    }
+
+    fn start_reading(&self) -> Result<()> {
+        let pipe = self.pipe.clone();
+        let started = self.worker.start_job("reading mail", move |connection| pipe.read_plan(connection));
+        if started.is_err() {
+            self.pipe.lock().reading = false;
+        }
+        started
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.pipe.lock();
+        state.stop = true;
+        state.wanted = false;
+        drop(state);
+        self.pipe.changed.notify_all();
+    }
+}
+
+impl Pipe {
+    fn read_plan(&self, connection: &mut Connection) {
+        let entries: Vec<Entry> = self.lock().plan.iter().cloned().collect();
+        let end = guarded("reading mail", || {
+            let inbox = connection.inbox.as_mut().ok_or_else(gone)?;
+            let deadline = Deadline::after(limits::READ_AHEAD_MAX);
+            inbox.read(&entries, deadline, &mut |_, item| self.push(item)).map(drop)
+        });
+        if end.is_err() {
+            connection.inbox = None;
+        }
+        let mut state = self.lock();
+        state.reading = false;
+        state.failed = end.err();
+        self.changed.notify_all();
+    }
+
+    fn push(&self, item: Item) -> ControlFlow<()> {
+        let mut state = self.lock();
+        if let Some(entry) = state.plan.pop_front() {
+            state.ready_bytes += bytes_of(&item);
+            state.ready.push_back((entry, item));
+        }
+        self.changed.notify_all();
+        loop {
+            if state.stop {
+                return ControlFlow::Break(());
+            }
+            if state.ready_bytes < state.capacity {
+                return ControlFlow::Continue(());
+            }
+            if !state.wanted {
+                return ControlFlow::Break(());
+            }
+            // The front is taking: room comes soon. Woken at each take, or after a while to look again.
+            let wait = Duration::from_millis(100);
+            state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes of memory that an item takes (a spooled one takes disk until the host gets it).
+fn bytes_of(item: &Item) -> u64 {
+    match item {
+        Item::Read(Raw::Memory(bytes)) => bytes.len() as u64,
+        Item::Read(Raw::Spool { len, .. }) => *len,
+        Item::Gone | Item::Failed(_) => 0,
+    }
+}
+
+/// Errors after which the state of the connection is not known.
+fn breaks(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Transient | Kind::Throttled | Kind::ServerMisbehaved | Kind::Internal | Kind::TooLarge)
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Transient, "The connection to the mail server was lost.")
+        .remedy("It is opened again at the next fetch.")
+}

@@ -1,0 +1,140 @@
+//! `settle_batch`: the host says what became of messages, and only now the mailbox and the cursor change.
+//!
+//! The mailbox first, then the cursor: a crash in between repeats a mailbox action, which does no harm; the other order
+//! would forget it. Every step can be repeated.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Context, Work, key, plugin, request};
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    settings::Action,
+    store::Table,
+    transport::{Cursor, Key},
+};
+
+/// The answer to a call without results.
+pub const NOTHING: &str = r#"{"done":{}}"#;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The host has it, safely.
+    Imported,
+    /// The host had it already.
+    Duplicate,
+    /// The host does not want it, now or later.
+    Refused,
+    /// The host could not take it now: hand it out again.
+    Retry,
+}
+
+pub struct Request {
+    pub results: BTreeMap<String, Verdict>,
+    pub deadline: Deadline,
+}
+
+pub fn parse(text: &str) -> Result<Request> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Fields {
+        results: BTreeMap<String, Verdict>,
+        deadline_ms: Option<u64>,
+    }
+    let fields: Fields = request::parse("settle_batch", text)?;
+    Ok(Request { results: fields.results, deadline: request::deadline(fields.deadline_ms)? })
+}
+
+pub fn run(work: &mut Work, request: &Request) -> Result<String> {
+    let context = work.context.clone();
+    let account = &context.session.account;
+    let Some(fetching) = &account.fetching else {
+        return Err(plugin::wrong_direction("settle_batch", "incoming"));
+    };
+    let mut folders: BTreeMap<String, Vec<(String, Key, Verdict)>> = BTreeMap::new();
+    for (text, verdict) in &request.results {
+        let key = key::from_text(&account.username, text)?;
+        folders.entry(key.folder.clone()).or_default().push((text.clone(), key, *verdict));
+    }
+
+    let mut done = Map::new();
+    for (folder, results) in folders {
+        let mut settled = Vec::new();
+        for (verdicts, action) in [
+            (&[Verdict::Imported, Verdict::Duplicate][..], &fetching.after_import),
+            (&[Verdict::Refused][..], &fetching.after_refusal),
+        ] {
+            let chosen: Vec<_> = results.iter().filter(|(_, _, verdict)| verdicts.contains(verdict)).collect();
+            let keys: Vec<Key> = chosen.iter().map(|(_, key, _)| key.clone()).collect();
+            let found = if keys.is_empty() || *action == Action::Leave {
+                vec![true; keys.len()]
+            } else {
+                work.fetch.settle(&context, keys.clone(), action.clone(), request.deadline)?
+            };
+            for ((text, _, _), found) in chosen.iter().zip(found) {
+                done.insert(text.clone(), json!(if found { past_tense(action) } else { "gone" }));
+            }
+            settled.extend(keys);
+        }
+        for (text, key, _) in results.iter().filter(|(_, _, verdict)| *verdict == Verdict::Retry) {
+            work.fetch.hand_out_again(key);
+            done.insert(text.clone(), json!("retry"));
+        }
+        settled.extend(work.fetch.take_gone(&folder));
+        advance(&context, &folder, &settled)?;
+        work.fetch.forget(&settled);
+    }
+    Ok(json!({"done": Value::Object(done)}).to_string())
+}
+
+fn past_tense(action: &Action) -> &'static str {
+    match action {
+        Action::Leave => "left",
+        Action::MarkSeen => "marked_seen",
+        Action::Move { .. } => "moved",
+        Action::Delete => "deleted",
+    }
+}
+
+/// Compare-and-swap until it holds: another handle or node may settle other messages of the same folder.
+fn advance(context: &Context, folder: &str, settled: &[Key]) -> Result<()> {
+    const TRIES: usize = 20;
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let id = cursor_id(context, folder);
+    for _ in 0..TRIES {
+        let (mut cursor, version) = read_cursor(context, folder)?.ok_or_else(|| {
+            Error::new(Kind::Misuse, format!("{folder} was never fetched, so nothing in it can be settled."))
+        })?;
+        cursor.settle(settled);
+        if write_cursor(context, &id, Some(version), &cursor)? {
+            return Ok(());
+        }
+    }
+    Err(Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")
+        .remedy("The same settle_batch can be repeated."))
+}
+
+/// The cursor of a folder and its version, if the folder was ever fetched.
+pub fn read_cursor(context: &Context, folder: &str) -> Result<Option<(Cursor, u64)>> {
+    let Some(record) = context.store.read(Table::Cursor, &cursor_id(context, folder))? else { return Ok(None) };
+    let cursor = serde_json::from_slice(&record.bytes)
+        .map_err(|e| Error::new(Kind::Internal, format!("The cursor of {folder} is damaged.")).source_error(e))?;
+    Ok(Some((cursor, record.version)))
+}
+
+/// `false`: somebody else wrote in the meantime.
+pub fn write_cursor(context: &Context, id: &str, version: Option<u64>, cursor: &Cursor) -> Result<bool> {
+    let bytes = serde_json::to_vec(cursor)
+        .map_err(|e| Error::new(Kind::Internal, "A cursor could not be written.").source_error(e))?;
+    Ok(context.store.write(Table::Cursor, id, version, &bytes)?.is_some())
+}
+
+pub fn cursor_id(context: &Context, folder: &str) -> String {
+    format!("{}/{folder}", context.session.account.username.to_lowercase())
+}
