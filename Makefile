@@ -1,0 +1,40 @@
+# The task runner. CI calls these same names.
+CARGO ?= cargo
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: help demo test lint gen gen-check bench fuzz servers
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+servers: ## install what the real servers in tests and demo need (Debian and npm packages)
+	@tests/install.sh
+
+demo: servers ## the main job on real servers, each step proven
+	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-tests --bins --lib
+	@target/debug/host-sample demo
+
+test: servers ## all tests
+	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-tests --bins --lib
+	$(CARGO) build --quiet -p oauth-mail-plugin --features test-panics --target-dir target/test-panics
+	$(CARGO) test --workspace --no-fail-fast
+
+lint: ## formatting, clippy, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
+	else echo "SKIPPED: cargo-deny is not installed (cargo install cargo-deny)"; fi
+
+gen: ## write the generated files
+	$(CARGO) run --quiet -p oauth-mail-schema
+
+gen-check: ## are the generated files up to date?
+	$(CARGO) run --quiet -p oauth-mail-schema -- --check
+
+bench: ## measure against mbsync, a raw TLS reader and nodemailer (minutes; not a test)
+	@tests/install.sh --bench
+	$(CARGO) build --quiet --release -p oauth-mail-plugin -p host-sample -p oauth-mail-tests --bins --lib
+	@target/release/oauth-mail-bench
+
+fuzz: ## mutate inputs of every parser for SECONDS (default 60) each
+	$(CARGO) run --quiet --release -p oauth-mail-tests --bin oauth-mail-fuzz -- --seconds $(or $(SECONDS),60)
