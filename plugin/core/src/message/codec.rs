@@ -7,7 +7,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use mail_parser::decoders::charsets::map::charset_decoder;
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
@@ -41,7 +41,7 @@ impl Encoding {
     /// Exactly the length of what [`Encoding::decode`] gives, without decoding base64.
     pub fn decoded_len(self, body: &[u8]) -> usize {
         match self {
-            Self::Base64 => body.split(|byte| *byte == b'=').map(|run| bytes_of(count_alphabet(run))).sum(),
+            Self::Base64 => runs(body).map(|run| bytes_of(count_alphabet(run))).sum(),
             Self::QuotedPrintable => quoted_printable_decode(body).len(),
             Self::Identity => body.len(),
         }
@@ -90,10 +90,10 @@ fn base64_decode(body: &[u8]) -> Vec<u8> {
     );
     let mut out = Vec::with_capacity(body.len() / 4 * 3 + 3);
     let mut run_text = Vec::with_capacity(body.len());
-    for run in body.split(|byte| *byte == b'=') {
+    for run in runs(body) {
         run_text.clear();
         // Whole lines are copied at once; a line with something foreign in it goes byte by byte.
-        for line in run.split(|byte| *byte == b'\n') {
+        for line in separated(run, b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if count_alphabet(line) == line.len() {
                 run_text.extend_from_slice(line);
@@ -109,6 +109,16 @@ fn base64_decode(body: &[u8]) -> Vec<u8> {
         let _ = ENGINE.decode_vec(&run_text, &mut out);
     }
     out
+}
+
+fn runs(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    separated(body, b'=')
+}
+
+/// `slice::split` looks at bytes one by one; this does not.
+fn separated(bytes: &[u8], by: u8) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    memchr_iter(by, bytes).chain([bytes.len()]).map(move |end| &bytes[std::mem::replace(&mut start, end + 1)..end])
 }
 
 fn bytes_of(digits: usize) -> usize {

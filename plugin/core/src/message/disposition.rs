@@ -103,8 +103,7 @@ fn auto_submitted(facts: &Facts) -> Finding {
 
 /// RFC 5321 section 4.5.5: the null sender marks notifications, which must never be answered.
 fn null_sender(facts: &Facts) -> Finding {
-    let path = facts.headers.return_path.as_ref().filter(|path| path.is_empty())?;
-    debug_assert!(path.is_empty());
+    facts.headers.return_path.as_ref().filter(|path| path.is_empty())?;
     Some(("The message has the null sender of notifications.", Evidence { field: "Return-Path", value: "<>".into() }))
 }
 
@@ -147,7 +146,7 @@ fn reference_evidence(facts: &Facts, reference: &Reference) -> Vec<Evidence> {
 
 /// The id in a subject tag. `pattern` is literal text around one `{id}`, like `[Request ID: ##{id}##]`; an id is made
 /// of ASCII letters, digits, `-` and `_`. Case and the amount of white space do not matter, because mailers fold
-/// subjects. With several tags the first one counts: the innermost answer prefixes stand before it.
+/// subjects. With several tags the first one counts.
 fn tagged_id(subject: &str, pattern: &str) -> Option<String> {
     let (before, after) = pattern.split_once("{id}")?;
     let (before, after) = (squeezed(before), squeezed(after));
