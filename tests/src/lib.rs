@@ -1,1 +1,30 @@
+//! Real servers as values: an authorization server, Dovecot and Postfix on ports of 127.0.0.1 that the system chose, under
+//! an ordinary user, in one short temporary folder, with a certificate authority of their own. Dropping [`Servers`] ends
+//! every process; they also end when the test process is killed. `tests/install.sh` installs what they need.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`servers`] | [`Servers::start`]: all of it, and the settings documents that a person would type |
+//! | [`idp`] | oidc-provider: clients, faults, revocation, counting requests |
+//! | [`dovecot`], [`postfix`] | IMAPS, LMTP, SASL; submission and SMTPS |
+//! | [`browser`] | signs in and consents like a person |
+//! | [`relay`] | delay, cut and stall between client and server |
+//! | [`mailgen`] | deterministic mail |
+//! | [`wire`] | a TLS connection to speak raw protocol on |
+//! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
 
+pub mod browser;
+pub mod ca;
+pub mod dovecot;
+pub mod error;
+pub mod identity;
+pub mod idp;
+pub mod mailgen;
+pub mod postfix;
+pub mod process;
+pub mod relay;
+pub mod servers;
+pub mod wire;
+
+pub use error::{Error, Result};
+pub use servers::{MailboxFormat, Options, Servers};

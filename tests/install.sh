@@ -1,0 +1,84 @@
+#!/bin/sh
+# Installs what the tests need and a Rust toolchain does not bring: mail servers (Debian packages) and the
+# authorization server (npm). Quiet and quick when all is there. No service is started and nothing is configured.
+#
+#   tests/install.sh            what `make test` and `make demo` need
+#   tests/install.sh --bench    also the clients that `make bench` compares with
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+packages="dovecot-core dovecot-imapd dovecot-lmtpd postfix"
+npm_folders="$here/idp"
+if [ "${1:-}" = --bench ]; then
+    packages="$packages isync libsasl2-modules libsasl2-modules-kdexoauth2"
+    npm_folders="$npm_folders $here/bench/nodemailer"
+fi
+policy=/usr/sbin/policy-rc.d
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+fail() {
+    echo "tests/install.sh: $1" >&2
+    exit 1
+}
+
+missing_packages() {
+    for package in $packages; do
+        dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || printf '%s ' "$package"
+    done
+}
+
+# The rest of the machine must not get a mail server that runs: invoke-rc.d asks policy-rc.d first, 101 means no.
+install_packages() {
+    sudo=
+    if [ "$(id -u)" != 0 ]; then
+        sudo -n true 2>/dev/null || fail "ask an administrator to run: apt-get install --no-install-recommends $*"
+        sudo="sudo -n"
+    fi
+    made_policy=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
+        $sudo chmod 755 "$policy"
+        made_policy=1
+    fi
+    # DPkg::Lock::Timeout waits for somebody else's installation; the lists have a lock of their own, hence the loop.
+    attempt=1
+    until $sudo apt-get update -q >"$log" 2>&1 &&
+        $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+            -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1; do
+        if [ $attempt -ge 30 ] || ! grep -qiE 'could not get lock|unable to (acquire|lock)' "$log"; then
+            [ -z "$made_policy" ] || $sudo rm -f "$policy"
+            tail -n 20 "$log" >&2
+            fail "these Debian packages could not be installed: $*"
+        fi
+        attempt=$((attempt + 1))
+        sleep 4
+    done
+    [ -z "$made_policy" ] || $sudo rm -f "$policy"
+}
+
+command -v dpkg-query >/dev/null || fail "this needs Debian or a relative of it; elsewhere install: $packages"
+wanted=$(missing_packages)
+if [ -n "$wanted" ]; then
+    echo "installing $wanted" >&2
+    # Unquoted on purpose: one argument per package.
+    install_packages $wanted
+fi
+
+command -v cc >/dev/null || fail "a C compiler (cc) is missing; install the package gcc or clang"
+command -v node >/dev/null || fail "node is missing; install Node.js 18 or newer with npm"
+node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' ||
+    fail "node $(node -v) is too old; install Node.js 18 or newer"
+
+for folder in $npm_folders; do
+    # npm leaves a copy of the lock file behind what it installed; a newer one in the folder means that it changed.
+    installed=$folder/node_modules/.package-lock.json
+    if [ ! -f "$installed" ] || [ "$folder/package-lock.json" -nt "$installed" ]; then
+        echo "installing the npm packages of ${folder#"$here"/}" >&2
+        (cd "$folder" && npm ci --no-audit --no-fund --loglevel=error) >"$log" 2>&1 || {
+            tail -n 20 "$log" >&2
+            fail "npm ci failed in $folder"
+        }
+        touch "$installed"
+    fi
+done

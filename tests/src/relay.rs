@@ -1,0 +1,207 @@
+//! A TCP relay between client and server: delays, cuts, stalls. It never looks at what it carries.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+        mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::Result;
+
+/// One read, bytes.
+const CHUNK: usize = 1 << 16;
+/// Chunks on their way, in one direction; more than any test sends within one delay.
+const CHUNKS_IN_FLIGHT: usize = 4_096;
+const NEVER: u64 = u64::MAX;
+
+/// Dropping it closes the listener and every connection.
+pub struct Relay {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    target: SocketAddr,
+    one_way_micros: AtomicU64,
+    /// Bytes that may still pass from server to client, and from client to server, before it happens.
+    downstream_left: AtomicU64,
+    upstream_left: AtomicU64,
+    /// What happens then: the connection breaks, or stands still.
+    stall: AtomicBool,
+    closed: AtomicBool,
+    connections: AtomicUsize,
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Upstream,
+    Downstream,
+}
+
+impl Relay {
+    /// Listens on a free port of 127.0.0.1 and passes on to `port` of 127.0.0.1.
+    pub fn start(port: u16) -> Result<Self> {
+        Self::start_at("127.0.0.1:0".parse().map_err(crate::Error::doing("an address"))?, port)
+    }
+
+    /// Listens elsewhere, for example at 127.0.0.2 on the server's own port.
+    pub fn start_at(listen: SocketAddr, port: u16) -> Result<Self> {
+        let listener = TcpListener::bind(listen)?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            target: SocketAddr::from(([127, 0, 0, 1], port)),
+            one_way_micros: AtomicU64::new(0),
+            downstream_left: AtomicU64::new(NEVER),
+            upstream_left: AtomicU64::new(NEVER),
+            stall: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+        });
+        let acceptor = thread::spawn({
+            let shared = shared.clone();
+            move || accept(&listener, &shared)
+        });
+        Ok(Self { address, shared, acceptor: Some(acceptor) })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Half of the round-trip time. Data is delayed, not slowed down.
+    pub fn set_one_way_delay(&self, delay: Duration) {
+        self.shared.one_way_micros.store(u64::try_from(delay.as_micros()).unwrap_or(NEVER), SeqCst);
+    }
+
+    /// Breaks connections after this many more bytes from the server.
+    pub fn cut_after(&self, downstream_bytes: u64) {
+        self.shared.stall.store(false, SeqCst);
+        self.shared.downstream_left.store(downstream_bytes, SeqCst);
+    }
+
+    /// Breaks connections after this many more bytes from the client.
+    pub fn cut_after_upstream(&self, upstream_bytes: u64) {
+        self.shared.stall.store(false, SeqCst);
+        self.shared.upstream_left.store(upstream_bytes, SeqCst);
+    }
+
+    /// After this many more bytes from the server nothing passes any more, but the connection stays.
+    pub fn stall_after(&self, downstream_bytes: u64) {
+        self.shared.stall.store(true, SeqCst);
+        self.shared.downstream_left.store(downstream_bytes, SeqCst);
+    }
+
+    /// New connections are whole again; those that were cut or stalled stay lost.
+    pub fn heal(&self) {
+        self.shared.downstream_left.store(NEVER, SeqCst);
+        self.shared.upstream_left.store(NEVER, SeqCst);
+    }
+
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(SeqCst)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, SeqCst);
+        // Wakes the acceptor.
+        let _ = TcpStream::connect(self.address);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for client in listener.incoming() {
+        if shared.closed.load(SeqCst) {
+            return;
+        }
+        let Ok(client) = client else { continue };
+        shared.connections.fetch_add(1, SeqCst);
+        let shared = shared.clone();
+        thread::spawn(move || {
+            // What the handshake would have cost.
+            thread::sleep(shared.delay() * 2);
+            let Ok(server) = TcpStream::connect(shared.target) else { return };
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            if let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) {
+                carry(&shared, Direction::Upstream, from_client, server);
+                carry(&shared, Direction::Downstream, from_server, client);
+            }
+        });
+    }
+}
+
+/// Two threads: one reads and stamps, one waits until it is due and writes.
+fn carry(shared: &Arc<Shared>, direction: Direction, mut from: TcpStream, mut to: TcpStream) {
+    let (sender, receiver) = mpsc::sync_channel::<(Instant, Vec<u8>)>(CHUNKS_IN_FLIGHT);
+    let _ = from.set_read_timeout(Some(Duration::from_millis(100)));
+    thread::spawn({
+        let shared = shared.clone();
+        let mut buffer = vec![0; CHUNK];
+        move || {
+            while !shared.closed.load(SeqCst) {
+                match from.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(count) => {
+                        if sender.send((Instant::now() + shared.delay(), buffer[..count].to_vec())).is_err() {
+                            let _ = from.shutdown(Shutdown::Both);
+                            return;
+                        }
+                    }
+                    Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+                    Err(_) => return,
+                }
+            }
+        }
+    });
+    thread::spawn({
+        let shared = shared.clone();
+        move || {
+            for (due, bytes) in receiver {
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                let allowed = shared.take(direction, bytes.len());
+                if to.write_all(&bytes[..allowed]).is_err() {
+                    break;
+                }
+                if allowed < bytes.len() {
+                    while shared.stall.load(SeqCst) && !shared.closed.load(SeqCst) {
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    let _ = to.shutdown(Shutdown::Both);
+                    return;
+                }
+            }
+            let _ = to.shutdown(if shared.closed.load(SeqCst) { Shutdown::Both } else { Shutdown::Write });
+        }
+    });
+}
+
+impl Shared {
+    fn delay(&self) -> Duration {
+        Duration::from_micros(self.one_way_micros.load(SeqCst))
+    }
+
+    /// How many of these bytes may pass.
+    fn take(&self, direction: Direction, wanted: usize) -> usize {
+        let left = match direction {
+            Direction::Upstream => &self.upstream_left,
+            Direction::Downstream => &self.downstream_left,
+        };
+        let subtract = |left: u64| if left == NEVER { None } else { Some(left.saturating_sub(wanted as u64)) };
+        match left.fetch_update(SeqCst, SeqCst, subtract) {
+            Ok(before) => wanted.min(usize::try_from(before).unwrap_or(wanted)),
+            Err(_) => wanted,
+        }
+    }
+}
