@@ -1,5 +1,7 @@
 //! The servers themselves: if one of these fails, a failure elsewhere says nothing about the library.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::{Duration, Instant};
 
 use oauth_mail_tests::{
