@@ -15,7 +15,14 @@ if [ "${1:-}" = --bench ]; then
 fi
 policy=/usr/sbin/policy-rc.d
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+sudo=
+made_policy=
+cleanup() {
+    rm -f "$log"
+    [ -z "$made_policy" ] || $sudo rm -f "$policy"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
 
 fail() {
     echo "tests/install.sh: $1" >&2
@@ -30,12 +37,10 @@ missing_packages() {
 
 # The rest of the machine must not get a mail server that runs: invoke-rc.d asks policy-rc.d first, 101 means no.
 install_packages() {
-    sudo=
     if [ "$(id -u)" != 0 ]; then
         sudo -n true 2>/dev/null || fail "ask an administrator to run: apt-get install --no-install-recommends $*"
         sudo="sudo -n"
     fi
-    made_policy=
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
         $sudo chmod 755 "$policy"
@@ -47,14 +52,12 @@ install_packages() {
         $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
             -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1; do
         if [ $attempt -ge 30 ] || ! grep -qiE 'could not get lock|unable to (acquire|lock)' "$log"; then
-            [ -z "$made_policy" ] || $sudo rm -f "$policy"
             tail -n 20 "$log" >&2
             fail "these Debian packages could not be installed: $*"
         fi
         attempt=$((attempt + 1))
         sleep 4
     done
-    [ -z "$made_policy" ] || $sudo rm -f "$policy"
 }
 
 command -v dpkg-query >/dev/null || fail "this needs Debian or a relative of it; elsewhere install: $packages"

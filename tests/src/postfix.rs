@@ -48,13 +48,15 @@ pub struct Postfix {
     /// TLS from the first byte.
     pub smtps_port: u16,
     folder: PathBuf,
+    shim: PathBuf,
     identity: Identity,
 }
 
 impl Postfix {
-    /// `ports`: submission and SMTPS.
+    /// `shim`: from [`compile_shim`]. `ports`: submission and SMTPS.
     pub fn start(
         folder: &Path,
+        shim: &Path,
         ca: &Ca,
         dovecot: &Dovecot,
         users: &[User],
@@ -71,7 +73,6 @@ impl Postfix {
             fs::create_dir_all(&path)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
         }
-        compile_shim(folder)?;
         let sink = format!("sink@{DOMAIN} ok\n");
         let known: String = users.iter().map(|user| format!("{} ok\n", user.address)).chain([sink]).collect();
         let senders: String = users.iter().map(|user| format!("{0} {0}\n", user.address)).collect();
@@ -82,8 +83,9 @@ impl Postfix {
         // Made here, so that it belongs to Postfix: it stands still when it cannot write its log.
         fs::write(folder.join("postfix.log"), "")?;
         identity.give(folder)?;
-        let process = launch(folder, &identity, &[submission_port, smtps_port])?;
-        Ok(Self { process, submission_port, smtps_port, folder: folder.to_owned(), identity })
+        let process = launch(folder, shim, &identity, &[submission_port, smtps_port])?;
+        let (folder, shim) = (folder.to_owned(), shim.to_owned());
+        Ok(Self { process, submission_port, smtps_port, folder, shim, identity })
     }
 
     pub fn process(&self) -> &Process {
@@ -104,7 +106,8 @@ impl Postfix {
         self.process.stop();
         // Not there when master was killed before it wrote it.
         let _ = fs::remove_file(self.folder.join("queue/pid/master.pid"));
-        self.process = launch(&self.folder, &self.identity, &[self.submission_port, self.smtps_port])?;
+        let ports = [self.submission_port, self.smtps_port];
+        self.process = launch(&self.folder, &self.shim, &self.identity, &ports)?;
         Ok(())
     }
 
@@ -114,11 +117,11 @@ impl Postfix {
     }
 }
 
-fn launch(folder: &Path, identity: &Identity, ports: &[u16]) -> Result<Process> {
+fn launch(folder: &Path, shim: &Path, identity: &Identity, ports: &[u16]) -> Result<Process> {
     let master = process::installed(&["/usr/lib/postfix/sbin/master", "/usr/libexec/postfix/master"])?;
     // Through env(1), so that setpriv itself is not told that it is root.
     let mut command = identity.command(Path::new("/usr/bin/env"));
-    command.arg(format!("LD_PRELOAD={}", folder.join("fakeids.so").display()));
+    command.arg(format!("LD_PRELOAD={}", shim.display()));
     command.arg(master).arg("-c").arg(folder.join("conf")).arg("-s");
     let process = Process::start("Postfix", &command, &folder.join("postfix.out"))?;
     for port in ports {
@@ -127,17 +130,16 @@ fn launch(folder: &Path, identity: &Identity, ports: &[u16]) -> Result<Process> 
     Ok(process)
 }
 
-fn compile_shim(folder: &Path) -> Result<()> {
-    let source = folder.join("fakeids.c");
+/// Makes `fakeids.so` in `folder`.
+pub fn compile_shim(folder: &Path) -> Result<PathBuf> {
+    let (source, library) = (folder.join("fakeids.c"), folder.join("fakeids.so"));
     fs::write(&source, include_str!("fakeids.c"))?;
-    let output = Command::new(process::on_path("cc")?)
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .args([&folder.join("fakeids.so"), &source])
-        .output()?;
+    let mut cc = Command::new(process::on_path("cc")?);
+    let output = cc.args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).output()?;
     if !output.status.success() {
         return Err(Error::new(format!("cc: {}", String::from_utf8_lossy(&output.stderr))));
     }
-    Ok(())
+    Ok(library)
 }
 
 fn main_cf(folder: &Path, ca: &Ca, dovecot: &Dovecot, identity: &Identity, options: &Options) -> Result<String> {

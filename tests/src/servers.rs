@@ -20,13 +20,15 @@ use crate::{
     dovecot::Dovecot,
     idp::{self, Idp, User},
     mailgen::Generator,
-    postfix::Postfix,
+    postfix::{self, Postfix},
     process::ProcessId,
 };
 
 /// The domain of every address. RFC 6761 keeps `.test` out of the real world.
 pub const DOMAIN: &str = "example.test";
 pub const SCOPE: &str = "openid offline_access mail";
+/// In the settings; the provider accepts any port of 127.0.0.1 with this path (RFC 8252 section 7.3), and nobody listens.
+pub const REDIRECT_URL: &str = "http://127.0.0.1:40123/callback";
 
 /// A port is free when it is chosen and may be taken when it is used; then the server is started again elsewhere.
 const START_ATTEMPTS: usize = 4;
@@ -89,12 +91,18 @@ impl Servers {
         let dir = short_folder(options.parent.as_deref())?;
         let users: Vec<_> = options.users.iter().map(|name| user(name)).collect();
         let ca = Ca::create(dir.path())?;
+        // The compiler works while node starts.
+        let shim = thread::spawn({
+            let folder = dir.path().to_owned();
+            move || postfix::compile_shim(&folder)
+        });
         let idp = Idp::start(&dir.path().join("idp"), &ca, &users)?;
+        let shim = shim.join().map_err(|_| Error::new("compiling failed"))??;
         let dovecot = with_free_ports(|ports| {
             Dovecot::start(&dir.path().join("dovecot"), &ca, &idp, &users, &options, ports[0])
         })?;
         let postfix = with_free_ports(|ports| {
-            Postfix::start(&dir.path().join("postfix"), &ca, &dovecot, &users, &options, (ports[0], ports[1]))
+            Postfix::start(&dir.path().join("postfix"), &shim, &ca, &dovecot, &users, &options, (ports[0], ports[1]))
         })?;
         Ok(Self { postfix, dovecot, idp, ca, users, dir })
     }
@@ -126,6 +134,7 @@ impl Servers {
             "protocol": "IMAPS",
             "port": self.dovecot.port,
             "fetch_interval_minutes": 1,
+            "enable_email_debug": false,
             "disable_new_request_creation": false,
         });
         merge(&mut form, &more);
@@ -165,9 +174,13 @@ impl Servers {
             "authorize_url": self.idp.authorize_url(),
             "access_token_url": self.idp.token_url(),
             "scope": SCOPE,
-            "redirect_url": "http://127.0.0.1:40123/callback",
-            "enable_email_debug": false,
-            "advanced": { "ca_file": self.ca_file(), "issuer": self.idp.issuer },
+            "redirect_url": REDIRECT_URL,
+            "advanced": {
+                "ca_file": self.ca_file(),
+                "issuer": self.idp.issuer,
+                // oidc-provider gives no refresh token without it (OpenID Connect Core section 11).
+                "authorize_parameters": { "prompt": "consent" },
+            },
         })
     }
 
@@ -185,7 +198,7 @@ impl Servers {
 
     /// A token of somebody for a public client, by the whole code flow: the token endpoint's answer.
     pub fn token(&self, name: &str, client_id: &str) -> Result<Value> {
-        let redirect_uri = "http://127.0.0.1:40123/callback";
+        let redirect_uri = REDIRECT_URL;
         let verifier = "a-verifier-of-the-tests-that-is-long-enough-for-rfc-7636";
         let query = [
             ("client_id", client_id),
