@@ -1,1 +1,18 @@
+//! The loadable library `oauth_mail`. Shims only; everything that happens is in `oauth-mail-core`.
+//!
+//! ```text
+//! host ──▶ rust_abi ──▶ handle ──▶ guard ──▶ core::hooks
+//!              └────────── convert ──────────┘
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `rust_abi` | the abi_stable root module; one line per shim |
+//! | `handle` | what a trait object owns; after a panic it stays closed |
+//! | `guard` | no panic leaves a shim |
+//! | `convert` | core types to ABI types and back; the only file that names both |
 
+mod convert;
+mod guard;
+mod handle;
+mod rust_abi;

@@ -1,0 +1,88 @@
+//! Core types to ABI types and back. The only file that names both.
+
+use abi_stable::std_types::{RResult, RString};
+use oauth_mail_abi::root::{ABI_VERSION, HookError, LogCallback};
+use oauth_mail_core::{
+    Error, Result,
+    guard::guarded,
+    hooks::{self, Batch},
+    log::Logger,
+};
+use serde_json::{Map, Value, json};
+
+pub fn result<T, U>(result: Result<T>, wrap: impl FnOnce(T) -> U) -> RResult<U, HookError> {
+    match result {
+        Ok(value) => RResult::ROk(wrap(value)),
+        Err(error) => RResult::RErr(hook_error(&error)),
+    }
+}
+
+/// The core's description, with what only this package knows.
+pub fn describe() -> RString {
+    let document = match guarded("describe", || Ok(hooks::describe())) {
+        Ok(text) => serde_json::from_str(&text).unwrap_or_default(),
+        Err(error) => json!({ "error": error.to_json() }),
+    };
+    let mut document = match document {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    document.entry("name").or_insert_with(|| "oauth-mail".into());
+    document.entry("version").or_insert_with(|| env!("CARGO_PKG_VERSION").into());
+    document.entry("extensions").or_insert_with(|| json!([]));
+    document.insert("abi_version".into(), ABI_VERSION.into());
+    Value::Object(document).to_string().into()
+}
+
+/// The host's callback as a logger; released with the last clone of it.
+pub fn logger(callback: LogCallback) -> Logger {
+    let callback = Callback(callback);
+    Logger::new(move |level, mailbox, line| callback.line(level as u32, mailbox, line))
+}
+
+struct Callback(LogCallback);
+
+impl Callback {
+    fn line(&self, level: u32, mailbox: &str, line: &str) {
+        (self.0.call)(self.0.userdata, level, mailbox.into(), line.into());
+    }
+}
+
+impl Drop for Callback {
+    fn drop(&mut self) {
+        (self.0.release)(self.0.userdata);
+    }
+}
+
+/// A batch that the host reads in place.
+pub struct FetchedBatch(Batch);
+
+impl FetchedBatch {
+    pub fn new(batch: Batch) -> Self {
+        Self(batch)
+    }
+
+    pub fn header(&self) -> &str {
+        &self.0.header
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.messages.len()
+    }
+
+    pub fn key(&self, index: usize) -> &str {
+        self.0.messages.get(index).map_or("", |message| &message.key)
+    }
+
+    pub fn raw(&self, index: usize) -> &[u8] {
+        self.0.messages.get(index).map_or(&[], |message| &message.raw)
+    }
+
+    pub fn facts(&self, index: usize) -> &str {
+        self.0.messages.get(index).map_or("", |message| &message.facts)
+    }
+}
+
+fn hook_error(error: &Error) -> HookError {
+    HookError { kind: error.kind() as u32, json: error.to_json().to_string().into() }
+}

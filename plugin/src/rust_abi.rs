@@ -1,0 +1,101 @@
+//! The Rust face: the root module that a host loads, and one line per shim.
+
+use abi_stable::{
+    erased_types::TD_Opaque,
+    export_root_module,
+    prefix_type::PrefixTypeTrait,
+    sabi_extern_fn,
+    std_types::{ROption, RResult, RSlice, RStr, RString},
+};
+use oauth_mail_abi::root::{
+    ABI_VERSION, AccountHooks, AccountHooks_TO, AccountObject, BatchObject, BatchView, BatchView_TO, Extension,
+    HookError, LogCallback, OauthMailModule, OauthMailModuleRef, PluginHooks, PluginHooks_TO, PluginObject,
+};
+
+use crate::{
+    convert::{self, FetchedBatch},
+    handle::{OpenAccount, OpenPlugin},
+};
+
+#[export_root_module]
+fn root() -> OauthMailModuleRef {
+    OauthMailModule { abi_version: ABI_VERSION, describe, plugin_new, extension }.leak_into_prefix()
+}
+
+#[sabi_extern_fn]
+fn describe() -> RString {
+    convert::describe()
+}
+
+#[sabi_extern_fn]
+fn plugin_new(config: RStr<'_>, log: LogCallback) -> RResult<PluginObject, HookError> {
+    convert::result(OpenPlugin::new(config.as_str(), convert::logger(log)), plugin_object)
+}
+
+/// No ability beyond the hooks exists yet.
+#[sabi_extern_fn]
+fn extension(_id: RStr<'_>) -> ROption<Extension> {
+    ROption::RNone
+}
+
+impl PluginHooks for OpenPlugin {
+    fn open(&self, settings: RStr<'_>) -> RResult<AccountObject, HookError> {
+        convert::result(self.open(settings.as_str()), account_object)
+    }
+}
+
+impl AccountHooks for OpenAccount {
+    fn authenticate(&self, request: RStr<'_>) -> RResult<RString, HookError> {
+        convert::result(self.authenticate(request.as_str()), RString::from)
+    }
+
+    fn fetch_batch(&self, request: RStr<'_>) -> RResult<BatchObject, HookError> {
+        convert::result(self.fetch_batch(request.as_str()).map(FetchedBatch::new), batch_object)
+    }
+
+    fn settle_batch(&self, request: RStr<'_>) -> RResult<RString, HookError> {
+        convert::result(self.settle_batch(request.as_str()), RString::from)
+    }
+
+    fn send_message(&self, request: RStr<'_>, raw: RSlice<'_, u8>) -> RResult<RString, HookError> {
+        convert::result(self.send_message(request.as_str(), raw.as_slice()), RString::from)
+    }
+
+    fn close(&self) {
+        self.close();
+    }
+}
+
+impl BatchView for FetchedBatch {
+    fn header(&self) -> RStr<'_> {
+        self.header().into()
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn key(&self, index: usize) -> RStr<'_> {
+        self.key(index).into()
+    }
+
+    fn raw(&self, index: usize) -> RSlice<'_, u8> {
+        self.raw(index).into()
+    }
+
+    fn facts(&self, index: usize) -> RStr<'_> {
+        self.facts(index).into()
+    }
+}
+
+fn plugin_object(plugin: OpenPlugin) -> PluginObject {
+    PluginHooks_TO::from_value(plugin, TD_Opaque)
+}
+
+fn account_object(account: OpenAccount) -> AccountObject {
+    AccountHooks_TO::from_value(account, TD_Opaque)
+}
+
+fn batch_object(batch: FetchedBatch) -> BatchObject {
+    BatchView_TO::from_value(batch, TD_Opaque)
+}
