@@ -1,1 +1,46 @@
-fn main() {}
+//! A small but real helpdesk host. It sees the oauth-mail library through `oauth-mail-abi` and nothing else.
+//!
+//! | file | what |
+//! |---|---|
+//! | `cli/` | one file per command; `cli/mod.rs` lists them |
+//! | `helpdesk` | requests and messages in SQLite; a batch is one transaction |
+//! | `round` | fetch, import, settle, until the mailbox has no more |
+//! | `facts` | reads what the library says about a message |
+//! | `listener` | receives the one redirect of a consent on loopback |
+//! | `host` | settings file → library → plugin → accounts |
+//! | `servers`, `demo` | real servers on loopback, and the whole way through them |
+//! | `output`, `progress`, `interrupt`, `failure` | what the terminal sees |
+
+mod cli;
+mod demo;
+mod facts;
+mod failure;
+mod helpdesk;
+mod host;
+mod interrupt;
+mod listener;
+mod output;
+mod progress;
+mod round;
+mod servers;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    let output = output::Output::new(arguments.json, arguments.log);
+    let result = interrupt::install().and_then(|()| cli::run(arguments, &output));
+    match result {
+        Ok(()) if interrupt::requested() => ExitCode::from(failure::INTERRUPTED),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = if interrupt::requested() { failure::INTERRUPTED } else { failure.exit_code() };
+            if code != failure::INTERRUPTED {
+                output.failure(&failure);
+            }
+            ExitCode::from(code)
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! The built library, loaded as a host loads it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{path::PathBuf, process::Command};
 
 use oauth_mail_abi::Library;

@@ -4,7 +4,7 @@
 //! carries its maker's vtable. Inputs are borrowed for the call.
 
 // `#[sabi_trait]` expands to impls inside function bodies and to types named `…_TO`.
-#![allow(non_local_definitions, non_camel_case_types)]
+#![allow(non_local_definitions, non_camel_case_types, clippy::len_without_is_empty)]
 
 use std::ffi::c_void;
 

@@ -1,5 +1,7 @@
 //! The frozen layout. `UPDATE_GOLDEN=1` writes the file anew, which is right only for a new major.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf};
 
 use abi_stable::{

@@ -1,5 +1,7 @@
 //! Libraries that a host must refuse, each with one sentence. They are real ones, built as this package's examples.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::PathBuf;
 
 use oauth_mail_abi::Library;
@@ -39,7 +41,7 @@ fn a_c_library_is_refused() {
 
 fn refusal(example: &str) -> String {
     // target/<profile>/deps/refusals-… → target/<profile>/examples
-    let mut path = PathBuf::from(std::env::current_exe().unwrap());
+    let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
     path.push("examples");

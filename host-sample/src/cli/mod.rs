@@ -1,0 +1,133 @@
+//! The commands, one file each.
+
+mod check;
+mod consent;
+mod fetch;
+pub mod requests;
+mod revoke;
+mod run;
+mod send;
+mod status;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::Value;
+
+use crate::{
+    demo,
+    failure::Result,
+    helpdesk::Helpdesk,
+    host::{self, Direction, Host, Settings},
+    output::{LogLevel, Output},
+};
+
+pub use consent::{Consented, consent_with, redirect_url};
+
+/// A small helpdesk that fetches and sends mail through the oauth-mail library.
+#[derive(Parser)]
+#[command(version, about, after_help = "Exit codes: 0 done, 1 failed, 2 settings, 3 consent needed, 130 interrupted.")]
+pub struct Arguments {
+    /// The library; by default the one beside this program.
+    #[arg(long, global = true, env = "OAUTH_MAIL_LIBRARY", value_name = "PATH")]
+    library: Option<PathBuf>,
+    /// One JSON document per line on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Which of the library's log lines are shown on standard error.
+    #[arg(long, global = true, value_enum, default_value = "warn", value_name = "LEVEL")]
+    pub log: LogLevel,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the settings; every fault is named at once.
+    Check(Common),
+    /// Sign in at the provider, once.
+    Consent(consent::Arguments),
+    /// Fetch what waits, and turn it into requests.
+    Fetch(fetch::Arguments),
+    /// Send one message.
+    Send(send::Arguments),
+    /// Keep fetching at the interval of the settings, until Ctrl-C.
+    Run(run::Arguments),
+    /// Say in which state the accounts are.
+    Status(Common),
+    /// Take back the consent.
+    Revoke(Common),
+    /// List, show and answer requests.
+    Requests(requests::Arguments),
+    /// Start real servers on this machine and walk the whole way through them.
+    Demo(demo::Arguments),
+}
+
+#[derive(Args)]
+pub struct Common {
+    /// Settings file: {"plugin":{…},"incoming":{…},"outgoing":{…}}.
+    settings: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Desk {
+    /// Settings file: {"plugin":{…},"incoming":{…},"outgoing":{…}}.
+    settings: PathBuf,
+    /// The helpdesk's database; by default it lies beside the settings file.
+    #[arg(long, value_name = "PATH")]
+    database: Option<PathBuf>,
+}
+
+impl Desk {
+    fn helpdesk(&self, settings: &Settings) -> Result<Helpdesk> {
+        Helpdesk::open(&self.database.clone().unwrap_or_else(|| settings.database()))
+    }
+}
+
+pub fn run(arguments: Arguments, output: &Output) -> Result<()> {
+    let library = arguments.library.as_deref();
+    match arguments.command {
+        Command::Check(common) => check::run(&start(library, &common.settings, output)?, output),
+        Command::Consent(arguments) => consent::run(&start(library, arguments.settings(), output)?, &arguments, output),
+        Command::Fetch(arguments) => fetch::run(&start(library, arguments.settings(), output)?, &arguments, output),
+        Command::Send(arguments) => send::run(&start(library, arguments.settings(), output)?, &arguments, output),
+        Command::Run(arguments) => run::run(&start(library, arguments.settings(), output)?, &arguments, output),
+        Command::Status(common) => status::run(&start(library, &common.settings, output)?, output),
+        Command::Revoke(common) => revoke::run(&start(library, &common.settings, output)?, output),
+        Command::Requests(arguments) => requests::run(&arguments, library, output),
+        Command::Demo(arguments) => demo::run(&arguments, library, output),
+    }
+}
+
+fn start(library: Option<&Path>, settings: &Path, output: &Output) -> Result<Host> {
+    // The settings first: what a person can mend is said before what an installer can.
+    let settings = Settings::read(settings)?;
+    Host::start(&host::load(library)?, settings, output)
+}
+
+/// The answer of `authenticate` in one line for a person.
+pub fn state_line(direction: Direction, answer: &Value) -> String {
+    let mut line = format!("{}: {}", direction.name(), answer["state"].as_str().unwrap_or("unknown").replace('_', " "));
+    let identity = &answer["identity"];
+    if let Some(who) =
+        identity.as_str().or_else(|| ["address", "username", "email"].iter().find_map(|f| identity[f].as_str()))
+    {
+        line.push_str(&format!(" as {who}"));
+    }
+    for (name, word) in [("scopes", "scopes"), ("expires_at", "access until"), ("proof", "connection")] {
+        match &answer[name] {
+            Value::Null => {}
+            Value::String(text) => line.push_str(&format!(", {word} {text}")),
+            Value::Array(list) => {
+                let list: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+                line.push_str(&format!(", {word} {}", list.join(" ")));
+            }
+            other => line.push_str(&format!(", {word} {other}")),
+        }
+    }
+    for warning in answer["warnings"].as_array().into_iter().flatten() {
+        let text = warning.as_str().or_else(|| warning["message"].as_str());
+        line.push_str(&format!("\n  warning: {}", text.map_or_else(|| warning.to_string(), str::to_owned)));
+    }
+    line
+}

@@ -1,0 +1,110 @@
+//! What the library says about a message, as far as a helpdesk needs it.
+
+use serde_json::Value;
+
+/// What the library proposes to do with a message; the host decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    Create,
+    Append,
+    /// With the reason: own mail, loop, bounce, automatic reply, new requests disabled, sender not allowed.
+    Ignore(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub from: String,
+    pub subject: String,
+    /// Without angle brackets, like all ids here.
+    pub message_id: Option<String>,
+    /// What this message answers: In-Reply-To, then References from the newest back.
+    pub answers: Vec<String>,
+    pub text: String,
+    pub attachments: usize,
+    pub proposal: Proposal,
+    /// Number of the request that the subject's tag names.
+    pub tagged_request: Option<i64>,
+}
+
+impl Facts {
+    /// Tolerant: whatever is missing or of another shape is left empty, and the message is still imported.
+    pub fn read(facts: &Value) -> Self {
+        let mut answers = ids(&facts["in_reply_to"]);
+        for id in ids(&facts["references"]).into_iter().rev() {
+            if !answers.contains(&id) {
+                answers.push(id);
+            }
+        }
+        Self {
+            from: first_address(&facts["from"]),
+            subject: facts["subject"].as_str().unwrap_or_default().to_owned(),
+            message_id: ids(&facts["message_id"]).into_iter().next(),
+            answers,
+            text: facts["text"].as_str().unwrap_or_default().to_owned(),
+            attachments: facts["attachments"].as_array().map_or(0, Vec::len),
+            proposal: proposal(&facts["disposition"]),
+            tagged_request: tagged_request(&facts["disposition"]),
+        }
+    }
+}
+
+pub fn bare_id(id: &str) -> String {
+    id.trim().trim_start_matches('<').trim_end_matches('>').to_owned()
+}
+
+fn ids(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => text.split_whitespace().map(bare_id).filter(|id| !id.is_empty()).collect(),
+        Value::Array(list) => list.iter().flat_map(ids).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn first_address(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(list) => list.first().map(first_address).unwrap_or_default(),
+        Value::Object(person) => person.get("address").map(first_address).unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+fn proposal(disposition: &Value) -> Proposal {
+    let word = ["proposal", "action", "kind"]
+        .iter()
+        .find_map(|field| disposition[field].as_str())
+        .or(disposition.as_str())
+        .unwrap_or_default();
+    let reason = ["reason", "because", "evidence"].iter().find_map(|field| disposition[field].as_str());
+    match word {
+        "ignore" => Proposal::Ignore(reason.unwrap_or("proposed by the library").to_owned()),
+        "append_to_request" => Proposal::Append,
+        _ => Proposal::Create,
+    }
+}
+
+fn tagged_request(disposition: &Value) -> Option<i64> {
+    let value = ["request", "request_id", "tagged_request"].iter().map(|field| &disposition[field]);
+    value.into_iter().find_map(|value| value.as_i64().or_else(|| value.as_str()?.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_reference_is_asked_first() {
+        let facts = Facts::read(&json!({"in_reply_to": "<c@x>", "references": ["<a@x>", "<b@x>", "<c@x>"]}));
+        assert_eq!(facts.answers, ["c@x", "b@x", "a@x"]);
+    }
+
+    #[test]
+    fn facts_of_another_shape_do_not_lose_the_message() {
+        let facts = Facts::read(&json!({"from": 7, "subject": null, "disposition": "ignore"}));
+        assert_eq!((facts.from.as_str(), facts.subject.as_str()), ("", ""));
+        assert!(matches!(facts.proposal, Proposal::Ignore(_)));
+        assert_eq!(Facts::read(&Value::Null).proposal, Proposal::Create);
+    }
+}

@@ -1,0 +1,94 @@
+//! Why a command ended without what was asked: sentences for a person, and an exit code for a script.
+
+use oauth_mail_abi::{Error, Kind, LoadError};
+use serde_json::{Value, json};
+
+/// As a shell reports SIGINT: 128 + 2.
+pub const INTERRUPTED: u8 = 130;
+
+#[derive(Debug)]
+pub enum Failure {
+    /// Exit code 2: the settings, or how the command was called.
+    Settings(Vec<String>),
+    /// Exit code 3: a person must open the consent window.
+    Consent(String),
+    /// Exit code 1.
+    Other(String),
+    /// What a hook said; the exit code follows from its kind.
+    Hook(Error),
+}
+
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    pub fn settings(sentence: impl Into<String>) -> Self {
+        Self::Settings(vec![sentence.into()])
+    }
+
+    pub fn other(sentence: impl Into<String>) -> Self {
+        Self::Other(sentence.into())
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Settings(_) => 2,
+            Self::Consent(_) => 3,
+            Self::Other(_) => 1,
+            Self::Hook(error) => match error.kind() {
+                Kind::Settings => 2,
+                Kind::ConsentRequired => 3,
+                _ => 1,
+            },
+        }
+    }
+
+    /// One sentence with its remedy per thing that is wrong.
+    pub fn sentences(&self) -> Vec<String> {
+        match self {
+            Self::Settings(sentences) => sentences.clone(),
+            Self::Consent(sentence) | Self::Other(sentence) => vec![sentence.clone()],
+            Self::Hook(error) if error.faults().is_empty() => vec![error.to_string()],
+            Self::Hook(error) => error
+                .faults()
+                .iter()
+                .map(|fault| {
+                    // Some sentences begin with the label already.
+                    let label = if fault.message.starts_with(&fault.label) {
+                        String::new()
+                    } else {
+                        format!("{}: ", fault.label)
+                    };
+                    format!("{label}{} ({})", fault.message, fault.pointer)
+                })
+                .collect(),
+        }
+    }
+
+    pub fn to_json(&self) -> Value {
+        let kind = match self {
+            Self::Settings(_) => "settings",
+            Self::Consent(_) => "consent_required",
+            Self::Other(_) => "other",
+            Self::Hook(error) => return json!({"event": "error", "error": error.document()}),
+        };
+        json!({"event": "error", "error": {"kind": kind, "message": self.sentences().join(" ")}})
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Hook(error)
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Other(format!("The helpdesk's database failed: {error}. Check the disk and the file's permissions."))
+    }
+}
