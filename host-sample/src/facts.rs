@@ -17,7 +17,7 @@ pub struct Facts {
     pub subject: String,
     /// Without angle brackets, like all ids here.
     pub message_id: Option<String>,
-    /// What this message answers: In-Reply-To, then References from the newest back.
+    /// What this message answers: In-Reply-To, then References from the newest back, then what the library found.
     pub answers: Vec<String>,
     pub text: String,
     pub attachments: usize,
@@ -30,7 +30,8 @@ impl Facts {
     /// Tolerant: whatever is missing or of another shape is left empty, and the message is still imported.
     pub fn read(facts: &Value) -> Self {
         let mut answers = ids(&facts["in_reply_to"]);
-        for id in ids(&facts["references"]).into_iter().rev() {
+        let nearest_first = ids(&facts["references"]).into_iter().rev();
+        for id in nearest_first.chain(ids(&facts["disposition"]["request_reference"]["message_ids"])) {
             if !answers.contains(&id) {
                 answers.push(id);
             }
@@ -43,7 +44,9 @@ impl Facts {
             text: facts["text"].as_str().unwrap_or_default().to_owned(),
             attachments: facts["attachments"].as_array().map_or(0, Vec::len),
             proposal: proposal(&facts["disposition"]),
-            tagged_request: tagged_request(&facts["disposition"]),
+            tagged_request: facts["disposition"]["request_reference"]["request_id"]
+                .as_str()
+                .and_then(|id| id.parse().ok()),
         }
     }
 }
@@ -70,22 +73,11 @@ fn first_address(value: &Value) -> String {
 }
 
 fn proposal(disposition: &Value) -> Proposal {
-    let word = ["proposal", "action", "kind"]
-        .iter()
-        .find_map(|field| disposition[field].as_str())
-        .or(disposition.as_str())
-        .unwrap_or_default();
-    let reason = ["reason", "because", "evidence"].iter().find_map(|field| disposition[field].as_str());
-    match word {
-        "ignore" => Proposal::Ignore(reason.unwrap_or("proposed by the library").to_owned()),
-        "append_to_request" => Proposal::Append,
+    match disposition["action"].as_str() {
+        Some("ignore") => Proposal::Ignore(disposition["reason"].as_str().unwrap_or("The library says so.").to_owned()),
+        Some("append_to_request") => Proposal::Append,
         _ => Proposal::Create,
     }
-}
-
-fn tagged_request(disposition: &Value) -> Option<i64> {
-    let value = ["request", "request_id", "tagged_request"].iter().map(|field| &disposition[field]);
-    value.into_iter().find_map(|value| value.as_i64().or_else(|| value.as_str()?.parse().ok()))
 }
 
 #[cfg(test)]
@@ -102,7 +94,7 @@ mod tests {
 
     #[test]
     fn facts_of_another_shape_do_not_lose_the_message() {
-        let facts = Facts::read(&json!({"from": 7, "subject": null, "disposition": "ignore"}));
+        let facts = Facts::read(&json!({"from": 7, "subject": null, "disposition": {"action": "ignore"}}));
         assert_eq!((facts.from.as_str(), facts.subject.as_str()), ("", ""));
         assert!(matches!(facts.proposal, Proposal::Ignore(_)));
         assert_eq!(Facts::read(&Value::Null).proposal, Proposal::Create);

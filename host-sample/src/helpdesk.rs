@@ -97,11 +97,17 @@ impl Helpdesk {
     }
 
     /// Imports a whole batch or, on any failure, nothing of it.
-    pub fn import<'batch>(&mut self, batch: impl IntoIterator<Item = Incoming<'batch>>) -> Result<Vec<Imported>> {
+    ///
+    /// Without `new_requests`, only answers to what the helpdesk knows come in.
+    pub fn import<'batch>(
+        &mut self,
+        batch: impl IntoIterator<Item = Incoming<'batch>>,
+        new_requests: bool,
+    ) -> Result<Vec<Imported>> {
         let transaction = self.database.transaction()?;
         let imported = batch
             .into_iter()
-            .map(|message| import_one(&transaction, &message))
+            .map(|message| import_one(&transaction, &message, new_requests))
             .collect::<rusqlite::Result<Vec<_>>>()?;
         transaction.commit()?;
         Ok(imported)
@@ -176,6 +182,9 @@ impl Helpdesk {
     }
 }
 
+const UNKNOWN_REFERENCE: &str =
+    "The message answers nothing that is known here, and new requests by email are disabled.";
+
 /// What `settle_batch` takes for an imported batch.
 pub fn results(imported: &[Imported]) -> Value {
     let results: Map<String, Value> =
@@ -183,20 +192,25 @@ pub fn results(imported: &[Imported]) -> Value {
     json!({ "results": results })
 }
 
-fn import_one(transaction: &Transaction<'_>, message: &Incoming<'_>) -> rusqlite::Result<Imported> {
+fn import_one(transaction: &Transaction<'_>, message: &Incoming<'_>, new_requests: bool) -> rusqlite::Result<Imported> {
     let facts = Facts::read(&message.facts);
     let known = transaction.prepare_cached("SELECT 1 FROM messages WHERE key = ?1")?.exists([message.key])?;
-    let outcome = if known { Outcome::Duplicate } else { insert(transaction, message, &facts)? };
+    let outcome = if known { Outcome::Duplicate } else { insert(transaction, message, &facts, new_requests)? };
     Ok(Imported { key: message.key.to_owned(), from: facts.from, subject: facts.subject, outcome })
 }
 
-fn insert(transaction: &Transaction<'_>, message: &Incoming<'_>, facts: &Facts) -> rusqlite::Result<Outcome> {
+fn insert(
+    transaction: &Transaction<'_>,
+    message: &Incoming<'_>,
+    facts: &Facts,
+    new_requests: bool,
+) -> rusqlite::Result<Outcome> {
     let request = request_answered(transaction, facts)?;
     let outcome = match (&facts.proposal, request) {
-        // The library cannot know every answer to this helpdesk's mail; the helpdesk does.
-        (Proposal::Ignore(reason), Some(request)) if reason.contains("new_request") => Outcome::Appended(request),
         (Proposal::Ignore(reason), _) => Outcome::Ignored(reason.clone()),
         (_, Some(request)) => Outcome::Appended(request),
+        // The library saw a reference; that nothing here carries that id, only the helpdesk can know.
+        (_, None) if !new_requests => Outcome::Ignored(UNKNOWN_REFERENCE.to_owned()),
         (_, None) => {
             transaction
                 .prepare_cached("INSERT INTO requests (subject, requester) VALUES (?1, ?2)")?
@@ -252,9 +266,9 @@ mod tests {
     #[test]
     fn a_message_that_comes_again_is_a_duplicate() {
         let mut desk = desk();
-        let first = desk.import([message("k1", json!({"subject": "Help", "from": "a@x"}))]).unwrap();
+        let first = desk.import([message("k1", json!({"subject": "Help", "from": "a@x"}))], true).unwrap();
         assert_eq!(first[0].outcome, Outcome::Created(1));
-        let again = desk.import([message("k1", json!({"subject": "Help", "from": "a@x"}))]).unwrap();
+        let again = desk.import([message("k1", json!({"subject": "Help", "from": "a@x"}))], true).unwrap();
         assert_eq!(again[0].outcome, Outcome::Duplicate);
         assert_eq!(results(&again), json!({"results": {"k1": "duplicate"}}));
         assert_eq!(desk.requests().unwrap().len(), 1);
@@ -263,7 +277,7 @@ mod tests {
     #[test]
     fn a_message_twice_in_one_batch_makes_one_request() {
         let mut desk = desk();
-        let imported = desk.import([message("k1", json!({})), message("k1", json!({}))]).unwrap();
+        let imported = desk.import([message("k1", json!({})), message("k1", json!({}))], true).unwrap();
         assert_eq!(imported[1].outcome, Outcome::Duplicate);
         assert_eq!(desk.requests().unwrap().len(), 1);
     }
@@ -277,26 +291,26 @@ mod tests {
                  BEGIN SELECT RAISE(ABORT, 'disk full'); END",
             )
             .unwrap();
-        desk.import([message("k1", json!({})), message("k2", json!({}))]).unwrap_err();
+        desk.import([message("k1", json!({})), message("k2", json!({}))], true).unwrap_err();
         assert_eq!((desk.requests().unwrap().len(), desk.known_keys().unwrap()), (0, 0));
         desk.database.execute_batch("DROP TRIGGER full").unwrap();
-        let imported = desk.import([message("k1", json!({})), message("k2", json!({}))]).unwrap();
+        let imported = desk.import([message("k1", json!({})), message("k2", json!({}))], true).unwrap();
         assert_eq!(imported.iter().map(|one| one.result()).collect::<Vec<_>>(), ["imported", "imported"]);
     }
 
     #[test]
     fn an_answer_to_a_sent_reply_goes_into_its_request() {
         let mut desk = desk();
-        desk.import([message("k1", json!({"message_id": "<q@x>"}))]).unwrap();
+        desk.import([message("k1", json!({"message_id": "<q@x>"}))], true).unwrap();
         desk.record_sent(&Sent { request: 1, message_id: "<r@desk>", from: "desk@x", subject: "Re", text: "hm" })
             .unwrap();
         let answers = [
             message("k2", json!({"in_reply_to": "<r@desk>"})),
             message("k3", json!({"in_reply_to": ["unknown@y"], "references": ["<q@x>", "<unknown@y>"]})),
-            message("k4", json!({"disposition": {"proposal": "append_to_request", "request": 1}})),
-            message("k5", json!({"disposition": {"proposal": "append_to_request", "request": 99}})),
+            message("k4", tagged("1")),
+            message("k5", tagged("99")),
         ];
-        let outcomes: Vec<_> = desk.import(answers).unwrap().into_iter().map(|one| one.outcome).collect();
+        let outcomes: Vec<_> = desk.import(answers, true).unwrap().into_iter().map(|one| one.outcome).collect();
         let (same, new) = (Outcome::Appended(1), Outcome::Created(2));
         assert_eq!(outcomes, [same.clone(), same.clone(), same, new], "a tag that names no request makes a new one");
     }
@@ -304,23 +318,38 @@ mod tests {
     #[test]
     fn an_ignored_message_is_remembered_but_makes_no_request() {
         let mut desk = desk();
-        let bounce = || message("k1", json!({"disposition": {"proposal": "ignore", "reason": "bounce"}}));
-        let imported = desk.import([bounce()]).unwrap();
+        let bounce = || message("k1", json!({"disposition": {"action": "ignore", "reason": "A bounce."}}));
+        let imported = desk.import([bounce()], true).unwrap();
         assert_eq!((imported[0].result(), desk.requests().unwrap().len()), ("refused", 0));
-        assert_eq!(desk.import([bounce()]).unwrap()[0].outcome, Outcome::Duplicate);
+        assert_eq!(desk.import([bounce()], true).unwrap()[0].outcome, Outcome::Duplicate);
+    }
+
+    #[test]
+    fn with_new_requests_disabled_only_answers_come_in() {
+        let mut desk = desk();
+        desk.import([message("k1", json!({"message_id": "q@x"}))], true).unwrap();
+        let later =
+            [message("k2", json!({"in_reply_to": ["q@x"]})), message("k3", json!({"in_reply_to": ["other@y"]}))];
+        let results: Vec<_> = desk.import(later, false).unwrap().iter().map(Imported::result).collect();
+        assert_eq!((results, desk.requests().unwrap().len()), (vec!["imported", "refused"], 1));
     }
 
     #[test]
     fn raw_bytes_are_kept_as_they_came() {
         let mut desk = desk();
         let raw = b"Subject: x\r\n\r\n\xff\0\r\n.\r\n";
-        desk.import([Incoming { key: "k", raw, facts: json!({}) }]).unwrap();
+        desk.import([Incoming { key: "k", raw, facts: json!({}) }], true).unwrap();
         let kept: Vec<u8> = desk.database.query_row("SELECT raw FROM messages", [], |row| row.get(0)).unwrap();
         assert_eq!(kept, raw);
     }
 
     fn desk() -> Helpdesk {
         Helpdesk::open(Path::new(":memory:")).unwrap()
+    }
+
+    fn tagged(request: &str) -> Value {
+        json!({"disposition": {"action": "append_to_request",
+                               "request_reference": {"request_id": request, "message_ids": []}}})
     }
 
     fn message(key: &str, facts: Value) -> Incoming<'_> {

@@ -92,6 +92,11 @@ impl Settings {
         &self.document[direction.name()][name]
     }
 
+    /// "Disable new request creation by email" is off.
+    pub fn new_requests(&self) -> bool {
+        self.field(Direction::Incoming, "disable_new_request_creation") != true
+    }
+
     /// Where the helpdesk keeps its requests.
     pub fn database(&self) -> PathBuf {
         beside(&self.path, "helpdesk.db")

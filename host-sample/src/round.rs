@@ -22,6 +22,7 @@ const EMPTY_BATCHES_MAX: u32 = 20;
 pub fn run(
     account: &Account,
     helpdesk: &mut Helpdesk,
+    new_requests: bool,
     mut progress: Progress,
     mut each: impl FnMut(&Batch, &[Imported]),
 ) -> Result<()> {
@@ -30,9 +31,8 @@ pub fn run(
         interrupt::check()?;
         let batch = account.fetch_batch(&request())?;
         let header = batch.header();
-        let imported = import(helpdesk, &batch)?;
-        // Skipped messages move the cursor too.
-        if !imported.is_empty() || header["counts"]["listed"].as_u64().unwrap_or(0) > 0 {
+        let imported = import(helpdesk, &batch, new_requests)?;
+        if !imported.is_empty() {
             account.settle_batch(&helpdesk::results(&imported))?;
         }
         progress.add(imported.len() as u64, header["remaining"].as_u64().unwrap_or(0));
@@ -45,8 +45,9 @@ pub fn run(
 }
 
 /// One batch, committed in one transaction.
-pub fn import(helpdesk: &mut Helpdesk, batch: &Batch) -> Result<Vec<Imported>> {
-    helpdesk.import(batch.iter().map(|message| Incoming { key: message.key, raw: message.raw, facts: message.facts() }))
+pub fn import(helpdesk: &mut Helpdesk, batch: &Batch, new_requests: bool) -> Result<Vec<Imported>> {
+    let messages = batch.iter().map(|message| Incoming { key: message.key, raw: message.raw, facts: message.facts() });
+    helpdesk.import(messages, new_requests)
 }
 
 pub fn request() -> Value {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use oauth_mail_abi::Batch;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Desk;
 use crate::{
-    failure::Result,
+    failure::{Failure, Result},
     helpdesk::{Imported, Outcome},
     host::{Direction, Host},
     output::Output,
@@ -44,7 +44,7 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     let mut helpdesk = arguments.desk.helpdesk(&host.settings)?;
     let mut totals = Totals::default();
     let mut failed_write = None;
-    round::run(&account, &mut helpdesk, output.progress(), |batch, imported| {
+    round::run(&account, &mut helpdesk, host.settings.new_requests(), output.progress(), |batch, imported| {
         if let Some(folder) = &arguments.raw_to
             && let Err(error) = write_raw(batch, folder)
         {
@@ -55,7 +55,7 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     account.close();
     totals.say(output);
     match failed_write {
-        Some(error) => Err(crate::failure::Failure::other(format!("Raw messages could not be written: {error}."))),
+        Some(error) => Err(Failure::other(format!("Raw messages could not be written: {error}."))),
         None => Ok(()),
     }
 }
@@ -92,12 +92,14 @@ impl Totals {
             );
         }
         let header = batch.header();
-        for skipped in header["skipped"].as_array().into_iter().flatten() {
-            let reason = skipped["reason"].as_str().unwrap_or("no reason given");
-            output.say(
-                &format!("skipped: {reason} ({})", skipped["key"].as_str().unwrap_or_default()),
-                &json!({"event": "skipped", "key": skipped["key"], "reason": reason}),
-            );
+        for what in ["skipped", "quarantined"] {
+            for message in header[what].as_array().into_iter().flatten() {
+                let reason = message["reason"].as_str().unwrap_or("no reason given");
+                output.say(
+                    &format!("{what}: {reason} ({})", message["key"].as_str().unwrap_or_default()),
+                    &json!({"event": what, "key": message["key"], "reason": reason}),
+                );
+            }
         }
     }
 
@@ -144,5 +146,5 @@ fn write_raw(batch: &Batch, folder: &Path) -> std::io::Result<()> {
 
 /// For `run`, which reports each round alike.
 pub fn nothing(output: &Output) {
-    output.say("nothing new", &Value::from(serde_json::Map::from_iter([("event".into(), "nothing_new".into())])));
+    output.say("nothing new", &json!({"event": "nothing_new"}));
 }

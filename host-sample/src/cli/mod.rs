@@ -9,7 +9,10 @@ mod run;
 mod send;
 mod status;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
@@ -105,29 +108,27 @@ fn start(library: Option<&Path>, settings: &Path, output: &Output) -> Result<Hos
     Host::start(&host::load(library)?, settings, output)
 }
 
-/// The answer of `authenticate` in one line for a person.
+/// The answer of `authenticate` for a person: one line, and one for each warning.
 pub fn state_line(direction: Direction, answer: &Value) -> String {
-    let mut line = format!("{}: {}", direction.name(), answer["state"].as_str().unwrap_or("unknown").replace('_', " "));
-    let identity = &answer["identity"];
-    if let Some(who) =
-        identity.as_str().or_else(|| ["address", "username", "email"].iter().find_map(|f| identity[f].as_str()))
-    {
-        line.push_str(&format!(" as {who}"));
+    let state = answer["state"].as_str().unwrap_or("unknown").replace('_', " ");
+    let mut line = format!("{}: {state}", direction.name());
+    if let Some(identity) = answer["identity"].as_str() {
+        line.push_str(&format!(" as {identity}"));
     }
-    for (name, word) in [("scopes", "scopes"), ("expires_at", "access until"), ("proof", "connection")] {
-        match &answer[name] {
-            Value::Null => {}
-            Value::String(text) => line.push_str(&format!(", {word} {text}")),
-            Value::Array(list) => {
-                let list: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
-                line.push_str(&format!(", {word} {}", list.join(" ")));
-            }
-            other => line.push_str(&format!(", {word} {other}")),
+    if let Some(message) = answer["message"].as_str().or(answer["note"].as_str()) {
+        line.push_str(&format!(". {message}"));
+    }
+    for field in ["message", "remedy"] {
+        if let Some(text) = answer["reason"][field].as_str() {
+            line.push_str(&format!("{} {text}", if field == "message" { "." } else { "" }));
         }
     }
+    if let Some(end) = answer["expires_at"].as_i64() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        line.push_str(&format!(" The access token is good for {} more minutes.", ((end - now) / 60).max(0)));
+    }
     for warning in answer["warnings"].as_array().into_iter().flatten() {
-        let text = warning.as_str().or_else(|| warning["message"].as_str());
-        line.push_str(&format!("\n  warning: {}", text.map_or_else(|| warning.to_string(), str::to_owned)));
+        line.push_str(&format!("\n  warning: {}", warning.as_str().unwrap_or_default()));
     }
     line
 }

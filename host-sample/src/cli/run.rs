@@ -43,9 +43,10 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     let mut rounds = 0;
     while !interrupt::requested() {
         let mut totals = Totals::default();
-        let round = round::run(&account, &mut helpdesk, output.progress(), |batch, imported| {
-            totals.report(batch, imported, output);
-        });
+        let round =
+            round::run(&account, &mut helpdesk, host.settings.new_requests(), output.progress(), |batch, imported| {
+                totals.report(batch, imported, output);
+            });
         let mut wait = interval;
         match round {
             Ok(()) if totals.any() => totals.say(output),

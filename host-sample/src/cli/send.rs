@@ -66,8 +66,19 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
 /// Says what became of it; anything but `sent` is a failure.
 pub fn report(answer: &Value, output: &Output) -> Result<()> {
     let outcome = answer["outcome"].as_str().unwrap_or("unknown");
-    let why = ["message", "reply", "proof", "message_id"].iter().find_map(|field| answer[field].as_str()).unwrap_or("");
-    output.say(format!("{outcome}: {why}").trim_end_matches([':', ' ']), &json!({"event": "sent", "result": answer}));
+    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    let why = [text(&answer["error"], "message"), text(&answer["error"], "remedy")].join(" ");
+    let seen = match outcome {
+        "sent" => {
+            format!("sent as {}; {} says {}", text(answer, "message_id"), text(answer, "server"), text(answer, "reply"))
+        }
+        _ => format!("{outcome}: {}", why.trim()),
+    };
+    output.say(&seen, &json!({"event": "sent", "result": answer}));
+    for refused in answer["refused"].as_array().into_iter().flatten() {
+        let line = format!("not for {}: {}", text(refused, "address"), text(refused, "reply"));
+        output.say(&line, &json!({"event": "refused", "recipient": refused}));
+    }
     match outcome {
         "sent" => Ok(()),
         "retry" => {

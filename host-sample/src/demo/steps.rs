@@ -245,7 +245,7 @@ fn fetch_and_crash(world: &mut World) -> Result<String> {
         interrupt::check()?;
         let batch = account.fetch_batch(&round::request())?;
         if !batch.is_empty() {
-            break round::import(&mut helpdesk, &batch)?;
+            break round::import(&mut helpdesk, &batch, true)?;
         }
         ensure(Instant::now() < end, || "the customer's mail never arrived".into())?;
         interrupt::sleep(Duration::from_millis(300));
@@ -368,7 +368,7 @@ fn revoke(world: &mut World) -> Result<String> {
 
 fn one_round(world: &World, account: &oauth_mail_abi::Account, helpdesk: &mut Helpdesk) -> Result<Vec<Imported>> {
     let mut all = Vec::new();
-    round::run(account, helpdesk, world.output.progress(), |_, imported| all.extend_from_slice(imported))?;
+    round::run(account, helpdesk, true, world.output.progress(), |_, imported| all.extend_from_slice(imported))?;
     Ok(all)
 }
 

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::path::PathBuf;
-
 use oauth_mail_abi::Library;
 
 #[test]
