@@ -7,7 +7,7 @@ use imap_proto::{MailboxDatum, Response, ResponseCode, Status};
 use super::{
     answer,
     framer::{Budget, Frame},
-    guard::{Guard, SharedWire},
+    guard::{BULK_TAG, Guard, SharedWire},
     names,
 };
 use crate::{
@@ -116,10 +116,9 @@ impl Conn {
         }
     }
 
-    /// Tags of bulk commands begin with `b`, those of the crate with `a`.
     pub fn next_bulk_tag(&mut self) -> String {
         self.bulk_tag += 1;
-        format!("b{}", self.bulk_tag)
+        format!("{BULK_TAG}{}", self.bulk_tag)
     }
 
     pub fn selected(&self) -> Option<&Selected> {

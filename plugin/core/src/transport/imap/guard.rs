@@ -17,6 +17,9 @@ use crate::{
     transport::Transcript,
 };
 
+/// Tags of commands that do not go through the crate begin with this; its own begin with `a`.
+pub const BULK_TAG: &str = "b";
+
 /// What a connection must be able to do: `net::Stream`, or one end of a socket pair in a test.
 pub trait Link: Read + Write + Send {
     fn set_deadline(&mut self, deadline: Deadline);
@@ -185,9 +188,15 @@ impl Read for Guard {
             self.given = 0;
             answer::to_ascii(&mut self.frame.line);
             // The crate takes an untagged line that its parser cannot read for the end of the connection.
-            let harmless = !self.greeted || !self.frame.is_untagged() || answer::parse(&self.frame.line).is_some();
-            self.greeted = true;
-            if !harmless {
+            // A tag of another than the crate makes it give up, too.
+            let meant = match self.frame.is_untagged() {
+                true => answer::parse(&self.frame.line).is_some(),
+                false => !self.frame.line.starts_with(BULK_TAG.as_bytes()),
+            };
+            if !std::mem::replace(&mut self.greeted, true) {
+                continue;
+            }
+            if !meant {
                 self.given = self.frame.line.len();
             }
         }

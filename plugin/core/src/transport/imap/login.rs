@@ -62,7 +62,7 @@ pub fn login(
                 Err(failure) => failure,
                 Ok(()) => Failure::Bad(String::new()),
             };
-            return Err(refusal(failure, &sasl, server, login));
+            return Err(refusal(failure, &sasl, initial.len(), server, login));
         }
     };
     let offered = status_capabilities(locked.last_status());
@@ -75,11 +75,11 @@ pub fn login(
         conn.capabilities = capabilities_in(&lines);
     }
     if conn.has("ID") {
-        // Google asks for it; a refusal means nothing.
-        let id = format!("ID (\"name\" \"oauth-mail\" \"version\" \"{}\")", env!("CARGO_PKG_VERSION"));
-        if let Err(Failure::Fatal(error)) = conn.run(&id) {
-            return Err(error.into());
-        }
+        // Google asks for it. Its answer means nothing, and nobody waits for it: the guard and `bulk` pass over the
+        // answers to tags that are not theirs.
+        let tag = conn.next_bulk_tag();
+        let id = format!("{tag} ID (\"name\" \"oauth-mail\" \"version\" \"{}\")\r\n", env!("CARGO_PKG_VERSION"));
+        conn.wire().lock().send(id.as_bytes())?;
     }
     Ok((conn, mechanism))
 }
@@ -214,13 +214,21 @@ impl imap::Authenticator for Sasl {
     }
 }
 
-fn refusal(failure: Failure, sasl: &Sasl, server: &Endpoint, login: &Login<'_>) -> OpenError {
+/// `sent_len`: bytes of the initial response as it went over the wire.
+fn refusal(failure: Failure, sasl: &Sasl, sent_len: usize, server: &Endpoint, login: &Login<'_>) -> OpenError {
     let challenge = sasl.challenge.take();
     let words = match failure {
         Failure::No(words) => words,
         // BAD after the error challenge is a refusal in clumsy words; without one, the command was not understood.
         Failure::Bad(words) if challenge.is_some() => words,
         Failure::Bad(words) => return OpenError::Other(answer::refused("log in with OAuth", &words)),
+        Failure::Fatal(error) if sent_len > limits::IMAP_COMMAND_LINE_MAX => {
+            return OpenError::Other(
+                Error::new(error.kind(), format!("{} hung up on an access token of unusual length.", server.host))
+                    .remedy("Ask for fewer scopes or claims: many servers close the connection above 8,192 bytes.")
+                    .source_error(error),
+            );
+        }
         Failure::Fatal(error) => return OpenError::Other(error),
     };
     if let Some(error) = answer::meaning(&words) {

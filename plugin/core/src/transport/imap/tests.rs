@@ -282,6 +282,23 @@ fn the_transcript_holds_no_token() {
 }
 
 #[test]
+fn nobody_waits_for_the_answer_to_id() {
+    let (mut inbox, scripted) = inbox("ID", |server| {
+        assert!(
+            server
+                .expect(concat!("ID (\"name\" \"oauth-mail\" \"version\" \"", env!("CARGO_PKG_VERSION"), "\")"))
+                .starts_with('b')
+        );
+        let id = server.tag.clone();
+        server.expect("NOOP");
+        server.say(&format!("* ID NIL\r\n{id} BAD no\r\n"));
+        server.done("OK done");
+    });
+    inbox.check(soon()).unwrap();
+    scripted.end();
+}
+
+#[test]
 fn no_right_on_the_mailbox_is_said_so() {
     let (mut inbox, scripted) = inbox("IDLE", |server| {
         server.expect("EXAMINE \"INBOX\"");
@@ -410,30 +427,33 @@ fn one_bad_message_costs_only_itself() {
 #[test]
 fn the_next_commands_are_on_their_way_before_the_first_is_answered() {
     let large = limits::SPOOL_THRESHOLD as u64 + 1;
+    let ahead = limits::IMAP_PIPELINE as u32;
     let (mut inbox, scripted) = inbox("IDLE", move |server| {
         server.examine(9, Some(10));
         let text = "x".repeat(large as usize);
         let tags: Vec<String> =
-            (1..=4).map(|uid| server.expect(&format!("UID FETCH {uid} (UID BODY.PEEK[])"))).collect();
+            (1..=ahead).map(|uid| server.expect(&format!("UID FETCH {uid} (UID BODY.PEEK[])"))).collect();
         for (tag, uid) in tags.iter().zip(1..) {
             server.body(uid, &text);
             server.say(&format!("{tag} OK done\r\n"));
         }
         server.expect("NOOP");
         server.done("OK done");
-        server.expect("UID FETCH 5:6 (UID BODY.PEEK[])");
-        server.body(5, "five");
-        server.body(6, "six");
+        let (five, six) = (ahead + 1, ahead + 2);
+        server.expect(&format!("UID FETCH {five}:{six} (UID BODY.PEEK[])"));
+        server.body(five, "small");
+        server.body(six, "last");
         server.done("OK done");
     });
-    let entries: Vec<Entry> = (1..=6).map(|uid| entry(uid, if uid < 5 { large } else { 5 })).collect();
+    let entries: Vec<Entry> = (1..=ahead + 2).map(|uid| entry(uid, if uid <= ahead { large } else { 5 })).collect();
     // The host has enough after the first; nothing new is asked for, and nothing that was asked for is lost.
     let spooled = format!("spool {large}");
-    assert_eq!(read(&mut inbox, &entries, 1).unwrap(), [spooled.clone()]);
+    assert_eq!(read(&mut inbox, &entries, 1).unwrap(), std::slice::from_ref(&spooled));
     inbox.check(soon()).unwrap();
     let rest = read(&mut inbox, &entries[1..], usize::MAX).unwrap();
     scripted.end();
-    assert_eq!(rest, [&spooled, &spooled, &spooled, "five", "six"]);
+    assert_eq!(rest[..rest.len() - 2], vec![spooled; ahead as usize - 1]);
+    assert_eq!(rest[rest.len() - 2..], ["small", "last"]);
 }
 
 #[test]
