@@ -189,6 +189,16 @@ fn message_ids_do_not_repeat() {
 }
 
 #[test]
+fn a_sender_in_an_international_domain_needs_no_smtputf8() {
+    let sending = Sending { from: "desk@b\u{fc}cher.test".parse().unwrap(), ..sending() };
+    let id = new_message_id(&sending.from).unwrap();
+    let request = Compose { to: vec![Person::Text("a@a.test".into())], ..Compose::default() };
+    let composed = compose(request, &sending, NOW, &id).unwrap();
+    assert!(composed.raw.is_ascii() && composed.message_id.ends_with("@xn--bcher-kva.test>"));
+    assert_eq!(composed.envelope.from.unwrap().to_string(), "desk@xn--bcher-kva.test");
+}
+
+#[test]
 fn unknown_fields_of_a_request_are_named() {
     let error = serde_json::from_value::<Compose>(json!({"bbc": ["a@a.test"]})).unwrap_err();
     assert!(error.to_string().contains("bbc"));
