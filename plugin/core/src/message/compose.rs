@@ -131,8 +131,9 @@ pub fn compose(request: Compose, sending: &Sending, now: UnixSeconds, message_id
     let to = mailboxes(&request.to)?;
     let cc = mailboxes(&request.cc)?;
     let bcc = mailboxes(&request.bcc)?;
+    let sender = parse_address(sending.from.as_ref())?;
     let envelope = envelope(
-        Some(sending.from.clone()),
+        Some(sender.clone()),
         to.iter().chain(&cc).chain(&bcc).map(|mailbox| mailbox.email.clone()).collect(),
     )?;
     let message_id = well_formed_id(message_id)
@@ -140,7 +141,7 @@ pub fn compose(request: Compose, sending: &Sending, now: UnixSeconds, message_id
 
     let sender_name = sending.sender_name.as_deref().and_then(display_name);
     let date = UNIX_EPOCH + Duration::from_secs(u64::try_from(now).unwrap_or_default().min(LAST_SECOND));
-    let from = Mailbox::new(sender_name, sending.from.clone());
+    let from = Mailbox::new(sender_name, sender);
     let mut builder = Message::builder()
         .raw_header(address_header("From", &[from]))
         .date(date)
@@ -206,9 +207,10 @@ pub fn accept_raw(
     let (fields, header_end) = wire::fields(&raw);
     let has = |name: &str| fields.iter().any(|field| field.name.eq_ignore_ascii_case(name));
 
+    let sender: Address = parse_address(sending.from.as_ref())?;
     let envelope = match envelope_request {
-        Some(request) => request.envelope(sending)?,
-        None => envelope(Some(sending.from.clone()), header_recipients(&raw[..header_end])?)?,
+        Some(request) => request.envelope(&sender)?,
+        None => envelope(Some(sender.clone()), header_recipients(&raw[..header_end])?)?,
     };
     let given_id = fields
         .iter()
@@ -224,7 +226,7 @@ pub fn accept_raw(
 
     let mut out = Vec::with_capacity(raw.len() + 256);
     if !has("From") {
-        out.extend_from_slice(format!("From: {}\r\n", sending.from).as_bytes());
+        out.extend_from_slice(format!("From: {sender}\r\n").as_bytes());
     }
     if !has("Date") {
         out.extend_from_slice(format!("Date: {}\r\n", rfc5322_date(now)).as_bytes());
@@ -250,9 +252,9 @@ pub fn accept_raw(
 impl EnvelopeRequest {
     /// # Errors
     /// `Misuse` for an address that is none, and when nobody is to get it.
-    pub fn envelope(&self, sending: &Sending) -> Result<Envelope> {
+    pub fn envelope(&self, sender: &Address) -> Result<Envelope> {
         let from = match self.from.as_deref().map(str::trim) {
-            None => Some(sending.from.clone()),
+            None => Some(sender.clone()),
             Some("" | "<>") => None,
             Some(address) => Some(parse_address(address)?),
         };
