@@ -24,7 +24,7 @@ pub(super) struct Checked {
 /// Every fault, in the order of the form; then those that concern two fields together.
 pub(super) fn check(direction: Direction, document: &Value, lookup: &dyn Lookup) -> Result<Checked, Vec<Fault>> {
     let Value::Object(given) = document else {
-        let message = format!("An object with the fields of the form is expected, not {}.", kind_of(document));
+        let message = format!("It is {}; hand in an object with the fields of the form.", kind_of(document));
         return Err(vec![Fault { pointer: String::new(), label: "Settings".to_owned(), message }]);
     };
     let mut form = given.clone();
@@ -117,7 +117,7 @@ impl Checker<'_> {
             (Rule::Parameters { reserved }, Value::Object(map)) => self.parameters(here, field, reserved, map),
             (Rule::Section(inner), Value::Object(map)) => self.section(&here, inner, map),
             (_, value) => {
-                let wrong = format!("{} is expected, not {}", expected(&field.rule), kind_of(value));
+                let wrong = format!("It is {}, not {}", kind_of(value), expected(&field.rule));
                 self.fault(here, field, &wrong);
             }
         }
@@ -140,7 +140,7 @@ impl Checker<'_> {
             let here = format!("{here}/{index}");
             match value {
                 Value::String(text) => self.text(here, field, item, text),
-                other => self.fault(here, field, &format!("A text is expected, not {}", kind_of(other))),
+                other => self.fault(here, field, &format!("It is {}, not a text", kind_of(other))),
             }
         }
     }
@@ -155,14 +155,14 @@ impl Checker<'_> {
             }
             Value::String(_) => Ok(()),
             Value::Object(map) => reference(map),
-            other => Err(format!("{} is expected, not {}", expected(&field.rule), kind_of(other))),
+            other => Err(format!("It is {}, not {}", kind_of(other), expected(&field.rule))),
         }
-        .and_then(|()| {
-            let reference: SecretRef = serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
-            reference.resolve(self.lookup)
-        });
-        match resolved {
-            Ok(secret) => self.client_secret = secret,
+        .and_then(|()| serde_json::from_value(value.clone()).map_err(|_| "It cannot be understood".to_owned()));
+        match resolved.map(|reference: SecretRef| reference.resolve(self.lookup)) {
+            Ok(Ok(secret)) => self.client_secret = secret,
+            Ok(Err(wrong)) => {
+                self.say(here, field, &wrong, "make it hold the secret in one line, readable for the helpdesk")
+            }
             Err(wrong) => self.fault(here, field, &wrong),
         }
     }
@@ -180,7 +180,7 @@ impl Checker<'_> {
             } else {
                 match value {
                     Value::String(text) => self.text(here, field, Pattern::Line, text),
-                    other => self.fault(here, field, &format!("A text is expected, not {}", kind_of(other))),
+                    other => self.fault(here, field, &format!("It is {}, not a text", kind_of(other))),
                 }
             }
         }
@@ -262,7 +262,7 @@ fn reference(map: &Map<String, Value>) -> Result<(), String> {
     };
     match value {
         Value::String(text) => pattern.wrong(text).map_or(Ok(()), Err),
-        other => Err(format!("A text is expected, not {}", kind_of(other))),
+        other => Err(format!("It is {}, not a text", kind_of(other))),
     }
 }
 
@@ -281,12 +281,12 @@ fn whole(value: &Value) -> Option<u64> {
 
 fn expected(rule: &Rule) -> &'static str {
     match rule {
-        Rule::OneOf(_) | Rule::Text(_) => "A text",
-        Rule::List { .. } => "A list",
-        Rule::Whole { .. } => "A number",
+        Rule::OneOf(_) | Rule::Text(_) => "a text",
+        Rule::List { .. } => "a list",
+        Rule::Whole { .. } => "a number",
         Rule::Flag => "true or false",
-        Rule::Secret => "A text or an object",
-        Rule::Parameters { .. } | Rule::Section(_) => "An object",
+        Rule::Secret => "a text or an object",
+        Rule::Parameters { .. } | Rule::Section(_) => "an object",
     }
 }
 

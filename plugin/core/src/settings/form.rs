@@ -10,7 +10,7 @@ use super::{account::Direction, pattern::Pattern};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Connection {
     #[serde(rename = "POP/IMAP/POPS/IMAPS", alias = "SMTP/SMTPS")]
-    Mail,
+    Mail, // the derived schema has the incoming spelling only; the generator takes the choices from the tables
     #[serde(rename = "EWS")]
     Ews,
     #[serde(rename = "Microsoft Graph")]
@@ -102,6 +102,16 @@ pub fn fields(direction: Direction) -> &'static [Field] {
         Direction::Incoming => super::incoming::FIELDS,
         Direction::Outgoing => super::outgoing::FIELDS,
     }
+}
+
+/// The fields at a pointer into the form: `""`, or `"/advanced"`.
+pub fn section(direction: Direction, pointer: &str) -> &'static [Field] {
+    let form = fields(direction);
+    let inside = form.iter().find_map(|field| match field.rule {
+        Rule::Section(inner) if pointer.strip_prefix('/') == Some(field.name) => Some(inner),
+        _ => None,
+    });
+    if pointer.is_empty() { form } else { inside.unwrap_or_default() }
 }
 
 pub(super) const PORT: Rule = Rule::Whole { min: 1, max: 65_535 };

@@ -55,7 +55,9 @@ pub fn parse(document: &str) -> Result<Account> {
     let (key, parsed) = match (members.next(), members.next()) {
         (Some((key, form)), None) if key == "incoming" => (key, parse_incoming(form)),
         (Some((key, form)), None) if key == "outgoing" => (key, parse_outgoing(form)),
-        _ => return Err(whole("An object with one member is expected; name it \"incoming\" or \"outgoing\".")),
+        _ => {
+            return Err(whole("It is not an object with one member; hand in one, named \"incoming\" or \"outgoing\"."));
+        }
     };
     parsed.map_err(|mut faults| {
         for fault in &mut faults {

@@ -21,7 +21,6 @@ pub const SUBMISSIONS_PORT: u16 = 465;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Outgoing {
     /// How mail is sent. What else the form shows depends on it.
-    // The derive would list the incoming spelling; the generator takes the list from the table below.
     pub connection_protocol: Connection,
     /// OAuth: a person signs in at the provider once; no password is kept here.
     #[serde(default = "oauth")]
@@ -40,6 +39,7 @@ pub struct Outgoing {
     /// Address to which answers go, when it is not the sender's.
     pub reply_to: Option<String>,
     /// SMTP encrypts with STARTTLS after connecting, SMTPS from the first byte.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = "SMTP")))]
     pub protocol: Option<String>,
     /// Always on with OAuth: a bearer token never crosses a plaintext link.
     #[serde(default = "yes")]

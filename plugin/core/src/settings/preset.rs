@@ -7,7 +7,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{account::Direction, form::Connection};
+use super::{
+    account::Direction,
+    form::{Connection, Field, Rule, fields, section},
+};
 
 /// One provider.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,11 +46,11 @@ pub fn fill(direction: Direction, document: &mut Value) {
     let Value::Object(form) = document else { return };
     let named =
         form.get("advanced").and_then(|advanced| advanced.get("provider")).and_then(Value::as_str).map(str::to_owned);
-    if let Some(fields) = named.as_deref().and_then(by_id).and_then(|preset| preset.known(direction, form)) {
-        let follows = |form: &Map<String, Value>, name: &str| unset(form, name) || form.get(name) == fields.get(name);
-        let protocol_and_port = follows(form, "protocol") && follows(form, "port");
-        for (name, value) in &fields {
-            if unset(form, name) && (protocol_and_port || (name != "protocol" && name != "port")) {
+    if let Some(known) = named.as_deref().and_then(by_id).and_then(|preset| preset.known(direction, form)) {
+        let follows = |name: &str| form.get(name).is_none_or(|value| Some(value) == known.get(name));
+        let protocol_and_port = follows("protocol") && follows("port");
+        for (name, value) in &known {
+            if unset(fields(direction), form, name) && (protocol_and_port || (name != "protocol" && name != "port")) {
                 form.insert(name.clone(), value.clone());
             }
         }
@@ -64,7 +67,7 @@ pub fn fill(direction: Direction, document: &mut Value) {
         && let Value::Object(advanced) = form.entry("advanced").or_insert_with(|| Value::Object(Map::new()))
     {
         for (name, value) in &preset.advanced {
-            if unset(advanced, name)
+            if unset(section(direction, "/advanced"), advanced, name)
                 && let Some(value) = with_tenant(value, &url)
             {
                 advanced.insert(name.clone(), value);
@@ -116,8 +119,10 @@ fn by_id(id: &str) -> Option<&'static Preset> {
     all().iter().find(|preset| preset.id == id)
 }
 
-fn unset(form: &Map<String, Value>, name: &str) -> bool {
-    form.get(name).is_none_or(|value| value.as_str() == Some(""))
+/// Left out, or an empty text where a text is expected.
+fn unset(fields: &[Field], form: &Map<String, Value>, name: &str) -> bool {
+    let is_text = || fields.iter().any(|field| field.name == name && matches!(field.rule, Rule::Text(_)));
+    form.get(name).is_none_or(|value| value.as_str() == Some("") && is_text())
 }
 
 fn with_tenant(value: &Value, token_url: &Url) -> Option<Value> {
