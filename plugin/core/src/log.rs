@@ -93,9 +93,12 @@ pub fn redact(line: &str) -> String {
         } else {
             out.push_str(word);
             let follows = rest[end..].chars().next();
-            hide_next = word.eq_ignore_ascii_case("bearer")
-                || word.eq_ignore_ascii_case("xoauth2")
-                || word.eq_ignore_ascii_case("oauthbearer")
+            let scheme = |name: &str| word.eq_ignore_ascii_case(name);
+            // In a capability line, `AUTH=XOAUTH2 AUTH=OAUTHBEARER`, the next word is no credential.
+            let offered = rest[end..].starts_with(" AUTH") || rest[end..].starts_with(" OAUTHBEARER");
+            hide_next = scheme("bearer")
+                || scheme("basic")
+                || ((scheme("xoauth2") || scheme("oauthbearer")) && !offered)
                 || (PARAMETERS.contains(&word) && matches!(follows, Some('=' | '"' | ':')));
         }
         rest = &rest[end..];
@@ -118,6 +121,9 @@ mod tests {
             ("refresh_token=xyz&scope=mail", "refresh_token=[redacted]&scope=mail"),
             (r#"{"access_token":"t0k","x":1}"#, r#"{"access_token":"[redacted]","x":1}"#),
             ("AUTH XOAUTH2 dXNlcj1h", "AUTH XOAUTH2 [redacted]"),
+            ("Authorization: Basic Zm9v", "Authorization: Basic [redacted]"),
+            ("* CAPABILITY AUTH=XOAUTH2 AUTH=OAUTHBEARER ID", "* CAPABILITY AUTH=XOAUTH2 AUTH=OAUTHBEARER ID"),
+            ("250 AUTH XOAUTH2 OAUTHBEARER", "250 AUTH XOAUTH2 OAUTHBEARER"),
             ("wrong code 535 5.7.8 refused", "wrong code 535 5.7.8 refused"),
             ("a1 OK FETCH completed", "a1 OK FETCH completed"),
         ] {

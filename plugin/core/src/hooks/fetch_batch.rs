@@ -9,6 +9,7 @@ use std::{
     io::Read,
 };
 
+use lettre::Address;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -71,11 +72,17 @@ pub struct Fetch {
     handed_out: HashSet<Key>,
     /// Listed, but expunged before they were read, by folder: settled with the next settle.
     gone: HashMap<String, Vec<Key>>,
+    /// The username, where it is an address: mail from it is the helpdesk's own.
+    own_addresses: Vec<Address>,
     /// Forced resynchronisations, to be told with the next batch.
     resets: Vec<String>,
 }
 
 impl Fetch {
+    pub fn new(username: &str) -> Self {
+        Self { own_addresses: username.parse().into_iter().collect(), ..Self::default() }
+    }
+
     pub fn next_batch(&mut self, context: &Context, request: &Request) -> Result<Batch> {
         let Some(fetching) = &context.session.account.fetching else {
             return Err(plugin::wrong_direction("fetch_batch", "incoming"));
@@ -106,12 +113,11 @@ impl Fetch {
     pub fn adopt(&mut self, context: &Context, inbox: Box<dyn Inbox>, deadline: Deadline) -> Result<()> {
         self.disconnect();
         self.reader = Some(Reader::new(inbox)?);
-        if let Some(fetching) = &context.session.account.fetching {
-            if fetching.since == Since::Now {
-                for folder in &fetching.folders {
-                    if read_cursor(context, folder)?.is_none() {
-                        self.list(context, fetching, folder, deadline)?;
-                    }
+        let Some(fetching) = &context.session.account.fetching else { return Ok(()) };
+        if fetching.since == Since::Now {
+            for folder in &fetching.folders {
+                if read_cursor(context, folder)?.is_none() {
+                    self.list(context, fetching, folder, deadline)?;
                 }
             }
         }
@@ -267,7 +273,7 @@ impl Fetch {
         self.handed_out.insert(entry.key.clone());
         match raw {
             Ok(raw) => {
-                let facts = message::describe(&raw, fetching, entry.received_at);
+                let facts = message::describe(&raw, fetching, &self.own_addresses, entry.received_at);
                 batch.bytes += raw.len() as u64;
                 batch.messages.push(Message { key: text, raw, facts });
             }

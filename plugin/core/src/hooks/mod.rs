@@ -139,7 +139,8 @@ impl Handle {
             Front::Running(worker) => Ok(worker.clone()),
             Front::Closed => Err(Error::new(Kind::Closed, "The handle was closed.").remedy("Open the mailbox again.")),
             Front::Idle => {
-                let work = Work { context: self.context.clone(), fetch: Fetch::default(), send: Send::default() };
+                let fetch = Fetch::new(&self.context.session.account.username);
+                let work = Work { context: self.context.clone(), fetch, send: Send::default() };
                 let worker = Arc::new(Worker::start("oauth-mail", work)?);
                 *front = Front::Running(worker.clone());
                 Ok(worker)

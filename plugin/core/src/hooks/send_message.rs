@@ -81,18 +81,18 @@ impl Send {
         let Some(sending) = &context.session.account.sending else {
             return Err(plugin::wrong_direction("send_message", "outgoing"));
         };
-        let message = prepare(&request.content, request.envelope.as_ref(), sending, context)?;
+        let message = prepare(request.content, request.envelope.as_ref(), sending, context)?;
         let Some(key) = &request.idempotency_key else {
-            let outcome = self.send(context, &message, request.deadline);
+            let outcome = self.send(context, &message, request.deadline)?;
             return Ok(describe(&outcome, &message.message_id).to_string());
         };
         let claim = match Claim::take(context, key, &message.message_id)? {
             Ok(claim) => claim,
             Err(earlier) => return Ok(earlier),
         };
-        let outcome = self.send(context, &message, request.deadline);
+        let outcome = self.send(context, &message, request.deadline).inspect_err(|_| claim.release(context))?;
         let answer = describe(&outcome, &message.message_id);
-        claim.resolve(context, &outcome, &answer)?;
+        claim.resolve(context, &outcome, &answer);
         Ok(answer.to_string())
     }
 
@@ -105,14 +105,15 @@ impl Send {
     }
 
     /// A connection that was kept and turns out closed before anything was taken is replaced, once.
-    fn send(&mut self, context: &Context, message: &Composed, deadline: Deadline) -> Outcome {
+    fn send(&mut self, context: &Context, message: &Composed, deadline: Deadline) -> Result<Outcome> {
         for _ in 0..2 {
             let kept = self.outbox.take().and_then(|mut kept| kept.is_fresh().then_some(kept));
             let mut outbox = match kept {
                 Some(kept) => kept,
                 None => match context.session.open_outbox(deadline) {
                     Ok(opened) => opened,
-                    Err(error) => return Outcome::Retry { error, after: None },
+                    Err(error) if error.is_transient() => return Ok(Outcome::Retry { error, after: None }),
+                    Err(error) => return Err(error),
                 },
             };
             let outcome = outbox.send(&message.envelope, &message.raw, deadline);
@@ -121,15 +122,15 @@ impl Send {
                 continue;
             }
             self.outbox = Some(outbox);
-            return outcome;
+            return Ok(outcome);
         }
         let error = Error::new(Kind::Transient, "The mail server closes connections before it takes a message.");
-        Outcome::Retry { error, after: None }
+        Ok(Outcome::Retry { error, after: None })
     }
 }
 
 fn prepare(
-    content: &Content,
+    content: Content,
     envelope: Option<&EnvelopeRequest>,
     sending: &Sending,
     context: &Context,
@@ -137,8 +138,8 @@ fn prepare(
     let now = context.session.clock.now();
     let message_id = compose::new_message_id(&sending.from)?;
     match content {
-        Content::Compose(request) => compose::compose((**request).clone(), sending, now, &message_id),
-        Content::Raw(raw) => compose::accept_raw(raw, envelope, sending, now, &message_id),
+        Content::Compose(request) => compose::compose(*request, sending, now, &message_id),
+        Content::Raw(raw) => compose::accept_raw(&raw, envelope, sending, now, &message_id),
     }
 }
 
@@ -200,18 +201,23 @@ impl Claim {
         }
     }
 
-    fn resolve(&self, context: &Context, outcome: &Outcome, answer: &Value) -> Result<()> {
+    fn resolve(&self, context: &Context, outcome: &Outcome, answer: &Value) {
         match outcome {
-            // Nothing was accepted: the same key may be tried again.
-            Outcome::Rejected(_) | Outcome::Retry { .. } => context.store.delete(Table::Sent, &self.id),
+            Outcome::Rejected(_) | Outcome::Retry { .. } => self.release(context),
             Outcome::Sent { .. } | Outcome::Unknown(_) => {
                 let bytes = answer.to_string();
                 // The message is out, whatever the store says now: its answer must reach the host.
                 if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), bytes.as_bytes()) {
                     context.session.log.warn(format_args!("The outcome of an idempotency key was not stored: {error}"));
                 }
-                Ok(())
             }
+        }
+    }
+
+    /// Nothing was accepted: the same key may be tried again.
+    fn release(&self, context: &Context) {
+        if let Err(error) = context.store.delete(Table::Sent, &self.id) {
+            context.session.log.warn(format_args!("An idempotency key stays taken, because the store failed: {error}"));
         }
     }
 }
