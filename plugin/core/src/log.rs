@@ -95,7 +95,7 @@ pub fn redact(line: &str) -> String {
             let follows = rest[end..].chars().next();
             let scheme = |name: &str| word.eq_ignore_ascii_case(name);
             // In a capability line, `AUTH=XOAUTH2 AUTH=OAUTHBEARER`, the next word is no credential.
-            let offered = rest[end..].starts_with(" AUTH") || rest[end..].starts_with(" OAUTHBEARER");
+            let offered = out[..out.len() - word.len()].ends_with('=') || rest[end..].starts_with(" OAUTHBEARER");
             hide_next = scheme("bearer")
                 || scheme("basic")
                 || ((scheme("xoauth2") || scheme("oauthbearer")) && !offered)
