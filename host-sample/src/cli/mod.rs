@@ -110,23 +110,19 @@ fn start(library: Option<&Path>, settings: &Path, output: &Output) -> Result<Hos
 
 /// The answer of `authenticate` for a person: one line, and one for each warning.
 pub fn state_line(direction: Direction, answer: &Value) -> String {
-    let state = answer["state"].as_str().unwrap_or("unknown").replace('_', " ");
-    let mut line = format!("{}: {state}", direction.name());
+    let mut state = answer["state"].as_str().unwrap_or("unknown").replace('_', " ");
     if let Some(identity) = answer["identity"].as_str() {
-        line.push_str(&format!(" as {identity}"));
+        state.push_str(&format!(" as {identity}"));
     }
-    if let Some(message) = answer["message"].as_str().or(answer["note"].as_str()) {
-        line.push_str(&format!(". {message}"));
-    }
-    for field in ["message", "remedy"] {
-        if let Some(text) = answer["reason"][field].as_str() {
-            line.push_str(&format!("{} {text}", if field == "message" { "." } else { "" }));
-        }
-    }
+    let mut sentences = vec![format!("{}: {state}.", direction.name())];
+    let reason = &answer["reason"];
+    let told = [&answer["message"], &answer["note"], &reason["message"], &reason["remedy"]];
+    sentences.extend(told.into_iter().filter_map(Value::as_str).map(str::to_owned));
     if let Some(end) = answer["expires_at"].as_i64() {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-        line.push_str(&format!(" The access token is good for {} more minutes.", ((end - now) / 60).max(0)));
+        sentences.push(format!("The access token is good for {} seconds and renewed by itself.", (end - now).max(0)));
     }
+    let mut line = sentences.join(" ");
     for warning in answer["warnings"].as_array().into_iter().flatten() {
         line.push_str(&format!("\n  warning: {}", warning.as_str().unwrap_or_default()));
     }

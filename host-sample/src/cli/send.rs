@@ -81,6 +81,8 @@ pub fn report(answer: &Value, output: &Output) -> Result<()> {
     }
     match outcome {
         "sent" => Ok(()),
+        // Nothing was accepted, and waiting does not help: a person must act first.
+        "retry" if answer["error"]["kind"] == "consent_required" => Err(Failure::Consent(why)),
         "retry" => {
             let wait = answer["retry_after_seconds"].as_u64();
             let when = wait.map_or_else(|| "later".to_owned(), |seconds| format!("in {seconds} seconds"));
