@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     facts::{Facts, Proposal, bare_id},
     failure::Result,
+    host,
 };
 
 pub struct Helpdesk {
@@ -63,6 +64,10 @@ pub struct Sent<'a> {
 
 impl Helpdesk {
     pub fn open(path: &Path) -> Result<Self> {
+        // SQLite gives its journal files the mode of the database. When the file exists, its mode is its owner's choice.
+        if path != Path::new(":memory:") {
+            let _ = host::private_file(path);
+        }
         let database = Connection::open(path)?;
         // FULL: once committed, a power cut must not forget a key whose message is about to be settled.
         database.execute_batch(

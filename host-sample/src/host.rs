@@ -47,10 +47,11 @@ pub struct Settings {
 impl Settings {
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(|error| {
-            Failure::settings(format!("The settings file {} cannot be read: {error}.", path.display()))
+            Failure::settings(format!("The settings file {} cannot be read: {error}. Check its path.", path.display()))
         })?;
-        let document: Value = serde_json::from_str(&text)
-            .map_err(|error| Failure::settings(format!("{} is not JSON: {error}.", path.display())))?;
+        let document: Value = serde_json::from_str(&text).map_err(|error| {
+            Failure::settings(format!("{} is not JSON: {error}. Correct it there.", path.display()))
+        })?;
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         Self::new(path, document)
     }
@@ -164,16 +165,21 @@ fn complete(plugin: &mut Value, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A fresh random key, readable by its owner only; an existing file is left as it is.
-fn create_key(path: &Path) -> Result<()> {
+/// For a new file that is nobody else's business; fails when it exists.
+pub fn private_file(path: &Path) -> std::io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// A fresh random key, readable by its owner only; an existing file is left as it is.
+fn create_key(path: &Path) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::other(format!("The key file {} cannot be created: {error}.", path.display()))
     };
-    let mut file = match options.open(path) {
+    let mut file = match private_file(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
         Err(error) => return Err(failed(&error)),

@@ -68,6 +68,10 @@ pub fn report(answer: &Value, output: &Output) -> Result<()> {
     let outcome = answer["outcome"].as_str().unwrap_or("unknown");
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let why = [text(&answer["error"], "message"), text(&answer["error"], "remedy")].join(" ");
+    if outcome == "retry" && answer["error"]["kind"] == "consent_required" {
+        // Nothing was accepted, and waiting does not help: a person must act first.
+        return Err(Failure::Consent(why));
+    }
     let seen = match outcome {
         "sent" => {
             format!("sent as {}; {} says {}", text(answer, "message_id"), text(answer, "server"), text(answer, "reply"))
@@ -81,8 +85,6 @@ pub fn report(answer: &Value, output: &Output) -> Result<()> {
     }
     match outcome {
         "sent" => Ok(()),
-        // Nothing was accepted, and waiting does not help: a person must act first.
-        "retry" if answer["error"]["kind"] == "consent_required" => Err(Failure::Consent(why)),
         "retry" => {
             let wait = answer["retry_after_seconds"].as_u64();
             let when = wait.map_or_else(|| "later".to_owned(), |seconds| format!("in {seconds} seconds"));
