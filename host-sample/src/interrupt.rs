@@ -15,7 +15,7 @@ use oauth_mail_abi::Account;
 use crate::failure::{Failure, INTERRUPTED, Result};
 
 /// From the signal to the end of the process at the latest. Nothing is lost by it: what is not settled comes again.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(3);
 /// How long a wait may sleep before it looks at the flag again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
