@@ -15,9 +15,11 @@ demo: servers ## the main job on real servers, each step proven
 	@target/debug/host-sample demo
 
 test: servers ## all tests
+	$(CARGO) build --quiet -p oauth-mail-plugin --features test-panics
+	@mkdir -p target/test-panics/debug && cp target/debug/liboauth_mail.so target/test-panics/debug/
 	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-tests --bins --lib
-	$(CARGO) build --quiet -p oauth-mail-plugin --features test-panics --target-dir target/test-panics
 	$(CARGO) test --workspace --no-fail-fast
+	$(CARGO) test -p oauth-mail-plugin --features test-panics
 
 lint: ## formatting, clippy, licences
 	$(CARGO) fmt --all --check

@@ -2,6 +2,8 @@
 
 use oauth_mail_core::{Result, guard::guarded};
 
+pub use oauth_mail_core::guard::quiet;
+
 /// Runs one hook's body; a panic in it becomes an `Internal` error.
 ///
 /// `request` is what the host handed in: the test build looks in it for the order to panic.

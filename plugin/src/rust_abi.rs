@@ -14,6 +14,7 @@ use oauth_mail_abi::root::{
 
 use crate::{
     convert::{self, FetchedBatch},
+    guard,
     handle::{OpenAccount, OpenPlugin},
 };
 
@@ -29,6 +30,7 @@ fn describe() -> RString {
 
 #[sabi_extern_fn]
 fn plugin_new(config: RStr<'_>, log: LogCallback) -> RResult<PluginObject, HookError> {
+    guard::quiet();
     convert::result(OpenPlugin::new(config.as_str(), convert::logger(log)), plugin_object)
 }
 

@@ -137,6 +137,14 @@ impl Error {
         self
     }
 
+    /// Puts `prefix` before each fault's pointer: from a pointer into a form to one into the document around it.
+    pub fn under(mut self, prefix: &str) -> Self {
+        for fault in &mut self.0.faults {
+            fault.pointer.insert_str(0, prefix);
+        }
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.0.kind
     }

@@ -2,7 +2,9 @@
 
 use std::{
     any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
+    cell::RefCell,
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    sync::Once,
 };
 
 use crate::error::{Error, Kind, Result};
@@ -18,6 +20,23 @@ pub fn guarded<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
+/// Keeps panics off the host's stderr, where their unredacted text would land; the place is kept for the error instead.
+///
+/// Called by the loadable library only: it has a standard library, and so a panic hook, of its own.
+pub fn quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        panic::set_hook(Box::new(|info| {
+            let place = info.location().map(|at| format!("{}:{}", at.file(), at.line()));
+            PLACE.with_borrow_mut(|last| *last = place);
+        }));
+    });
+}
+
+thread_local! {
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
 fn text_of(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<&str>()
@@ -25,7 +44,11 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no text".to_owned());
     // A panic message may quote its input (a slice, a string): keep it short and redacted.
-    crate::log::redact(&text.chars().take(120).collect::<String>())
+    let text = crate::log::redact(&text.chars().take(120).collect::<String>());
+    match PLACE.take() {
+        Some(place) => format!("{text} (at {place})"),
+        None => text,
+    }
 }
 
 #[cfg(test)]

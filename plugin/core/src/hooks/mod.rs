@@ -130,7 +130,8 @@ impl Handle {
         if front.has_panicked() {
             self.close();
         }
-        result
+        // Faults found at work (a client secret that the provider refuses) point into the form.
+        result.map_err(|error| error.under(self.context.session.account.direction.pointer()))
     }
 
     fn front(&self) -> Result<Arc<Worker<Work>>> {

@@ -65,7 +65,8 @@ impl Plugin {
     /// `Settings` with every fault at once, each with its JSON pointer and the form's label.
     pub fn open(&self, settings: &str) -> Result<Handle> {
         let account = settings::parse(settings)?;
-        let net = Net::new(account.ca_file.as_deref(), self.egress.clone())?;
+        let net = Net::new(account.ca_file.as_deref(), self.egress.clone())
+            .map_err(|error| error.under(account.direction.pointer()))?;
         let log = self.log.for_mailbox(&account.username);
         let session = Session::new(account, net, self.grants.clone(), self.clock.clone(), log);
         Ok(Handle::new(session, self.store.clone()))

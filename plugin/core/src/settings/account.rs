@@ -13,6 +13,16 @@ pub enum Direction {
     Outgoing,
 }
 
+impl Direction {
+    /// JSON pointer to the form inside the settings document.
+    pub fn pointer(self) -> &'static str {
+        match self {
+            Self::Incoming => "/incoming",
+            Self::Outgoing => "/outgoing",
+        }
+    }
+}
+
 /// Host and port of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
