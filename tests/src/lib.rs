@@ -9,6 +9,7 @@
 //! | [`dovecot`], [`postfix`] | IMAPS, LMTP, SASL; submission and SMTPS |
 //! | [`browser`] | signs in and consents like a person |
 //! | [`relay`] | delay, cut and stall between client and server |
+//! | [`fixture`] | a plugin with a store of its own, and mailboxes whose owners consented |
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
@@ -17,6 +18,7 @@ pub mod browser;
 pub mod ca;
 pub mod dovecot;
 pub mod error;
+pub mod fixture;
 pub mod identity;
 pub mod idp;
 pub mod mailgen;

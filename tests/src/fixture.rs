@@ -1,0 +1,159 @@
+//! A plugin over running servers, and mailboxes whose owners have consented: where most scenarios begin.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use oauth_mail_core::{
+    clock::Clock,
+    hooks::{Handle, Plugin},
+    log::{Level, Logger},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use url::Url;
+
+use crate::{Error, Result, Servers};
+
+/// 32 bytes, in base64.
+pub const STORE_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+/// One plugin with its own store. Dropped, its store is gone.
+pub struct Fixture<'a> {
+    pub servers: &'a Servers,
+    pub plugin: Plugin,
+    /// Moves the time of `plugin`, and of those that [`Fixture::plugin_again`] makes.
+    pub clock: Clock,
+    log: Log,
+    dir: TempDir,
+}
+
+/// Level, mailbox, line.
+pub type Line = (Level, String, String);
+
+/// What plugins logged, at every level.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<Line>>>);
+
+impl Log {
+    pub fn logger(&self) -> Logger {
+        let lines = self.0.clone();
+        Logger::new(move |level, mailbox, line| {
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push((level, mailbox.to_owned(), line.to_owned()));
+        })
+    }
+
+    pub fn lines(&self) -> Vec<Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All lines, one below the other.
+    pub fn text(&self) -> String {
+        self.lines().iter().map(|(level, mailbox, line)| format!("{level:?} {mailbox}: {line}\n")).collect()
+    }
+}
+
+impl<'a> Fixture<'a> {
+    /// # Panics
+    /// When the library cannot open a store in a temporary folder.
+    pub fn new(servers: &'a Servers) -> Self {
+        Self::try_new(servers).expect("a plugin with a store of its own")
+    }
+
+    fn try_new(servers: &'a Servers) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("om-store").tempdir()?;
+        let (clock, log) = (Clock::default(), Log::default());
+        let plugin = open_plugin(dir.path(), &log, &clock)?;
+        Ok(Self { servers, plugin, clock, log, dir })
+    }
+
+    /// The folder of the store, and nothing else in it.
+    pub fn store_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn store_file(&self) -> PathBuf {
+        store_file(self.dir.path())
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Another plugin over the same store, with the same clock: another process, or this one after a restart.
+    pub fn plugin_again(&self) -> Plugin {
+        open_plugin(self.dir.path(), &self.log, &self.clock).expect("the store opens again")
+    }
+
+    /// Somebody's mailbox for reading: opened, consented, connected. `change` sees `{"incoming":{…}}` first.
+    ///
+    /// # Panics
+    /// When the settings do not open or the consent fails: then the scenario cannot begin.
+    pub fn incoming(&self, name: &str, change: impl FnOnce(&mut Value)) -> Handle {
+        let mut settings = self.servers.incoming_settings(name);
+        change(&mut settings);
+        self.consented(name, &settings)
+    }
+
+    /// Somebody's mailbox for sending by SMTPS: opened, consented, connected. `change` sees `{"outgoing":{…}}` first.
+    ///
+    /// # Panics
+    /// As [`Fixture::incoming`].
+    pub fn outgoing(&self, name: &str, change: impl FnOnce(&mut Value)) -> Handle {
+        let mut settings = self.servers.outgoing_settings(name);
+        change(&mut settings);
+        self.consented(name, &settings)
+    }
+
+    fn consented(&self, name: &str, settings: &Value) -> Handle {
+        let handle = self.plugin.open(&settings.to_string()).unwrap_or_else(|e| panic!("open {name}: {e:?}"));
+        consent(self.servers, &handle, name).unwrap_or_else(|e| panic!("consent of {name}: {e}"));
+        handle
+    }
+}
+
+/// Start, sign in and allow, complete. The answer to `complete`.
+pub fn consent(servers: &Servers, handle: &Handle, name: &str) -> Result<Value> {
+    let redirect = redirect(servers, handle, name)?;
+    complete(handle, redirect.as_str()).map_err(Error::doing("complete"))
+}
+
+/// Start, sign in and allow: where the browser is sent.
+pub fn redirect(servers: &Servers, handle: &Handle, name: &str) -> Result<Url> {
+    let started = authenticate(handle, json!({"action": "start"})).map_err(Error::doing("start"))?;
+    let url = started["authorize_url"].as_str().ok_or_else(|| Error::new(format!("no authorize_url: {started}")))?;
+    servers.consent(url, name)
+}
+
+/// # Errors
+/// The hook's own.
+pub fn complete(handle: &Handle, redirect: &str) -> oauth_mail_core::Result<Value> {
+    authenticate(handle, json!({"action": "complete", "redirect": redirect}))
+}
+
+/// The hook, with its answer read.
+///
+/// # Errors
+/// The hook's own.
+pub fn authenticate(handle: &Handle, request: Value) -> oauth_mail_core::Result<Value> {
+    handle.authenticate(&request.to_string()).map(|answer| parse(&answer))
+}
+
+/// An answer of the library. `Null` for what is no JSON, so that the test fails where it looks into it.
+pub fn parse(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+fn open_plugin(dir: &Path, log: &Log, clock: &Clock) -> Result<Plugin> {
+    let config = json!({
+        "store": format!("sqlite:{}", store_file(dir).display()),
+        "key": {"value": STORE_KEY},
+        "private_networks": "allow",
+    });
+    Plugin::with_clock(&config.to_string(), log.logger(), clock.clone()).map_err(Error::doing("a plugin"))
+}
+
+fn store_file(dir: &Path) -> PathBuf {
+    dir.join("store.db")
+}
