@@ -1,11 +1,8 @@
 //! Account and token become an open transport. The one place that re-authenticates: once, and then it says why not.
 
-use std::sync::Mutex;
-
 use crate::{
-    clock::{Clock, Deadline, UnixSeconds},
+    clock::{Clock, Deadline},
     error::{Error, Kind, Result},
-    limits,
     log::Logger,
     net::Net,
     oauth::{AccessToken, Grants},
@@ -21,14 +18,12 @@ pub struct Session {
     pub clock: Clock,
     pub log: Logger,
     transcript: Transcript,
-    /// When a refused login last made us ask for a fresh token.
-    forced_refresh_at: Mutex<Option<UnixSeconds>>,
 }
 
 impl Session {
     pub fn new(account: Account, net: Net, grants: Grants, clock: Clock, log: Logger) -> Self {
         let transcript = Transcript::new(account.email_debug.then(|| log.clone()));
-        Self { account, net, grants, clock, log, transcript, forced_refresh_at: Mutex::new(None) }
+        Self { account, net, grants, clock, log, transcript }
     }
 
     /// Opens the mailbox for reading.
@@ -73,28 +68,18 @@ impl Session {
         Login { username: &self.account.username, token: token.secret() }
     }
 
-    /// A refused login is answered with one forced refresh and one new connection; a second refusal is final. Forced
-    /// refreshes are bounded in time, so that a mailbox without rights does not hammer the authorization server.
+    /// A refused login is answered with one forced refresh and one new connection; a second refusal is final. How often
+    /// a refresh may be forced is bounded by the grants.
     fn authenticated<T>(&self, deadline: Deadline, open: impl Fn(&Login<'_>) -> Result<T, OpenError>) -> Result<T> {
         let token = self.grants.access_token(&self.account, &self.net, deadline)?;
         let refusal = match open(&self.login(&token)) {
             Ok(transport) => return Ok(transport),
-            Err(OpenError::LoginRefused(refusal)) if self.may_force_refresh() => refusal,
+            Err(OpenError::LoginRefused(refusal)) => refusal,
             Err(other) => return Err(self.explain(other)),
         };
         self.log.info(format_args!("The server refused the token ({refusal}); asking for a fresh one, once."));
         let fresh = self.grants.replace(&self.account, &self.net, &token, deadline)?;
         open(&self.login(&fresh)).map_err(|refusal| self.explain(refusal))
-    }
-
-    fn may_force_refresh(&self) -> bool {
-        let Ok(mut last) = self.forced_refresh_at.lock() else { return false };
-        let now = self.clock.now();
-        let allowed = last.is_none_or(|then| now - then >= limits::FORCED_REFRESH_INTERVAL.as_secs() as i64);
-        if allowed {
-            *last = Some(now);
-        }
-        allowed
     }
 
     fn explain(&self, refusal: OpenError) -> Error {

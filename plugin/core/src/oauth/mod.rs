@@ -40,8 +40,6 @@ mod consent_tests;
 mod refresh_tests;
 
 #[cfg(test)]
-#[cfg(test)]
-#[cfg(test)]
 mod tests_support;
 
 use std::sync::{Arc, Mutex, PoisonError};
