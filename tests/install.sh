@@ -69,9 +69,9 @@ if [ -n "$wanted" ]; then
 fi
 
 command -v cc >/dev/null || fail "a C compiler (cc) is missing; install the package gcc or clang"
-command -v node >/dev/null || fail "node is missing; install Node.js 18 or newer with npm"
-node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' ||
-    fail "node $(node -v) is too old; install Node.js 18 or newer"
+command -v node >/dev/null || fail "node is missing; install Node.js 20 or newer with npm"
+node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 20 ? 0 : 1)' ||
+    fail "node $(node -v) is too old; install Node.js 20 or newer"
 
 for folder in $npm_folders; do
     # npm leaves a copy of the lock file behind what it installed; a newer one in the folder means that it changed.
