@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use oauth_mail_core::{
-    limits::{SETTING_LIST_MAX, SETTING_PARAMETERS_MAX, SETTING_SECRET_MAX},
+    limits::{SETTING_DOCUMENT_MAX, SETTING_LIST_MAX, SETTING_PARAMETERS_MAX, SETTING_SECRET_MAX},
     settings::{
-        Direction,
+        Direction, MANY_TENANTS, MICROSOFT_HOSTS,
         form::{Connection, Field, Rule, fields},
         incoming::Incoming,
         outgoing::{Outgoing, SUBMISSION_PORT, SUBMISSIONS_PORT},
@@ -47,6 +47,7 @@ pub fn schema(direction: Direction) -> Value {
         Direction::Incoming => incoming_rules(),
         Direction::Outgoing => outgoing_rules(),
     });
+    rules.extend(grant_rules());
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": title,
@@ -73,7 +74,10 @@ fn property(field: &Field, derived: &Value) -> Value {
         }
         Rule::Whole { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
         Rule::Flag => json!({"type": "boolean"}),
-        Rule::Secret => secret(),
+        Rule::Secret => one_of(merged(text(Pattern::Line, true), json!({"maxLength": SETTING_SECRET_MAX}))),
+        Rule::Document => one_of(json!({
+            "type": "string", "minLength": u8::from(field.always_required()), "maxLength": SETTING_DOCUMENT_MAX,
+        })),
         Rule::Parameters { reserved } => json!({
             "type": "object",
             "maxProperties": SETTING_PARAMETERS_MAX,
@@ -81,7 +85,11 @@ fn property(field: &Field, derived: &Value) -> Value {
             "additionalProperties": text(Pattern::Line, false),
         }),
         Rule::Section(inner) => {
-            json!({"type": "object", "properties": properties(inner, derived), "additionalProperties": false})
+            let section =
+                json!({"type": "object", "properties": properties(inner, derived), "additionalProperties": false});
+            let required: Vec<&str> =
+                inner.iter().filter(|field| field.always_required()).map(|field| field.name).collect();
+            if required.is_empty() { section } else { merged(section, json!({"required": required})) }
         }
     };
     property = merged(property, rule);
@@ -97,7 +105,7 @@ fn property(field: &Field, derived: &Value) -> Value {
     if field.name == "protocol" && matches!(field.rule, Rule::OneOf([_])) {
         property["readOnly"] = json!(true);
     }
-    if matches!(field.rule, Rule::Secret) {
+    if matches!(field.rule, Rule::Secret | Rule::Document) {
         property["writeOnly"] = json!(true);
     }
     if !field.examples.is_empty() {
@@ -110,15 +118,14 @@ fn text(pattern: Pattern, or_empty: bool) -> Value {
     json!({"type": "string", "maxLength": pattern.max_chars(), "pattern": pattern.anchored(or_empty)})
 }
 
-/// Three forms side by side; a generic form shows the first, a password field.
-fn secret() -> Value {
+/// A secret in three forms side by side; a generic form shows the first, a password field.
+fn one_of(literal: Value) -> Value {
     let reference = |key: &str, title: &str, pattern| {
         json!({
             "title": title, "type": "object", "properties": {key: text(pattern, false)}, "required": [key],
             "additionalProperties": false,
         })
     };
-    let literal = merged(text(Pattern::Line, true), json!({"maxLength": SETTING_SECRET_MAX}));
     json!({"anyOf": [
         merged(json!({"title": "Text"}), literal),
         reference("env", "Environment variable", Pattern::EnvironmentName),
@@ -179,6 +186,35 @@ fn incoming_rules() -> Vec<Value> {
         })
     };
     vec![folder("after_import", "processed_folder"), folder("after_refusal", "error_folder")]
+}
+
+/// What a grant needs beyond what all of them need.
+fn grant_rules() -> Vec<Value> {
+    let with = |grant: &str| advanced(json!({"required": ["grant"], "properties": {"grant": {"const": grant}}}));
+    let reference = json!({"anyOf": [{"type": "string", "minLength": 1}, {"type": "object"}]});
+    let hosts = MICROSOFT_HOSTS.map(|host| host.replace('.', "\\.")).join("|");
+    let many_tenants = format!("^https://(?:{hosts})(?::443)?/(?:{})(?:/|$)", MANY_TENANTS.join("|"));
+    let microsoft: Vec<&str> = preset::all()
+        .iter()
+        .filter(|preset| preset.token_hosts().any(|host| MICROSOFT_HOSTS.contains(&host)))
+        .map(|preset| preset.id.as_str())
+        .collect();
+    let named = advanced(json!({"required": ["provider"], "properties": {"provider": {"enum": microsoft}}}));
+    vec![
+        json!({"if": with("client_credentials"), "then": {
+            "anyOf": [
+                {"required": ["client_secret"], "properties": {"client_secret": reference}},
+                advanced(json!({"required": ["client_certificate"], "properties": {"client_certificate": {"type": "object"}}})),
+            ],
+            // An application signs in to one tenant.
+            "properties": {"access_token_url": {"not": {"type": "string", "pattern": many_tenants}}},
+            "if": named,
+            "then": needs("access_token_url"),
+        }}),
+        json!({"if": with("jwt_bearer"), "then": advanced(json!({
+            "required": ["service_account"], "properties": {"service_account": reference},
+        }))}),
+    ]
 }
 
 fn outgoing_rules() -> Vec<Value> {

@@ -191,5 +191,8 @@ pub const SETTING_SCOPE_MAX: usize = 2_000;
 pub const SETTING_LIST_MAX: usize = 100;
 /// A client secret, characters; also the bound of the file that holds one, bytes.
 pub const SETTING_SECRET_MAX: usize = 4_096;
+/// A PEM certificate with its chain, a PEM key, or Google's JSON key, characters; also the bound of the file that holds
+/// one, bytes. A chain of four RSA-4096 certificates has 10 KB.
+pub const SETTING_DOCUMENT_MAX: usize = 32 * 1024;
 /// Additional parameters of the authorize URL.
 pub const SETTING_PARAMETERS_MAX: usize = 20;

@@ -1,10 +1,11 @@
 //! The proven form of a settings document: an [`Account`] can only be made by [`super::parse`].
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use lettre::Address;
 use url::Url;
 
+use super::secret_ref::SecretRef;
 use crate::{clock::UnixSeconds, secret::Secret};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,12 +57,64 @@ pub enum Mechanism {
     Oauthbearer,
 }
 
+/// How access tokens are come by. There is no password grant (RFC 9700 2.4 forbids it).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GrantType {
+    /// A person consents in a browser that comes back to the redirect URL (RFC 6749 4.1 with RFC 7636).
+    #[default]
+    AuthorizationCode,
+    /// A person consents on any device, by a code shown here (RFC 8628).
+    DeviceCode,
+    /// Nobody consents: the application itself is allowed in (RFC 6749 4.4).
+    ClientCredentials,
+    /// A Google service account that may act for the mailbox (RFC 7523 section 2.1).
+    JwtBearer,
+}
+
+impl GrantType {
+    pub const ALL: [Self; 4] = [Self::AuthorizationCode, Self::DeviceCode, Self::ClientCredentials, Self::JwtBearer];
+
+    /// The value of `advanced.grant`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AuthorizationCode => "authorization_code",
+            Self::DeviceCode => "device_code",
+            Self::ClientCredentials => "client_credentials",
+            Self::JwtBearer => "jwt_bearer",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|grant| grant.name() == name)
+    }
+
+    /// No person takes part, and no refresh token is kept: a new access token is asked for in its place.
+    pub fn is_app_only(self) -> bool {
+        matches!(self, Self::ClientCredentials | Self::JwtBearer)
+    }
+}
+
+/// Where the client's certificate and its key are, PEM. Read at each use, so that both can be replaced on disk while
+/// the library runs.
+#[derive(Clone)]
+pub struct CertificateRef {
+    pub certificate: Arc<SecretRef>,
+    pub private_key: Arc<SecretRef>,
+}
+
 /// The OAuth client and its authorization server.
 #[derive(Clone)]
 pub struct Client {
+    pub grant: GrantType,
     pub client_id: String,
-    /// `None`: a public client.
+    /// `None`, and no certificate: a public client.
     pub client_secret: Option<Secret>,
+    /// From when on the provider no longer takes the secret, as the person noted it.
+    pub client_secret_expires: Option<UnixSeconds>,
+    /// Takes the place of the secret (private_key_jwt, RFC 7523 section 2.2).
+    pub certificate: Option<CertificateRef>,
+    /// Google's JSON key; `Some` with [`GrantType::JwtBearer`].
+    pub service_account: Option<Arc<SecretRef>>,
     pub authorize_url: Url,
     pub token_url: Url,
     pub scopes: Vec<String>,
@@ -69,6 +122,8 @@ pub struct Client {
     pub redirect_url: Url,
     /// From `advanced`, a preset, or discovery; `None` when nobody knows.
     pub issuer: Option<String>,
+    /// RFC 8628 section 3.1.
+    pub device_authorization_url: Option<Url>,
     pub revocation_url: Option<Url>,
     pub userinfo_url: Option<Url>,
     pub jwks_url: Option<Url>,

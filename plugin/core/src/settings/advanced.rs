@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::{
     form::{ANY, Field, MAIL, NONE, PORT, Rule},
     pattern::Pattern,
+    secret_ref::SecretRef,
 };
 
 /// `advanced` of the incoming form.
@@ -24,6 +25,18 @@ pub struct IncomingAdvanced {
     pub userinfo_url: Option<String>,
     /// Where the provider publishes the keys of its identity tokens.
     pub jwks_url: Option<String>,
+    /// How the library comes by access tokens: a person consents in a browser, or elsewhere by a device code; or the
+    /// application is let in by itself, with client credentials or as a service account.
+    #[serde(default = "authorization_code")]
+    pub grant: String,
+    /// Certificate of the application in place of its secret.
+    pub client_certificate: Option<ClientCertificate>,
+    /// JSON key of a Google service account with domain-wide delegation, for the grant jwt_bearer.
+    pub service_account: Option<SecretRef>,
+    /// Where device codes are given out (RFC 8628).
+    pub device_authorization_url: Option<String>,
+    /// Until when the provider takes the client secret; the library warns before.
+    pub client_secret_expires: Option<String>,
     /// PEM file with the certificates to trust in addition to the system's.
     pub ca_file: Option<String>,
     /// How the access token is presented to the mail server; auto asks the server.
@@ -70,6 +83,18 @@ pub struct OutgoingAdvanced {
     pub userinfo_url: Option<String>,
     /// Where the provider publishes the keys of its identity tokens.
     pub jwks_url: Option<String>,
+    /// How the library comes by access tokens: a person consents in a browser, or elsewhere by a device code; or the
+    /// application is let in by itself, with client credentials or as a service account.
+    #[serde(default = "authorization_code")]
+    pub grant: String,
+    /// Certificate of the application in place of its secret.
+    pub client_certificate: Option<ClientCertificate>,
+    /// JSON key of a Google service account with domain-wide delegation, for the grant jwt_bearer.
+    pub service_account: Option<SecretRef>,
+    /// Where device codes are given out (RFC 8628).
+    pub device_authorization_url: Option<String>,
+    /// Until when the provider takes the client secret; the library warns before.
+    pub client_secret_expires: Option<String>,
     /// PEM file with the certificates to trust in addition to the system's.
     pub ca_file: Option<String>,
     /// How the access token is presented to the mail server; auto asks the server.
@@ -84,6 +109,18 @@ pub struct OutgoingAdvanced {
     pub from_address: Option<String>,
     /// TCP port of the alternate server, when it is not the first one's.
     pub alternate_port: Option<u16>,
+}
+
+/// `advanced.client_certificate`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ClientCertificate {
+    /// The certificate as PEM, as it was uploaded at the provider; the chain may follow it. A text, {"env": "NAME"} or
+    /// {"file": "/path"}; read again at each use.
+    pub certificate: SecretRef,
+    /// The key that belongs to it, unencrypted PEM (RSA of 2048 bits or more, or EC on P-256); read again at each use.
+    pub private_key: SecretRef,
 }
 
 /// Ids of the presets, in the order of `schema/presets.json`, and the one that fills nothing.
@@ -102,6 +139,7 @@ pub(super) const PROVIDERS: &[&str] = &[
     "generic",
 ];
 pub(super) const MECHANISMS: &[&str] = &["auto", "XOAUTH2", "OAUTHBEARER"];
+const GRANTS: &[&str] = &["authorization_code", "device_code", "client_credentials", "jwt_bearer"];
 const ACTIONS: &[&str] = &["leave", "mark_seen", "move", "delete"];
 
 /// What the authorization request sets itself (RFC 6749, RFC 7636, OpenID Connect) or must never carry.
@@ -144,6 +182,40 @@ const ISSUER: Field = Field {
 const REVOCATION_URL: Field = field("revocation_url", "Revocation URL", Rule::Text(Pattern::HttpsUrl), HTTPS_RIGHT);
 const USERINFO_URL: Field = field("userinfo_url", "User Info URL", Rule::Text(Pattern::HttpsUrl), HTTPS_RIGHT);
 const JWKS_URL: Field = field("jwks_url", "Key Set URL", Rule::Text(Pattern::HttpsUrl), HTTPS_RIGHT);
+const GRANT: Field = field(
+    "grant",
+    "Grant",
+    Rule::OneOf(GRANTS),
+    "choose authorization_code, device_code, client_credentials or jwt_bearer",
+);
+const CLIENT_CERTIFICATE: Field = field(
+    "client_certificate",
+    "Client Certificate",
+    Rule::Section(CERTIFICATE_FIELDS),
+    "enter an object with \"certificate\" and \"private_key\", or leave it out",
+);
+const PEM_RIGHT: &str = "enter {\"file\": \"/path\"} of a PEM file, {\"env\": \"NAME\"}, or the PEM text itself";
+const CERTIFICATE_FIELDS: &[Field] = &[
+    Field { required: ANY, ..field("certificate", "Certificate", Rule::Document, PEM_RIGHT) },
+    Field { required: ANY, ..field("private_key", "Private Key", Rule::Document, PEM_RIGHT) },
+];
+const SERVICE_ACCOUNT: Field = field(
+    "service_account",
+    "Service Account Key",
+    Rule::Document,
+    "enter {\"file\": \"/path\"} of the JSON key that Google gave out, {\"env\": \"NAME\"}, or its text itself",
+);
+const DEVICE_AUTHORIZATION_URL: Field =
+    field("device_authorization_url", "Device Authorization URL", Rule::Text(Pattern::HttpsUrl), HTTPS_RIGHT);
+const CLIENT_SECRET_EXPIRES: Field = Field {
+    examples: &["2027-11-01"],
+    ..field(
+        "client_secret_expires",
+        "Client Secret Expires",
+        Rule::Text(Pattern::Moment),
+        "enter a date such as 2027-11-01, or leave it out",
+    )
+};
 const CA_FILE: Field = Field {
     examples: &["/etc/ssl/certs/example-ca.pem"],
     ..field(
@@ -179,6 +251,11 @@ pub(super) static INCOMING_ADVANCED: &[Field] = &[
     REVOCATION_URL,
     USERINFO_URL,
     JWKS_URL,
+    GRANT,
+    CLIENT_CERTIFICATE,
+    SERVICE_ACCOUNT,
+    DEVICE_AUTHORIZATION_URL,
+    CLIENT_SECRET_EXPIRES,
     CA_FILE,
     SASL_MECHANISM,
     CONSENTING_USER,
@@ -219,6 +296,11 @@ pub(super) static OUTGOING_ADVANCED: &[Field] = &[
     REVOCATION_URL,
     USERINFO_URL,
     JWKS_URL,
+    GRANT,
+    CLIENT_CERTIFICATE,
+    SERVICE_ACCOUNT,
+    DEVICE_AUTHORIZATION_URL,
+    CLIENT_SECRET_EXPIRES,
     CA_FILE,
     SASL_MECHANISM,
     CONSENTING_USER,
@@ -237,6 +319,10 @@ pub(super) static OUTGOING_ADVANCED: &[Field] = &[
         ..field("alternate_port", "Alternate Port", PORT, "enter a whole number from 1 to 65535, or leave it out")
     },
 ];
+
+fn authorization_code() -> String {
+    "authorization_code".to_owned()
+}
 
 fn auto() -> String {
     "auto".to_owned()

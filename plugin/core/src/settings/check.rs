@@ -1,18 +1,24 @@
 //! Walks a document along the tables of [`super::form`] and collects every fault.
 
 use serde_json::{Map, Value};
+use url::Url;
 
 use super::{
-    account::Direction,
+    account::{Direction, GrantType},
     form::{Connection, Field, Rule, fields},
     pattern::Pattern,
     secret_ref::{Lookup, SecretRef},
 };
 use crate::{
     error::Fault,
-    limits::{SETTING_LIST_MAX, SETTING_PARAMETERS_MAX, SETTING_SECRET_MAX},
+    limits::{SETTING_DOCUMENT_MAX, SETTING_LIST_MAX, SETTING_PARAMETERS_MAX, SETTING_SECRET_MAX},
     secret::Secret,
 };
+
+/// Where Microsoft's clouds issue tokens, and what their URLs name in place of a tenant.
+pub const MICROSOFT_HOSTS: [&str; 3] =
+    ["login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn"];
+pub const MANY_TENANTS: [&str; 3] = ["common", "organizations", "consumers"];
 
 /// A form in which each field holds what it may hold; empty optional texts are gone, `advanced` is there.
 pub(super) struct Checked {
@@ -38,6 +44,7 @@ pub(super) fn check(direction: Direction, document: &Value, lookup: &dyn Lookup)
         Direction::Incoming => checker.incoming(&form),
         Direction::Outgoing => checker.outgoing(&form),
     }
+    checker.grant(&form);
     form.entry("advanced").or_insert_with(|| Value::Object(Map::new()));
     if checker.faults.is_empty() {
         Ok(Checked { form, client_secret: checker.client_secret })
@@ -114,6 +121,7 @@ impl Checker<'_> {
             },
             (Rule::Flag, Value::Bool(_)) => {}
             (Rule::Secret, value) => self.secret(here, field, value),
+            (Rule::Document, value) => self.document(here, field, value),
             (Rule::Parameters { reserved }, Value::Object(map)) => self.parameters(here, field, reserved, map),
             (Rule::Section(inner), Value::Object(map)) => self.section(&here, inner, map),
             (_, value) => {
@@ -163,6 +171,24 @@ impl Checker<'_> {
             Ok(Err(wrong)) => {
                 self.say(here, field, &wrong, "make it hold the secret in one line, readable for the helpdesk")
             }
+            Err(wrong) => self.fault(here, field, &wrong),
+        }
+    }
+
+    /// Only whether it is there: what it holds may be replaced before it is used.
+    fn document(&mut self, here: String, field: &Field, value: &Value) {
+        let found = match value {
+            Value::String(text) if text.chars().count() > SETTING_DOCUMENT_MAX => {
+                Err(format!("It is longer than {SETTING_DOCUMENT_MAX} characters"))
+            }
+            Value::String(_) => Ok(()),
+            Value::Object(map) => reference(map),
+            other => Err(format!("It is {}, not {}", kind_of(other), expected(&field.rule))),
+        }
+        .and_then(|()| serde_json::from_value(value.clone()).map_err(|_| "It cannot be understood".to_owned()));
+        match found.map(|reference: SecretRef| reference.resolve_document(self.lookup).map(drop)) {
+            Ok(Ok(())) => {}
+            Ok(Err(wrong)) => self.say(here, field, &wrong, "make it readable for the helpdesk"),
             Err(wrong) => self.fault(here, field, &wrong),
         }
     }
@@ -224,6 +250,32 @@ impl Checker<'_> {
         }
     }
 
+    /// What a grant needs beyond what all of them need.
+    fn grant(&mut self, form: &Map<String, Value>) {
+        let advanced = form.get("advanced");
+        if advanced.is_some_and(|advanced| !advanced.is_object()) {
+            return;
+        }
+        let grant = advanced.and_then(|advanced| advanced.get("grant")).and_then(Value::as_str);
+        let has = |name: &str| advanced.is_some_and(|advanced| advanced.get(name).is_some());
+        match grant.and_then(GrantType::from_name) {
+            Some(GrantType::ClientCredentials) => {
+                if !form.contains_key("client_secret") && !has("client_certificate") {
+                    self.top("client_secret", "Client credentials are asked for, and there are none");
+                }
+                let url = form.get("access_token_url").and_then(Value::as_str).and_then(|url| Url::parse(url).ok());
+                if url.is_some_and(|url| is_for_many_tenants(&url)) {
+                    let label = "access_token_url";
+                    self.top(label, "An application signs in to one tenant, and this address names none");
+                }
+            }
+            Some(GrantType::JwtBearer) if !has("service_account") => {
+                self.nested("service_account", "A service account is to sign in, but its key is not named");
+            }
+            _ => {}
+        }
+    }
+
     fn top(&mut self, name: &str, wrong: &str) {
         if let Some(field) = fields(self.direction).iter().find(|field| field.name == name) {
             self.fault(format!("/{name}"), field, wrong);
@@ -249,6 +301,13 @@ impl Checker<'_> {
     }
 }
 
+/// Microsoft's endpoints for whoever comes: good for persons, without meaning for an application (AADSTS50194).
+fn is_for_many_tenants(token_url: &Url) -> bool {
+    let tenant = token_url.path_segments().and_then(|mut segments| segments.next());
+    token_url.host_str().is_some_and(|host| MICROSOFT_HOSTS.contains(&host))
+        && tenant.is_some_and(|tenant| MANY_TENANTS.contains(&tenant))
+}
+
 /// Is this object `{"env": "NAME"}` or `{"file": "/path"}`?
 fn reference(map: &Map<String, Value>) -> Result<(), String> {
     let mut entries = map.iter();
@@ -268,7 +327,7 @@ fn reference(map: &Map<String, Value>) -> Result<(), String> {
 
 /// The empty text of a text field means that nothing was entered.
 fn is_unset(field: &Field, value: &Value) -> bool {
-    matches!(field.rule, Rule::Text(_) | Rule::Secret) && value.as_str() == Some("")
+    matches!(field.rule, Rule::Text(_) | Rule::Secret | Rule::Document) && value.as_str() == Some("")
 }
 
 /// A whole number; JSON Schema counts 5.0 as one.
@@ -285,7 +344,7 @@ fn expected(rule: &Rule) -> &'static str {
         Rule::List { .. } => "a list",
         Rule::Whole { .. } => "a number",
         Rule::Flag => "true or false",
-        Rule::Secret => "a text or an object",
+        Rule::Secret | Rule::Document => "a text or an object",
         Rule::Parameters { .. } | Rule::Section(_) => "an object",
     }
 }

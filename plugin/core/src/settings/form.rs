@@ -82,6 +82,8 @@ pub enum Rule {
     Flag,
     /// A text, `{"env": "NAME"}` or `{"file": "path"}`.
     Secret,
+    /// As [`Rule::Secret`], of many lines; looked up again at each use.
+    Document,
     /// Names and texts; these names are ours and refused.
     Parameters {
         reserved: &'static [&'static str],

@@ -27,6 +27,7 @@ use crate::{
 };
 
 pub use account::*;
+pub use check::{MANY_TENANTS, MICROSOFT_HOSTS};
 pub use secret_ref::{Lookup, Machine};
 
 /// JSON Schema (2020-12) of the incoming form, as generated into `schema/`.

@@ -37,6 +37,8 @@ pub enum Pattern {
     EnvironmentName,
     /// `now`, `all`, or an RFC 3339 date or date-time.
     Since,
+    /// An RFC 3339 date or date-time.
+    Moment,
     /// A subject tag: `{id}` once, something before it.
     SubjectTag,
     /// Name of a parameter of the authorize URL.
@@ -45,8 +47,8 @@ pub enum Pattern {
 
 use Pattern::*;
 
-const ALL: [Pattern; 11] =
-    [Line, Host, HttpsUrl, RedirectUrl, Email, Scope, Path, EnvironmentName, Since, SubjectTag, ParameterName];
+const ALL: [Pattern; 12] =
+    [Line, Host, HttpsUrl, RedirectUrl, Email, Scope, Path, EnvironmentName, Since, Moment, SubjectTag, ParameterName];
 
 macro_rules! label {
     () => {
@@ -164,6 +166,7 @@ impl Pattern {
             Path => "/[^\\u0000-\\u001F\\u007F-\\u009F]+",
             EnvironmentName => "[A-Za-z_][A-Za-z0-9_]*",
             Since => concat!("(?:now|all|", date!(), "(?:", time!(), ")?)"),
+            Moment => concat!(date!(), "(?:", time!(), ")?"),
             SubjectTag => "[^\\u0000-\\u001F\\u007F-\\u009F{}]+\\{id\\}[^\\u0000-\\u001F\\u007F-\\u009F{}]*",
             ParameterName => "[A-Za-z0-9_.-]+",
         }
@@ -185,7 +188,7 @@ impl Pattern {
             Host => 253,
             Email => 254,
             EnvironmentName => 128,
-            Since => 40,
+            Since | Moment => 40,
             SubjectTag => 100,
             ParameterName => 64,
         }
@@ -209,6 +212,7 @@ impl Pattern {
             HttpsUrl | RedirectUrl => Url::parse(text).is_ok_and(|url| url.host().is_some()),
             Email => text.parse::<Address>().is_ok(),
             Since => text == "now" || text == "all" || moment(text).is_some(),
+            Moment => moment(text).is_some(),
             _ => true,
         }
     }
@@ -240,6 +244,7 @@ impl Pattern {
             Path => "It is not an absolute path",
             EnvironmentName => "It is not the name of an environment variable",
             Since => "It is neither \"now\" nor \"all\" nor a date",
+            Moment => "It is not a date",
             SubjectTag if text.matches("{id}").count() != 1 => "It does not hold {id} exactly once",
             SubjectTag if text.starts_with("{id}") => "Nothing stands before {id}, so that any word would match",
             SubjectTag => "It holds braces other than those of {id}",

@@ -24,7 +24,8 @@ pub struct Preset {
     /// Fields of the form that are the same for every protocol.
     oauth: Map<String, Value>,
     /// Fields of `advanced`. `{tenant}` stands for the tenant in the Access Token URL, when that is a GUID; else a
-    /// value with it is left out, since `common` and `organizations` have no issuer of their own.
+    /// value with it is left out, since `common` and `organizations` have no issuer of their own. `{any_tenant}`
+    /// stands for whatever is there.
     #[serde(default)]
     advanced: Map<String, Value>,
     incoming: BTreeMap<String, Map<String, Value>>,
@@ -110,6 +111,10 @@ impl Preset {
         Some(self.oauth.iter().chain(own).map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 
+    pub fn token_hosts(&self) -> impl Iterator<Item = &str> {
+        self.token_hosts.iter().map(String::as_str)
+    }
+
     fn owns(&self, token_url: &Url) -> bool {
         token_url.host_str().is_some_and(|host| self.token_hosts.iter().any(|own| own == host))
     }
@@ -130,6 +135,10 @@ fn with_tenant(value: &Value, token_url: &Url) -> Option<Value> {
         Value::String(text) if text.contains("{tenant}") => {
             let tenant = token_url.path_segments()?.next()?;
             is_guid(tenant).then(|| text.replace("{tenant}", tenant).into())
+        }
+        Value::String(text) if text.contains("{any_tenant}") => {
+            let tenant = token_url.path_segments()?.next()?;
+            Some(text.replace("{any_tenant}", tenant).into())
         }
         other => Some(other.clone()),
     }

@@ -6,12 +6,17 @@ use serde_json::Value;
 use url::Url;
 
 use super::{
-    account::{Account, Action, Client, Direction, Endpoint, Fetching, Mechanism, Protocol, Sending, Since, TlsMode},
+    account::{
+        Account, Action, CertificateRef, Client, Direction, Endpoint, Fetching, GrantType, Mechanism, Protocol,
+        Sending, Since, TlsMode,
+    },
+    advanced::ClientCertificate,
     check::Checked,
     form::Connection,
     incoming::Incoming,
     outgoing::{Outgoing, SUBMISSION_PORT, SUBMISSIONS_PORT},
     pattern::moment,
+    secret_ref::SecretRef,
 };
 use crate::{error::Fault, secret::Secret};
 
@@ -66,6 +71,11 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
             revocation_url: advanced.revocation_url,
             userinfo_url: advanced.userinfo_url,
             jwks_url: advanced.jwks_url,
+            grant: advanced.grant,
+            client_certificate: advanced.client_certificate,
+            service_account: advanced.service_account,
+            device_authorization_url: advanced.device_authorization_url,
+            client_secret_expires: advanced.client_secret_expires,
             authorize_parameters: advanced.authorize_parameters.into_iter().collect(),
         }
         .prove()?,
@@ -125,6 +135,11 @@ pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
             revocation_url: advanced.revocation_url,
             userinfo_url: advanced.userinfo_url,
             jwks_url: advanced.jwks_url,
+            grant: advanced.grant,
+            client_certificate: advanced.client_certificate,
+            service_account: advanced.service_account,
+            device_authorization_url: advanced.device_authorization_url,
+            client_secret_expires: advanced.client_secret_expires,
             authorize_parameters: advanced.authorize_parameters.into_iter().collect(),
         }
         .prove()?,
@@ -148,6 +163,11 @@ struct ClientForm {
     revocation_url: Option<String>,
     userinfo_url: Option<String>,
     jwks_url: Option<String>,
+    grant: String,
+    client_certificate: Option<ClientCertificate>,
+    service_account: Option<SecretRef>,
+    device_authorization_url: Option<String>,
+    client_secret_expires: Option<String>,
     authorize_parameters: Vec<(String, String)>,
 }
 
@@ -155,13 +175,21 @@ impl ClientForm {
     fn prove(self) -> Result<Client, Vec<Fault>> {
         let optional = |pointer, text: Option<String>| text.map(|text| url(pointer, &text)).transpose();
         Ok(Client {
+            grant: GrantType::from_name(&self.grant).unwrap_or_default(),
             client_id: self.client_id,
             client_secret: self.client_secret,
+            client_secret_expires: self.client_secret_expires.as_deref().and_then(moment),
+            certificate: self.client_certificate.map(|reference| CertificateRef {
+                certificate: reference.certificate.into(),
+                private_key: reference.private_key.into(),
+            }),
+            service_account: self.service_account.map(Into::into),
             authorize_url: url("/authorize_url", &self.authorize_url)?,
             token_url: url("/access_token_url", &self.access_token_url)?,
             scopes: self.scope.split_ascii_whitespace().map(str::to_owned).collect(),
             redirect_url: url("/redirect_url", &self.redirect_url)?,
             issuer: self.issuer,
+            device_authorization_url: optional("/advanced/device_authorization_url", self.device_authorization_url)?,
             revocation_url: optional("/advanced/revocation_url", self.revocation_url)?,
             userinfo_url: optional("/advanced/userinfo_url", self.userinfo_url)?,
             jwks_url: optional("/advanced/jwks_url", self.jwks_url)?,

@@ -8,14 +8,18 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
-use crate::{limits::SETTING_SECRET_MAX, secret::Secret};
+use crate::{
+    limits::{SETTING_DOCUMENT_MAX, SETTING_SECRET_MAX},
+    secret::Secret,
+};
 
 /// Where secrets are looked up. A host uses [`Machine`]; a test brings its own.
 pub trait Lookup {
     fn environment(&self, name: &str) -> Option<String>;
 
-    /// At most `SETTING_SECRET_MAX` bytes and one more, so that the caller notices a file that is too long.
+    /// At most `SETTING_DOCUMENT_MAX` bytes and one more, so that the caller notices a file that is too long.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
 }
 
@@ -34,12 +38,13 @@ impl Lookup for Machine {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         let mut bytes = Vec::new();
-        file.take(SETTING_SECRET_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        file.take(SETTING_DOCUMENT_MAX as u64 + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 }
 
 /// `"text"`, `{"env": "NAME"}` or `{"file": "/path"}`.
+#[derive(Clone)]
 pub enum SecretRef {
     Literal(Secret),
     Environment(String),
@@ -54,11 +59,33 @@ impl SecretRef {
     pub fn resolve(&self, lookup: &dyn Lookup) -> Result<Option<Secret>, String> {
         match self {
             Self::Literal(secret) => Ok((!secret.is_empty()).then(|| secret.clone())),
-            Self::Environment(name) => match lookup.environment(name) {
+            _ => self.look_up(lookup, one_line).map(Some),
+        }
+    }
+
+    /// A secret of many lines: a PEM file, a JSON key.
+    ///
+    /// # Errors
+    /// As [`SecretRef::resolve`].
+    pub fn resolve_document(&self, lookup: &dyn Lookup) -> Result<Secret, String> {
+        match self {
+            Self::Literal(secret) => Ok(secret.clone()),
+            _ => self.look_up(lookup, document),
+        }
+    }
+
+    fn look_up(
+        &self,
+        lookup: &dyn Lookup,
+        checked: impl Fn(&str) -> Result<Secret, &'static str>,
+    ) -> Result<Secret, String> {
+        match self {
+            Self::Literal(secret) => Ok(secret.clone()),
+            Self::Environment(name) => match lookup.environment(name).map(Zeroizing::new) {
                 Some(text) => checked(&text).map_err(|why| format!("The environment variable {name} {why}")),
                 None => Err(format!("The environment variable {name} is not set")),
             },
-            Self::File(path) => match lookup.file(Path::new(path)) {
+            Self::File(path) => match lookup.file(Path::new(path)).map(Zeroizing::new) {
                 Ok(bytes) => match std::str::from_utf8(&bytes) {
                     Ok(text) => checked(text).map_err(|why| format!("The file {path} {why}")),
                     Err(_) => Err(format!("The file {path} does not hold text")),
@@ -70,13 +97,21 @@ impl SecretRef {
 }
 
 /// Editors and `echo` end a file with a line break that is not part of the secret.
-fn checked(text: &str) -> Result<Option<Secret>, &'static str> {
+fn one_line(text: &str) -> Result<Secret, &'static str> {
     let text = text.trim_end_matches(['\r', '\n']);
     match () {
         () if text.is_empty() => Err("is empty"),
         () if text.len() > SETTING_SECRET_MAX => Err("is too long for a secret"),
         () if text.chars().any(char::is_control) => Err("holds more than one line"),
-        () => Ok(Some(Secret::new(text))),
+        () => Ok(Secret::new(text)),
+    }
+}
+
+fn document(text: &str) -> Result<Secret, &'static str> {
+    match () {
+        () if text.trim().is_empty() => Err("is empty"),
+        () if text.len() > SETTING_DOCUMENT_MAX => Err("is too long for a certificate or a key"),
+        () => Ok(Secret::new(text)),
     }
 }
 
@@ -126,7 +161,13 @@ mod tests {
 
     #[test]
     fn a_wrong_file_is_named_and_its_content_is_not() {
-        for content in [&b""[..], b"canary\nsecond line", b"\xff\xfecanary", &[b'x'; SETTING_SECRET_MAX + 1]] {
+        for content in [
+            &b""[..],
+            b"canary\nsecond line",
+            b"\xff\xfecanary",
+            &[b'x'; SETTING_SECRET_MAX + 1],
+            &[b'x'; SETTING_DOCUMENT_MAX + 1],
+        ] {
             let (_dir, reference) = file_with(content);
             let Err(why) = reference.resolve(&Machine) else { panic!("accepted") };
             assert!(why.starts_with("The file /") && !why.contains("canary"), "{why}");
