@@ -188,6 +188,8 @@ pub const SETTING_URL_MAX: usize = 2_000;
 /// The scope field, characters: a dozen URLs.
 pub const SETTING_SCOPE_MAX: usize = 2_000;
 /// Entries of a list in the settings.
+/// A claim on an idempotency key is tried again this often when somebody gives the key back at the same moment.
+pub const CLAIM_ATTEMPTS: usize = 3;
 pub const SETTING_LIST_MAX: usize = 100;
 /// A client secret, characters; also the bound of the file that holds one, bytes.
 pub const SETTING_SECRET_MAX: usize = 4_096;

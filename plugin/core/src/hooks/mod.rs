@@ -110,7 +110,9 @@ impl Handle {
     /// Only for what stopped the call before the message was offered to a server; everything after is an outcome.
     pub fn send_message(&self, request: &str, raw: &[u8]) -> Result<String> {
         let request = send_message::parse(request, raw)?;
+        let progress = request.progress.clone();
         self.call("send_message", request.deadline, move |work| work.send.run(&work.context, request))
+            .or_else(|error| progress.answer_to(error))
     }
 
     /// Ends what the handle started and frees its connections. Later calls get a `Closed` error.

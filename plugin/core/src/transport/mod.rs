@@ -183,8 +183,8 @@ pub trait Outbox: Send {
     /// Still connected and young enough for another message?
     fn is_fresh(&mut self) -> bool;
 
-    /// Was the last [`Outcome::Retry`] only this: a connection kept open from an earlier message turned out closed
-    /// before the server had taken anything? Then the same message may be sent at once over a newly opened one.
+    /// Was the last [`Outcome::Retry`] only this: the connection turned out closed before the server had answered
+    /// anything? When it was kept open from earlier, the same message may be sent at once over a newly opened one.
     fn lost(&self) -> bool {
         false
     }

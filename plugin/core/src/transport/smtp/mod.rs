@@ -35,8 +35,6 @@ pub struct SmtpOutbox {
     mechanism: Mechanism,
     /// Since when nothing was said.
     idle_since: Instant,
-    /// A transaction was carried out on this connection.
-    used: bool,
     broken: bool,
     lost: bool,
 }
@@ -120,7 +118,6 @@ fn open_one(
         tls,
         mechanism,
         idle_since: Instant::now(),
-        used: false,
         broken: false,
         lost: false,
     })
@@ -149,8 +146,7 @@ impl Outbox for SmtpOutbox {
         let (outcome, after) =
             send::send(&mut self.dialogue, &self.extensions, &self.server.host, envelope, raw, deadline);
         self.broken = after != After::Ready;
-        self.lost = self.used && after == After::BrokenAtOnce && !deadline.left().is_zero();
-        self.used = true;
+        self.lost = after == After::BrokenAtOnce && !deadline.left().is_zero();
         self.idle_since = Instant::now();
         outcome
     }
