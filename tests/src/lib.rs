@@ -12,6 +12,7 @@
 //! | [`fixture`] | a plugin with a store of its own, and mailboxes whose owners consented |
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
+//! | [`sources`] | the product's source text |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
 
 pub mod browser;
@@ -26,6 +27,7 @@ pub mod postfix;
 pub mod process;
 pub mod relay;
 pub mod servers;
+pub mod sources;
 pub mod wire;
 
 pub use error::{Error, Result};

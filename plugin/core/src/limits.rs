@@ -8,6 +8,10 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// One HTTP request to an authorization server, body included.
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Read at once of such an answer, and the room its body begins with, bytes: one TLS record's share, all of most answers.
+pub const HTTP_CHUNK: usize = 8 * 1024;
+/// Stack of the thread on which a name is looked up, bytes: resolvers keep their buffers below 64 KiB.
+pub const RESOLVER_STACK: usize = 256 * 1024;
 /// Body of one answer of an authorization server, bytes. Real ones stay under 20 KB.
 pub const HTTP_BODY_MAX: usize = 1 << 20;
 
@@ -52,6 +56,10 @@ pub const IMAP_CURSOR_RANGES: usize = 256;
 pub const IMAP_RESYNC_MARGIN: Duration = Duration::from_secs(2 * 3600);
 /// A closing connection tries to say LOGOUT for this long.
 pub const LOGOUT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Room that a literal in memory begins with, bytes; more only as bytes come, never because they were announced.
+pub const IMAP_LITERAL_FIRST: usize = 64 * 1024;
+/// Seconds between two notes that a folder had nothing new: each note is a durable write.
+pub const IMAP_NOTE_INTERVAL: i64 = 3_600;
 /// A literal larger than this goes to a spool file instead of memory, bytes.
 pub const SPOOL_THRESHOLD: usize = 1 << 20;
 /// Largest message accepted, bytes. Exchange Online stops at 150 MB.
@@ -108,11 +116,17 @@ pub const PROVIDER_TEXT_MAX: usize = 600;
 /// Longest wait for another process that is writing to the store. A write takes milliseconds; a disk that is busy
 /// with something else may take a second.
 pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest key file that is read, bytes: base64 or hex of the key with some white space around it.
+pub const STORE_KEY_TEXT_MAX: u64 = 1024;
+/// What a grant's record takes besides its tokens, bytes: room for all of it, so that growing leaves no copy behind.
+pub const STORE_GRANT_ROOM: usize = 8 * 1024;
 /// One record of the store, bytes. Grants stay below 20 KB; a cursor lists settled UIDs and may reach 1 MiB.
 pub const STORE_RECORD_MAX: usize = 8 << 20;
 
 /// One line of an SMTP reply, bytes (RFC 5321 4.5.3.1.5 says 512; real servers send longer texts).
 pub const SMTP_LINE_MAX: usize = 8 * 1024;
+/// Read at once of SMTP replies, bytes: a whole pipelined group of them.
+pub const SMTP_READ_CHUNK: usize = 4 * 1024;
 /// Lines of one SMTP reply.
 pub const SMTP_LINES_MAX: usize = 256;
 /// SASL initial response goes into the AUTH line only when the whole line stays within this (RFC 4954 section 4: 512
@@ -174,6 +188,8 @@ pub const REQUEST_MAX: usize = 256 * 1024 * 1024;
 pub const READ_AHEAD_MAX: Duration = Duration::from_secs(900);
 /// `close` waits this long for what is under way, then leaves it behind to end by its own deadline.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// A claim on an idempotency key is tried again this often when somebody gives the key back at the same moment.
+pub const CLAIM_ATTEMPTS: usize = 3;
 /// Calls that may wait for a handle that is busy.
 pub const CALLS_QUEUED_MAX: usize = 64;
 /// One settings document, bytes. The largest that passes all bounds of its fields stays under half of it.
@@ -188,8 +204,6 @@ pub const SETTING_URL_MAX: usize = 2_000;
 /// The scope field, characters: a dozen URLs.
 pub const SETTING_SCOPE_MAX: usize = 2_000;
 /// Entries of a list in the settings.
-/// A claim on an idempotency key is tried again this often when somebody gives the key back at the same moment.
-pub const CLAIM_ATTEMPTS: usize = 3;
 pub const SETTING_LIST_MAX: usize = 100;
 /// A client secret, characters; also the bound of the file that holds one, bytes.
 pub const SETTING_SECRET_MAX: usize = 4_096;

@@ -231,9 +231,9 @@ fn read(mut response: Response, host: &str, deadline: Deadline) -> Result<HttpAn
         content_type: text(CONTENT_TYPE),
         date,
         correlation: correlation(headers),
-        body: Zeroizing::new(Vec::with_capacity(8 * 1024)),
+        body: Zeroizing::new(Vec::with_capacity(limits::HTTP_CHUNK)),
     };
-    let mut chunk = Zeroizing::new([0; 8 * 1024]);
+    let mut chunk = Zeroizing::new([0; limits::HTTP_CHUNK]);
     loop {
         deadline.check(&format!("the rest of an answer of {host}"))?;
         match response.read(&mut chunk[..]).map_err(|e| broken_off(host, e))? {

@@ -90,7 +90,7 @@ fn resolve(host: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>>
     let (sender, receiver) = mpsc::sync_channel(1);
     thread::Builder::new()
         .name("oauth-mail-dns".into())
-        .stack_size(256 * 1024)
+        .stack_size(limits::RESOLVER_STACK)
         .spawn({
             let name = name.clone();
             move || {

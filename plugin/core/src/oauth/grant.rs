@@ -146,10 +146,9 @@ impl Grant {
 
     /// `None`: somebody else wrote since `expected`.
     pub fn write(&self, store: &dyn Store, id: &str, expected: Option<u64>) -> Result<Option<u64>> {
-        // Room for all of it, so that growing leaves no copy behind.
         let tokens =
             self.access_token.expose().len() + self.refresh_token.as_ref().map_or(0, |token| token.expose().len());
-        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * tokens + 8 * 1024));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(2 * tokens + limits::STORE_GRANT_ROOM));
         serde_json::to_writer(&mut *bytes, self)
             .map_err(|e| Error::new(Kind::Internal, "A sign-in could not be put into a record.").source_error(e))?;
         store.write(Table::Grant, id, expected, &bytes)

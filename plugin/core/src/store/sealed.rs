@@ -16,14 +16,15 @@ use chacha20poly1305::{AeadInPlace, KeyInit, XChaCha20Poly1305, XNonce};
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::error::{Error, Fault, Kind, Result};
+use crate::{
+    error::{Error, Fault, Kind, Result},
+    limits,
+};
 
 const KEY_LEN: usize = 32;
 const FORMAT: u8 = 1;
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
-/// Longest key file that is read: base64 or hex of the key with some white space around it.
-const KEY_TEXT_MAX: u64 = 1024;
 
 /// The key of a store. No `Debug`, no way back to the bytes; wiped when dropped.
 #[derive(Clone)]
@@ -174,8 +175,8 @@ impl SealingKey {
         };
         let file = File::open(path).map_err(unreadable)?;
         check_private(path, &file)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_TEXT_MAX as usize + 1));
-        file.take(KEY_TEXT_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(limits::STORE_KEY_TEXT_MAX as usize + 1));
+        file.take(limits::STORE_KEY_TEXT_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         if let Ok(raw) = <[u8; KEY_LEN]>::try_from(bytes.as_slice()) {
             return Ok(Self(Zeroizing::new(raw)));
         }

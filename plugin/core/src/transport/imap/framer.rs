@@ -178,7 +178,7 @@ impl<R: Read> Framer<R> {
         }
         let mut left = announced as usize;
         if announced <= limits::SPOOL_THRESHOLD as u64 {
-            let mut bytes = Vec::with_capacity(left.min(64 * 1024));
+            let mut bytes = Vec::with_capacity(left.min(limits::IMAP_LITERAL_FIRST));
             while left > 0 {
                 let part = self.available(left)?;
                 let len = part.len();

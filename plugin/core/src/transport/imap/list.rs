@@ -51,8 +51,7 @@ pub fn list(
         let existing: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
         cursor.compact(&existing, limits::IMAP_CURSOR_RANGES);
     }
-    // Noted at most once an hour: each note is a durable write.
-    if found.is_empty() && now - cursor.resume_at >= 3600 {
+    if found.is_empty() && now - cursor.resume_at >= limits::IMAP_NOTE_INTERVAL {
         cursor.resume_at = now;
     }
     found.truncate(max);

@@ -149,7 +149,7 @@ impl ReplyBuffer {
             self.bytes.drain(..self.start);
             self.start = 0;
             scanned = self.bytes.len();
-            let mut chunk = [0; 4096];
+            let mut chunk = [0; limits::SMTP_READ_CHUNK];
             match stream.read(&mut chunk) {
                 Ok(0) => return Err(NoReply::Lost(io::ErrorKind::UnexpectedEof.into())),
                 Ok(n) => self.bytes.extend_from_slice(&chunk[..n]),
