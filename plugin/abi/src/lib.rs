@@ -33,6 +33,10 @@
 //! load an older library, and abi_stable refuses an older library whose root or vtable is shorter; so nothing is ever
 //! appended here. A later ability is a new id of `extension(id)` with its own frozen table.
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 pub mod error;
 pub mod handles;
 pub mod library;
