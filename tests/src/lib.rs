@@ -13,6 +13,7 @@
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
 //! | [`sources`] | the product's source text |
+//! | [`janitor`] | clears up after servers in a static |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
 
 pub mod browser;
@@ -22,6 +23,7 @@ pub mod error;
 pub mod fixture;
 pub mod identity;
 pub mod idp;
+pub mod janitor;
 pub mod mailgen;
 pub mod postfix;
 pub mod process;

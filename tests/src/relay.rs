@@ -4,7 +4,7 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
         mpsc,
     },
@@ -37,6 +37,8 @@ struct Shared {
     stall: AtomicBool,
     closed: AtomicBool,
     connections: AtomicUsize,
+    /// Both ends of each connection, for [`Relay::break_all`]; weak, because a socket must close when its threads end.
+    open: Mutex<Vec<Weak<[TcpStream; 2]>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -63,6 +65,7 @@ impl Relay {
             stall: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
+            open: Mutex::default(),
         });
         let acceptor = thread::spawn({
             let shared = shared.clone();
@@ -104,6 +107,16 @@ impl Relay {
         self.shared.upstream_left.store(NEVER, SeqCst);
     }
 
+    /// Breaks what is open now; new connections are not touched.
+    pub fn break_all(&self) {
+        let open = std::mem::take(&mut *self.shared.open.lock().unwrap_or_else(PoisonError::into_inner));
+        for ends in open.iter().filter_map(Weak::upgrade) {
+            for end in ends.iter() {
+                let _ = end.shutdown(Shutdown::Both);
+            }
+        }
+    }
+
     /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(SeqCst)
@@ -134,22 +147,32 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             thread::sleep(shared.delay() * 2);
             let Ok(server) = TcpStream::connect(shared.target) else { return };
             let _ = (client.set_nodelay(true), server.set_nodelay(true));
-            if let (Ok(from_client), Ok(from_server)) = (client.try_clone(), server.try_clone()) {
-                carry(&shared, Direction::Upstream, from_client, server);
-                carry(&shared, Direction::Downstream, from_server, client);
+            let clones = (client.try_clone(), server.try_clone(), client.try_clone(), server.try_clone());
+            if let (Ok(from_client), Ok(from_server), Ok(client_end), Ok(server_end)) = clones {
+                let ends = Arc::new([client_end, server_end]);
+                shared.open.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&ends));
+                carry(&shared, Direction::Upstream, from_client, server, &ends);
+                carry(&shared, Direction::Downstream, from_server, client, &ends);
             }
         });
     }
 }
 
 /// Two threads: one reads and stamps, one waits until it is due and writes.
-fn carry(shared: &Arc<Shared>, direction: Direction, mut from: TcpStream, mut to: TcpStream) {
+fn carry(
+    shared: &Arc<Shared>,
+    direction: Direction,
+    mut from: TcpStream,
+    mut to: TcpStream,
+    ends: &Arc<[TcpStream; 2]>,
+) {
     let (sender, receiver) = mpsc::sync_channel::<(Instant, Vec<u8>)>(CHUNKS_IN_FLIGHT);
     let _ = from.set_read_timeout(Some(Duration::from_millis(100)));
     thread::spawn({
-        let shared = shared.clone();
+        let (shared, ends) = (shared.clone(), ends.clone());
         let mut buffer = vec![0; CHUNK];
         move || {
+            let _ends = ends;
             while !shared.closed.load(SeqCst) {
                 match from.read(&mut buffer) {
                     Ok(0) => return,
@@ -166,8 +189,9 @@ fn carry(shared: &Arc<Shared>, direction: Direction, mut from: TcpStream, mut to
         }
     });
     thread::spawn({
-        let shared = shared.clone();
+        let (shared, ends) = (shared.clone(), ends.clone());
         move || {
+            let _ends = ends;
             for (due, bytes) in receiver {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
                 let allowed = shared.take(direction, bytes.len());

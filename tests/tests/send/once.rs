@@ -1,0 +1,152 @@
+//! Idempotency keys: one key, one message, whatever happens in between.
+
+use std::{
+    sync::Barrier,
+    thread,
+    time::{Duration, Instant},
+};
+
+use oauth_mail_core::hooks::Handle;
+use oauth_mail_tests::{fixture::Fixture, relay::Relay};
+use serde_json::{Value, json};
+
+use super::{send, servers, settled, text_to, through, times};
+
+#[test]
+fn one_key_is_one_message_for_one_caller_and_for_eight() {
+    let servers = servers();
+    let fixture = Fixture::new(&servers);
+    let handle = fixture.outgoing("alice", |_| ());
+    let mia = servers.address("mia");
+    let first = send(&handle, &keyed(&mia, "twice", "key-1"));
+    assert_eq!(first["outcome"], "sent", "{first}");
+    // Also after a restart, and for a request that was written differently.
+    let restarted = fixture.plugin_again().open(&servers.outgoing_settings("alice").to_string()).unwrap();
+    for again in [&handle, &restarted] {
+        assert_eq!(send(again, &keyed(&mia, "twice", "key-1")), first);
+        assert_eq!(send(again, &keyed(&mia, "twice, other words", "key-1")), first);
+    }
+
+    let other = fixture.plugin_again();
+    let settings = servers.outgoing_settings("alice").to_string();
+    let handles: Vec<Handle> = (0..8)
+        .map(|n| if n % 2 == 0 { fixture.plugin.open(&settings) } else { other.open(&settings) }.unwrap())
+        .collect();
+    for (subject, shared) in [("eight handles", false), ("one handle", true)] {
+        let barrier = Barrier::new(handles.len());
+        let request = keyed(&mia, subject, subject);
+        let answers: Vec<Value> = thread::scope(|scope| {
+            let calls: Vec<_> = handles
+                .iter()
+                .map(|own| {
+                    let (handle, barrier, request) = (if shared { &handle } else { own }, &barrier, &request);
+                    scope.spawn(move || {
+                        barrier.wait();
+                        send(handle, request)
+                    })
+                })
+                .collect();
+            calls.into_iter().map(|call| call.join().unwrap()).collect()
+        });
+        // Whoever comes while another is at it may only say that it does not know; the id is the same in all.
+        let sent: Vec<_> = answers.iter().filter(|answer| answer["outcome"] == "sent").collect();
+        assert!(!sent.is_empty(), "{answers:#?}");
+        for answer in &answers {
+            assert!(["sent", "unknown"].contains(&answer["outcome"].as_str().unwrap()), "{answer}");
+            assert_eq!(answer["message_id"], sent[0]["message_id"]);
+        }
+        assert!(!shared || sent.len() == 8, "calls on one handle wait for each other: {answers:#?}");
+        for handle in &handles {
+            assert_eq!(&send(handle, &request), sent[0]);
+        }
+    }
+    let arrived = settled(&servers, "mia");
+    assert_eq!(arrived.len(), 3, "{arrived:?}");
+}
+
+#[test]
+fn unknown_stays_unknown_and_retry_may_be_sent() {
+    let servers = servers();
+    let relay = Relay::start(servers.postfix.smtps_port).unwrap();
+    let fixture = Fixture::new(&servers);
+    let handle = fixture.outgoing("alice", through(&relay));
+    let noah = servers.address("noah");
+
+    let nothing = keyed(&noah, "after retry", "retry");
+    relay.cut_after(0);
+    for _ in 0..2 {
+        assert_eq!(send(&handle, &nothing)["outcome"], "retry");
+    }
+    relay.heal();
+    assert_eq!(send(&handle, &nothing)["outcome"], "sent");
+
+    let mut lost = None;
+    for downstream_bytes in (60..=280).step_by(20) {
+        assert_eq!(send(&handle, &text_to("sink@example.test", "warm"))["outcome"], "sent");
+        relay.cut_after(downstream_bytes);
+        let request = keyed(&noah, &format!("lost {downstream_bytes}"), &format!("lost {downstream_bytes}"));
+        let answer = send(&handle, &request);
+        relay.heal();
+        if answer["outcome"] == "unknown" {
+            lost = Some((request, answer));
+            break;
+        }
+    }
+    let (request, answer) = lost.unwrap();
+    let restarted = fixture.plugin_again().open(&servers.outgoing_settings("alice").to_string()).unwrap();
+    for again in [&handle, &restarted] {
+        assert_eq!(send(again, &request), answer);
+    }
+    let arrived = settled(&servers, "noah");
+    assert_eq!(times(&arrived, "after retry"), 1, "{arrived:?}");
+    assert!(times(&arrived, request["subject"].as_str().unwrap()) <= 1, "{arrived:?}");
+}
+
+/// The message is out, and then the store keeps its writer waiting beyond the deadline: an error here would be read as
+/// "nothing was sent".
+#[test]
+fn a_message_that_was_offered_is_never_an_error() {
+    let servers = servers();
+    let relay = Relay::start(servers.postfix.smtps_port).unwrap();
+    let fixture = Fixture::new(&servers);
+    let handle = fixture.outgoing("alice", through(&relay));
+    relay.set_one_way_delay(Duration::from_millis(250));
+    let mut request = keyed("sink@example.test", "late", "late");
+    request["deadline_ms"] = json!(3_000);
+    let answer = thread::scope(|scope| {
+        let call = scope.spawn(|| handle.send_message(&request.to_string(), &[]));
+        let store = rusqlite::Connection::open(fixture.store_file()).unwrap();
+        store.busy_timeout(Duration::from_secs(5)).unwrap();
+        let claimed =
+            || store.query_row("SELECT count(*) FROM record WHERE kind = 'sent'", [], |row| row.get::<_, i64>(0));
+        let end = Instant::now() + Duration::from_secs(5);
+        while claimed().unwrap() == 0 {
+            assert!(Instant::now() < end, "the key was never claimed");
+            thread::sleep(Duration::from_millis(5));
+        }
+        store.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let answer = call.join().unwrap();
+        store.execute_batch("ROLLBACK").unwrap();
+        answer
+    });
+    let answer = oauth_mail_tests::fixture::parse(&answer.unwrap());
+    assert_eq!(answer["outcome"], "sent", "{answer}");
+    // Once the store answers again, so does the key.
+    let end = Instant::now() + Duration::from_secs(10);
+    request["deadline_ms"] = json!(20_000);
+    loop {
+        let again = send(&handle, &request);
+        assert_eq!(again["message_id"], answer["message_id"], "{again}");
+        if again["outcome"] == "sent" {
+            break;
+        }
+        assert!(again["outcome"] == "unknown" && Instant::now() < end, "{again}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn keyed(to: &str, subject: &str, key: &str) -> Value {
+    let mut request = text_to(to, subject);
+    request["idempotency_key"] = json!(key);
+    request
+}
