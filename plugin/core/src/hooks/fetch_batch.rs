@@ -74,6 +74,8 @@ pub struct Fetch {
     gone: HashMap<String, Vec<Key>>,
     /// The username, where it is an address: mail from it is the helpdesk's own.
     own_addresses: Vec<Address>,
+    /// Why a folder of this round could not be opened: told when the others are through.
+    closed_folder: Option<Error>,
     /// Forced resynchronisations, to be told with the next batch.
     resets: Vec<String>,
 }
@@ -117,7 +119,7 @@ impl Fetch {
         if fetching.since == Since::Now {
             for folder in &fetching.folders {
                 if read_cursor(context, folder)?.is_none() {
-                    self.list(context, fetching, folder, deadline)?;
+                    self.list_open(context, fetching, folder, deadline)?;
                 }
             }
         }
@@ -125,8 +127,15 @@ impl Fetch {
     }
 
     pub fn disconnect(&mut self) {
-        self.reader = None;
+        self.hang_up();
         self.round = false;
+    }
+
+    /// A round that is under way goes on over the next connection.
+    fn hang_up(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.leave();
+        }
     }
 
     /// Carries out a mailbox action for settled messages; a connection that had ended is opened once more.
@@ -143,9 +152,12 @@ impl Fetch {
             let result =
                 reader.with_inbox("settling mail", deadline, move |inbox| inbox.settle(&keys, &action, deadline));
             match result {
-                Err(error) if error.kind() == Kind::Transient && !deadline.left().is_zero() => {
+                Err(error) if error.kind() == Kind::Transient => {
+                    self.hang_up();
+                    if deadline.left().is_zero() {
+                        return Err(error);
+                    }
                     context.session.log.info(format_args!("Connecting again: {error}"));
-                    self.disconnect();
                 }
                 other => return other,
             }
@@ -179,7 +191,7 @@ impl Fetch {
         loop {
             let Some(reader) = &self.reader else { return Ok(()) };
             if batch.is_full(request, reader.peek_size()) {
-                self.round = self.listing_cut || reader.remaining() > 0;
+                self.round = self.listing_cut || reader.remaining() > 0 || self.closed_folder.is_some();
                 return reader.rest();
             }
             match reader.next(request.max_bytes, request.deadline)? {
@@ -194,13 +206,15 @@ impl Fetch {
                 Next::NotYet => return reader.rest(),
                 Next::Failed(error) => {
                     // The rest of the round is listed anew, without what was handed out already.
-                    self.reader = None;
+                    self.hang_up();
                     return Err(error);
                 }
                 Next::End if self.listing_cut => self.begin_round(context, fetching, request.deadline)?,
+                // What was read goes first.
+                Next::End if self.closed_folder.is_some() && !batch.is_empty() => return Ok(()),
                 Next::End => {
                     self.round = false;
-                    return Ok(());
+                    return self.closed_folder.take().map_or(Ok(()), Err);
                 }
             }
         }
@@ -208,9 +222,10 @@ impl Fetch {
 
     fn begin_round(&mut self, context: &Context, fetching: &Fetching, deadline: Deadline) -> Result<()> {
         self.listing_cut = false;
+        self.closed_folder = None;
         let mut entries = Vec::new();
         for folder in &fetching.folders {
-            entries.extend(self.list(context, fetching, folder, deadline)?);
+            entries.extend(self.list_open(context, fetching, folder, deadline)?);
         }
         entries.retain(|entry| !self.handed_out.contains(&entry.key));
         if entries.is_empty() {
@@ -219,6 +234,24 @@ impl Fetch {
         self.connected(context, deadline)?.plan(entries);
         self.round = true;
         Ok(())
+    }
+
+    /// A folder that is missing or forbidden keeps back no mail of the others.
+    fn list_open(
+        &mut self,
+        context: &Context,
+        fetching: &Fetching,
+        folder: &str,
+        deadline: Deadline,
+    ) -> Result<Vec<Entry>> {
+        match self.list(context, fetching, folder, deadline) {
+            Err(error) if error.kind() == Kind::Refused && self.reader.is_some() => {
+                context.session.log.warn(format_args!("{error}"));
+                self.closed_folder.get_or_insert(error);
+                Ok(Vec::new())
+            }
+            listed => listed,
+        }
     }
 
     /// Lists one folder and stores its cursor when that is new or was reset.
@@ -235,7 +268,7 @@ impl Fetch {
             .with_inbox("listing mail", deadline, move |inbox| inbox.list(&name, known.as_ref(), since, deadline));
         let listing = listed.inspect_err(|error| {
             if error.is_transient() {
-                self.reader = None;
+                self.hang_up();
             }
         })?;
         if cursor.as_ref() != Some(&listing.cursor)

@@ -6,8 +6,11 @@
 use std::{
     collections::VecDeque,
     ops::ControlFlow,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use super::worker::Worker;
@@ -22,6 +25,8 @@ use crate::{
 pub struct Reader {
     worker: Worker<Connection>,
     pipe: Arc<Pipe>,
+    /// Bytes that came over the connection.
+    received: Arc<AtomicU64>,
 }
 
 struct Connection {
@@ -47,6 +52,8 @@ struct State {
     /// Entries of the plan that were not asked for yet, or not handed over.
     plan: VecDeque<Entry>,
     failed: Option<Error>,
+    /// While reading: how many bytes had come, and since when it is no more.
+    silence: Option<(u64, Instant)>,
 }
 
 /// What [`Reader::next`] found.
@@ -62,8 +69,9 @@ pub enum Next {
 
 impl Reader {
     pub fn new(inbox: Box<dyn Inbox>) -> Result<Self> {
+        let received = inbox.received();
         let worker = Worker::start("oauth-mail-read", Connection { inbox: Some(inbox) })?;
-        Ok(Self { worker, pipe: Arc::default() })
+        Ok(Self { worker, pipe: Arc::default(), received })
     }
 
     /// Runs `work` on the connection, when what is being read has ended.
@@ -100,9 +108,15 @@ impl Reader {
         state.plan.len() + state.ready.len()
     }
 
-    /// The size of the next message that lies ready.
+    /// The size of the next message: as it came, or as it was listed.
     pub fn peek_size(&self) -> Option<u64> {
-        self.pipe.lock().ready.front().map(|(_, item)| bytes_of(item))
+        let state = self.pipe.lock();
+        state.ready.front().map(|(_, item)| bytes_of(item)).or_else(|| state.plan.front().map(|entry| entry.size))
+    }
+
+    /// Ends the connection without waiting for a thread that may hang on it; it ends by its own timeouts.
+    pub fn leave(mut self) {
+        self.worker.leave();
     }
 
     /// The next message of the plan. Starts reading when nothing is being read.
@@ -126,16 +140,22 @@ impl Reader {
             state.wanted = true;
             if !state.reading {
                 state.reading = true;
+                state.silence = None;
                 drop(state);
                 self.start_reading()?;
                 state = self.pipe.lock();
                 continue;
             }
+            let silent = self.silence(&mut state);
+            if silent >= limits::READ_SILENCE {
+                return Ok(Next::Failed(silent_server()));
+            }
             let left = deadline.left();
             if left.is_zero() {
                 return Ok(Next::NotYet);
             }
-            state = self.pipe.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            let wait = left.min(limits::READ_SILENCE - silent);
+            state = self.pipe.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -150,10 +170,24 @@ impl Reader {
             && state.ready_bytes < state.capacity;
         if resume {
             state.reading = true;
+            state.silence = None;
         }
         self.pipe.changed.notify_all();
         drop(state);
         if resume { self.start_reading() } else { Ok(()) }
+    }
+
+    /// How long nothing has come although something is being read. Outlives the call: a host with short deadlines must
+    /// get rid of a connection that stands still, too.
+    fn silence(&self, state: &mut State) -> Duration {
+        let received = self.received.load(Ordering::Relaxed);
+        match state.silence {
+            Some((before, since)) if before == received => since.elapsed(),
+            _ => {
+                state.silence = Some((received, Instant::now()));
+                Duration::ZERO
+            }
+        }
     }
 
     fn start_reading(&self) -> Result<()> {
@@ -233,6 +267,11 @@ fn bytes_of(item: &Item) -> u64 {
 /// Errors after which the state of the connection is not known.
 fn breaks(error: &Error) -> bool {
     matches!(error.kind(), Kind::Transient | Kind::Throttled | Kind::ServerMisbehaved | Kind::Internal | Kind::TooLarge)
+}
+
+fn silent_server() -> Error {
+    Error::new(Kind::Transient, "The mail server stopped in the middle of an answer.")
+        .remedy("It is tried again; if it keeps happening, check the network between here and the server.")
 }
 
 fn gone() -> Error {

@@ -84,6 +84,11 @@ impl<S: Send + 'static> Worker<S> {
         self.panicked.load(Ordering::Acquire)
     }
 
+    /// `drop` will not wait for what is running.
+    pub fn leave(&mut self) {
+        self.thread = None;
+    }
+
     fn post<R: Send + 'static>(
         &self,
         what: &'static str,

@@ -4,7 +4,12 @@ pub mod imap;
 pub mod smtp;
 pub mod stub;
 
-use std::{fs::File, ops::ControlFlow, time::Duration};
+use std::{
+    fs::File,
+    ops::ControlFlow,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -149,6 +154,9 @@ pub trait Inbox: Send {
     /// Carries out `action`; a message that is not there any more counts as done. Returns for each key whether it was
     /// found. Can be repeated.
     fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>>;
+
+    /// How many bytes have come from the server, counted on: tells whoever waits elsewhere that the connection lives.
+    fn received(&self) -> Arc<AtomicU64>;
 
     /// Answers within `deadline` when the connection is still alive.
     fn check(&mut self, deadline: Deadline) -> Result<()>;

@@ -7,6 +7,10 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
@@ -71,6 +75,7 @@ pub struct Framer<R> {
     start: usize,
     end: usize,
     left: Budget,
+    received: Arc<AtomicU64>,
     /// After an error nobody knows where the next response begins.
     dead: bool,
 }
@@ -78,11 +83,16 @@ pub struct Framer<R> {
 impl<R: Read> Framer<R> {
     pub fn new(reader: R) -> Self {
         let buffer = vec![0; limits::IMAP_BUFFER].into_boxed_slice();
-        Self { reader, buffer, start: 0, end: 0, left: Budget::CONTROL, dead: false }
+        Self { reader, buffer, start: 0, end: 0, left: Budget::CONTROL, received: Arc::default(), dead: false }
     }
 
     pub fn reader_mut(&mut self) -> &mut R {
         &mut self.reader
+    }
+
+    /// Bytes that came, counted on.
+    pub fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
     }
 
     pub fn is_dead(&self) -> bool {
@@ -221,6 +231,7 @@ impl<R: Read> Framer<R> {
         if got == 0 {
             return Err(connection_error(io::ErrorKind::UnexpectedEof.into()));
         }
+        self.received.fetch_add(got as u64, Ordering::Relaxed);
         self.left.bytes = self
             .left
             .bytes

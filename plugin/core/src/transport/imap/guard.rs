@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
 use super::{
@@ -59,6 +59,10 @@ impl Wire {
 
     pub fn set_deadline(&mut self, deadline: Deadline) {
         self.framer.reader_mut().set_deadline(deadline);
+    }
+
+    pub fn received(&self) -> Arc<AtomicU64> {
+        self.framer.received()
     }
 
     pub fn is_dead(&self) -> bool {

@@ -20,7 +20,10 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use super::{Cursor as AnyCursor, Entry, Inbox, Item, Key, Listing, Login, OpenError, Proof, Transcript};
 use crate::{
@@ -144,6 +147,10 @@ impl Inbox for ImapInbox {
             }
         }
         Ok(found)
+    }
+
+    fn received(&self) -> Arc<AtomicU64> {
+        self.conn.wire().lock().received()
     }
 
     fn check(&mut self, deadline: Deadline) -> Result<()> {
