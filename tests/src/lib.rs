@@ -10,6 +10,7 @@
 //! | [`browser`] | signs in and consents like a person |
 //! | [`relay`] | delay, cut and stall between client and server |
 //! | [`fixture`] | a plugin with a store of its own, and mailboxes whose owners consented |
+//! | [`mailbox`] | fetches and settles as a host does, and looks at the mailbox beside the library |
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
 //! | [`sources`] | the product's source text |
@@ -24,6 +25,7 @@ pub mod fixture;
 pub mod identity;
 pub mod idp;
 pub mod janitor;
+pub mod mailbox;
 pub mod mailgen;
 pub mod postfix;
 pub mod process;
