@@ -61,6 +61,11 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
         folders.entry(key.folder.clone()).or_default().push((text.clone(), key, *verdict));
     }
 
+    // Before anything is done in the mailbox.
+    for folder in folders.keys() {
+        read_cursor(&context, folder)?.ok_or_else(|| never_fetched(folder))?;
+    }
+
     let mut done = Map::new();
     for (folder, results) in folders {
         let mut settled = Vec::new();
@@ -108,9 +113,7 @@ fn advance(context: &Context, folder: &str, settled: &[Key]) -> Result<()> {
     }
     let id = cursor_id(context, folder);
     for _ in 0..TRIES {
-        let (mut cursor, version) = read_cursor(context, folder)?.ok_or_else(|| {
-            Error::new(Kind::Misuse, format!("{folder} was never fetched, so nothing in it can be settled."))
-        })?;
+        let (mut cursor, version) = read_cursor(context, folder)?.ok_or_else(|| never_fetched(folder))?;
         cursor.settle(settled);
         if write_cursor(context, &id, Some(version), &cursor)? {
             return Ok(());
@@ -118,6 +121,11 @@ fn advance(context: &Context, folder: &str, settled: &[Key]) -> Result<()> {
     }
     Err(Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")
         .remedy("The same settle_batch can be repeated."))
+}
+
+fn never_fetched(folder: &str) -> Error {
+    Error::new(Kind::Misuse, format!("{folder} was never fetched, so nothing in it can be settled."))
+        .remedy("Give keys back exactly as fetch_batch handed them out, to a plugin over the same store.")
 }
 
 /// The cursor of a folder and its version, if the folder was ever fetched.

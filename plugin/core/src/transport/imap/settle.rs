@@ -34,8 +34,13 @@ pub fn settle(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log
     let mut wanted: Vec<u32> = uids.iter().copied().flatten().collect();
     wanted.sort_unstable();
     wanted.dedup();
-    let found = existing(conn, &wanted)?;
-    for set in names::uid_sets(&found, limits::IMAP_COMMAND_LINE_MAX / 2) {
+    let found = existing(conn, &wanted, "")?;
+    let acted_on = match action {
+        // What was moved stays here, marked as deleted: moved again, it would be there twice.
+        Action::Move { .. } if !can_move(conn) && !can_expunge(conn) => existing(conn, &found, " UNDELETED")?,
+        _ => found.clone(),
+    };
+    for set in names::uid_sets(&acted_on, limits::IMAP_COMMAND_LINE_MAX / 2) {
         match action {
             Action::Leave => {}
             Action::MarkSeen => store(conn, &set, "\\Seen")?,
@@ -49,11 +54,19 @@ pub fn settle(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log
     Ok(uids.iter().map(|uid| uid.is_some_and(|uid| found.binary_search(&uid).is_ok())).collect())
 }
 
-/// Those of `uids` (ascending) that are still there.
-fn existing(conn: &mut Conn, uids: &[u32]) -> Result<Vec<u32>> {
+fn can_move(conn: &Conn) -> bool {
+    conn.has("MOVE") || conn.has("IMAP4REV2")
+}
+
+fn can_expunge(conn: &Conn) -> bool {
+    conn.has("UIDPLUS") || conn.has("IMAP4REV2")
+}
+
+/// Those of `uids` (ascending) that are still there, and fulfil what else is asked.
+fn existing(conn: &mut Conn, uids: &[u32], and: &str) -> Result<Vec<u32>> {
     let mut found = Vec::with_capacity(uids.len());
     for set in names::uid_sets(uids, limits::IMAP_COMMAND_LINE_MAX / 2) {
-        conn.bulk(&format!("UID SEARCH UID {set}"), Budget::CONTROL, &mut |frame| {
+        conn.bulk(&format!("UID SEARCH UID {set}{and}"), Budget::CONTROL, &mut |frame| {
             if let Some(Response::MailboxData(MailboxDatum::Search(list))) = answer::parse(&frame.line) {
                 found.extend(list.into_iter().filter(|uid| uids.binary_search(uid).is_ok()));
             }
@@ -73,7 +86,7 @@ fn store(conn: &mut Conn, set: &str, flag: &str) -> Result<()> {
 }
 
 fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()> {
-    let atomic = conn.has("MOVE") || conn.has("IMAP4REV2");
+    let atomic = can_move(conn);
     let verb = if atomic { "MOVE" } else { "COPY" };
     let name = names::quoted(target)?;
     let command = format!("UID {verb} {set} {name}");
@@ -100,7 +113,7 @@ fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()>
 
 /// Removes exactly these. A plain EXPUNGE would remove what others marked as deleted, too.
 fn expunge(conn: &mut Conn, set: &str, log: &Logger) -> Result<()> {
-    if !conn.has("UIDPLUS") && !conn.has("IMAP4REV2") {
+    if !can_expunge(conn) {
         log.warn(format_args!(
             "This server cannot remove single messages (no UIDPLUS): they are marked as deleted and stay until the \
              folder is expunged."
