@@ -10,6 +10,7 @@
 //! | [`browser`] | signs in and consents like a person |
 //! | [`relay`] | delay, cut and stall between client and server |
 //! | [`fixture`] | a plugin with a store of its own, and mailboxes whose owners consented |
+//! | [`fuzz`] | mutates inputs of every parser |
 //! | [`mailbox`] | fetches and settles as a host does, and looks at the mailbox beside the library |
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
@@ -22,6 +23,7 @@ pub mod ca;
 pub mod dovecot;
 pub mod error;
 pub mod fixture;
+pub mod fuzz;
 pub mod identity;
 pub mod idp;
 pub mod janitor;

@@ -13,6 +13,7 @@ use crate::{
     Error, Options, Result, Servers,
     fixture::parse,
     idp,
+    mailgen::Generator,
     wire::{Mechanism, Wire},
 };
 
@@ -91,6 +92,22 @@ impl Mail {
         self.batches += other.batches;
         self.more = other.more;
     }
+}
+
+/// Hashes of what [`Servers::fill`] puts into a mailbox.
+pub fn filled(count: usize, mean_kb: usize) -> Vec<String> {
+    let generator = Generator::new(1, mean_kb);
+    (0..count).map(|number| hash(&generator.message(number))).collect()
+}
+
+/// A small message with its number in the subject.
+pub fn note(number: usize) -> Vec<u8> {
+    format!("From: <ada@outside.test>\r\nSubject: note {number}\r\n\r\nNumber {number}.\r\n").into_bytes()
+}
+
+/// Settings that fetch old mail, too.
+pub fn since_all(settings: &mut Value) {
+    settings["incoming"]["advanced"]["fetch_since"] = json!("all");
 }
 
 pub fn hash(raw: &[u8]) -> String {

@@ -7,7 +7,7 @@
 //!
 //! The `imap` crate never sees the network: what reaches it was cut into responses and bounded by [`framer`].
 
-mod answer;
+pub mod answer;
 mod conn;
 mod cursor;
 mod fetch;

@@ -8,7 +8,7 @@ mod connect;
 mod dialogue;
 mod login;
 mod refusal;
-mod reply;
+pub mod reply;
 mod send;
 
 use std::time::Instant;

@@ -14,29 +14,29 @@ use crate::{
 
 /// One reply, all its lines.
 #[derive(Clone, Debug)]
-pub(super) struct Reply(Response);
+pub struct Reply(Response);
 
 impl Reply {
-    pub(super) fn code(&self) -> u16 {
+    pub fn code(&self) -> u16 {
         self.0.code().into()
     }
 
     /// 2yz or 3yz.
-    pub(super) fn is_positive(&self) -> bool {
+    pub fn is_positive(&self) -> bool {
         self.0.is_positive()
     }
 
     /// 4yz: the same may succeed later.
-    pub(super) fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         self.code() / 100 == 4
     }
 
-    pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.0.message()
     }
 
     /// Code and text in one line, verbatim but for the line ends.
-    pub(super) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let mut text = self.code().to_string();
         for line in self.lines() {
             text.push(' ');
@@ -46,12 +46,12 @@ impl Reply {
     }
 
     /// Does the text hold this, whatever the case of its letters?
-    pub(super) fn says(&self, what: &str) -> bool {
+    pub fn says(&self, what: &str) -> bool {
         self.text().to_ascii_lowercase().contains(&what.to_ascii_lowercase())
     }
 
     /// The wait that the text names, as grey-listing servers do: "try again in 300 seconds".
-    pub(super) fn retry_after(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         let text = self.text().to_ascii_lowercase();
         let words: Vec<&str> =
             text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
@@ -70,7 +70,7 @@ impl Reply {
 
 /// Why no reply could be read.
 #[derive(Debug)]
-pub(super) enum NoReply {
+pub enum NoReply {
     /// Closed, reset, or silent until the deadline.
     Lost(io::Error),
     /// Not SMTP, or without end.
@@ -78,7 +78,7 @@ pub(super) enum NoReply {
 }
 
 impl NoReply {
-    pub(super) fn into_error(self, server: &str, waiting_for: &str) -> Error {
+    pub fn into_error(self, server: &str, waiting_for: &str) -> Error {
         match self {
             Self::Misbehaved(error) => error,
             Self::Lost(e) if e.kind() == io::ErrorKind::TimedOut => {
@@ -97,18 +97,18 @@ impl NoReply {
 
 /// Bytes read ahead: with PIPELINING several replies come at once.
 #[derive(Default)]
-pub(super) struct ReplyBuffer {
+pub struct ReplyBuffer {
     bytes: Vec<u8>,
     start: usize,
 }
 
 impl ReplyBuffer {
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
 
     /// Reads one whole reply. Grows by what was received, never past one line and one read.
-    pub(super) fn read(&mut self, stream: &mut impl Read) -> Result<Reply, NoReply> {
+    pub fn read(&mut self, stream: &mut impl Read) -> Result<Reply, NoReply> {
         let mut text = String::new();
         for _ in 0..limits::SMTP_LINES_MAX {
             let line = self.line(stream)?;
