@@ -1,8 +1,9 @@
 //! A plugin over running servers, and mailboxes whose owners have consented: where most scenarios begin.
 
 use std::{
+    ops::Deref,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use oauth_mail_core::{
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use url::Url;
 
-use crate::{Error, Result, Servers};
+use crate::{Error, Options, Result, Servers};
 
 /// 32 bytes, in base64.
 pub const STORE_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -110,6 +111,46 @@ impl<'a> Fixture<'a> {
         let handle = self.plugin.open(&settings.to_string()).unwrap_or_else(|e| panic!("open {name}: {e:?}"));
         consent(self.servers, &handle, name).unwrap_or_else(|e| panic!("consent of {name}: {e}"));
         handle
+    }
+}
+
+/// The servers of this test program, for one test at a time: counts and faults are its own. Who waits keeps them running
+/// for the next one, and the last one ends them.
+pub struct Turn {
+    // Dropped in this order.
+    _alone: MutexGuard<'static, ()>,
+    servers: Arc<Servers>,
+}
+
+impl Turn {
+    /// alice, bob, carol and dave, empty of faults. Mail that an earlier test left is still there.
+    ///
+    /// # Panics
+    /// When the servers do not start.
+    pub fn wait() -> Self {
+        static RUNNING: Mutex<Weak<Servers>> = Mutex::new(Weak::new());
+        static ALONE: Mutex<()> = Mutex::new(());
+        let servers = {
+            let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+            running.upgrade().unwrap_or_else(|| {
+                let users = ["alice", "bob", "carol", "dave"].map(str::to_owned).to_vec();
+                let started = Arc::new(Servers::start(Options { users, ..Options::default() }).expect("servers"));
+                *running = Arc::downgrade(&started);
+                started
+            })
+        };
+        // A test that failed has not hurt the servers.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.idp.reset_faults().expect("the authorization server answers");
+        Self { _alone: alone, servers }
+    }
+}
+
+impl Deref for Turn {
+    type Target = Servers;
+
+    fn deref(&self) -> &Servers {
+        &self.servers
     }
 }
 
