@@ -118,7 +118,8 @@ fn renew(
     if failure.kind == Kind::ConsentRequired {
         grant.refusal = Some(failure.words);
     } else {
-        memory.pause(&failure, &account.client, asked_at);
+        // From the answer on: a server that took its time to fail would else be asked again at once.
+        memory.pause(&failure, &account.client, inner.clock.now());
     }
     // Also gives the lease back. When somebody else wrote, the refusal was of an older refresh token.
     match save(inner, account, id, grant, version, memory)? {
