@@ -37,6 +37,7 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+mod elf;
 pub mod error;
 pub mod handles;
 pub mod library;

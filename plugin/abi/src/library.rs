@@ -14,6 +14,7 @@ use abi_stable::{
 use serde_json::Value;
 
 use crate::{
+    elf,
     error::Error,
     handles::{Plugin, checked},
     root::{Extension, LogCallback, OauthMailModuleRef},
@@ -45,6 +46,9 @@ impl Library {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(LoadError::not_found(path)),
             Err(error) => return Err(LoadError::not_a_library(path, &error.to_string())),
         };
+        if elf::is_cut_short(&path) {
+            return Err(LoadError::not_a_library(&path, "the file is cut short; install it anew"));
+        }
         pin(&path)?;
         let header = lib_header_from_path(&path).map_err(|error| LoadError::from_abi(&path, &error, None))?;
         // Any abi_stable library has the header; the name says whose it is.
