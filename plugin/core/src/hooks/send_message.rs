@@ -51,10 +51,7 @@ pub fn parse(text: &str, raw: &[u8]) -> Result<Request> {
         .into_iter()
         .filter_map(|name| content.remove_entry(name))
         .collect();
-    let misuse = |e: serde_json::Error| {
-        Error::new(Kind::Misuse, format!("The request to send_message cannot be understood: {e}."))
-            .remedy("See the table of the hooks for its fields.")
-    };
+    let misuse = |e: serde_json::Error| request::misuse("send_message", &e);
     let fields: Fields = serde_json::from_value(own.into()).map_err(misuse)?;
     let content = if raw.is_empty() {
         if fields.envelope.is_some() {
