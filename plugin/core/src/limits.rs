@@ -13,7 +13,8 @@ pub const HTTP_CHUNK: usize = 8 * 1024;
 /// Stack of the thread on which a name is looked up, bytes: resolvers keep their buffers below 64 KiB.
 pub const RESOLVER_STACK: usize = 256 * 1024;
 /// A mail server that was asked for messages and sends not a byte for this long has stopped: another connection is
-/// opened. Servers that fetch old mail from slow storage have been seen to think for several seconds.
+/// opened. Not known how long slow storage keeps a real server silent; shorter than READ_TIMEOUT, so that a call with
+/// the default deadline still reads over the new one.
 pub const READ_SILENCE: Duration = Duration::from_secs(20);
 /// Body of one answer of an authorization server, bytes. Real ones stay under 20 KB.
 pub const HTTP_BODY_MAX: usize = 1 << 20;
