@@ -40,7 +40,7 @@ fn servers() -> Arc<Servers> {
 #[test]
 fn a_token_that_ends_during_a_round_is_renewed_and_the_round_goes_on() {
     let servers = servers();
-    servers.fill("short", 400, 20).unwrap();
+    servers.fill("short", 600, 20).unwrap();
     let relay = Relay::start(servers.dovecot.port).unwrap();
     let fixture = Fixture::new(&servers);
     let handle = fixture.incoming("short", |settings| {
@@ -62,7 +62,7 @@ fn a_token_that_ends_during_a_round_is_renewed_and_the_round_goes_on() {
             }
         }
     }
-    assert!(mail.hashes() == filled(400, 20) && mail.has_no_key_twice() && relay.connections() > 1);
+    assert!(mail.hashes() == filled(600, 20) && mail.has_no_key_twice() && relay.connections() > 1);
     assert!(servers.idp.refreshes() > refreshes);
     // A token that the server no longer takes, although it looks young, is replaced once.
     servers.idp.revoke_access_tokens(&servers.address("short")).unwrap();
@@ -172,8 +172,9 @@ fn a_connection_that_stands_still_costs_the_deadline_and_no_more() {
 #[test]
 fn a_server_that_dies_and_lines_that_break_lose_nothing_and_double_nothing() {
     let mut servers = Servers::start(Options { users: vec!["alice".into()], ..Options::default() }).unwrap();
-    servers.fill("alice", 600, 5).unwrap();
-    let expected = filled(600, 5);
+    // More than is asked for ahead: otherwise all of it may be under way before anything breaks.
+    servers.fill("alice", 400, 40).unwrap();
+    let expected = filled(400, 40);
     let relay = Relay::start(servers.dovecot.port).unwrap();
     {
         let fixture = Fixture::new(&servers);
@@ -182,7 +183,7 @@ fn a_server_that_dies_and_lines_that_break_lose_nothing_and_double_nothing() {
             settings["incoming"]["port"] = json!(relay.port());
         });
         for cut in [0, 1, 500, 4_000, 40_000, 400_000, 1_500_000] {
-            let request = json!({"max_messages": 50, "max_bytes": 200_000});
+            let request = json!({"max_messages": 50, "max_bytes": 1_000_000});
             let mut mail = batch(&handle, &request).unwrap();
             relay.cut_after(cut);
             let mut failures = 0;
@@ -218,7 +219,7 @@ fn a_server_that_dies_and_lines_that_break_lose_nothing_and_double_nothing() {
         if mail.batches == 2 && failures == 0 {
             servers.dovecot.kill();
         }
-        match batch(&handle, &json!({"max_messages": 60, "max_bytes": 300_000})) {
+        match batch(&handle, &json!({"max_messages": 50, "max_bytes": 1_000_000})) {
             Ok(next) => {
                 settle(&handle, next.keys(), "imported").unwrap();
                 mail.extend(next);
