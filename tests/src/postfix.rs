@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    io::Read,
     net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -22,6 +23,8 @@ use crate::{
 };
 
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a start is tried.
+const LAUNCHES: usize = 3;
 
 /// Queue folders that master does not make itself, and their modes.
 const QUEUE: [(&str, u32); 14] = [
@@ -117,17 +120,45 @@ impl Postfix {
     }
 }
 
+/// Now and then a master comes up whose log daemon does not: it takes connections and stands still. Such a one is
+/// replaced, so that a scenario never meets it.
 fn launch(folder: &Path, shim: &Path, identity: &Identity, ports: &[u16]) -> Result<Process> {
+    let mut tried = launch_once(folder, shim, identity, ports);
+    for _ in 1..LAUNCHES {
+        if tried.is_ok() {
+            break;
+        }
+        // The process is ended by now, and with it who held the lock.
+        let _ = fs::remove_file(folder.join("queue/pid/master.pid"));
+        tried = launch_once(folder, shim, identity, ports);
+    }
+    tried
+}
+
+fn launch_once(folder: &Path, shim: &Path, identity: &Identity, ports: &[u16]) -> Result<Process> {
     let master = process::installed(&["/usr/lib/postfix/sbin/master", "/usr/libexec/postfix/master"])?;
     // Through env(1), so that setpriv itself is not told that it is root.
     let mut command = identity.command(Path::new("/usr/bin/env"));
     command.arg(format!("LD_PRELOAD={}", shim.display()));
     command.arg(master).arg("-c").arg(folder.join("conf")).arg("-s");
+    let log = folder.join("postfix.log");
+    let logged = || fs::metadata(&log).map_or(0, |log| log.len());
+    let before = logged();
     let process = Process::start("Postfix", &command, &folder.join("postfix.out"))?;
     for port in ports {
         process.wait_until(START_TIMEOUT, || TcpStream::connect(("127.0.0.1", *port)).ok())?;
     }
+    process.wait_until(START_TIMEOUT, || (greets(ports[0]) && logged() > before).then_some(()))?;
     Ok(process)
+}
+
+/// Does the submission port say its 220?
+fn greets(port: u16) -> bool {
+    let Ok(mut connection) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let mut greeting = [0; 4];
+    connection.set_read_timeout(Some(Duration::from_secs(2))).is_ok()
+        && connection.read_exact(&mut greeting).is_ok()
+        && &greeting == b"220 "
 }
 
 /// Makes `fakeids.so` in `folder`.
