@@ -92,9 +92,13 @@ pub const TOKEN_EARLY_PART: i64 = 10;
 pub const TOKEN_LIFETIME_MAX: i64 = 366 * 86_400;
 /// One token, bytes. Microsoft's JWTs reach 4 KB with many groups.
 pub const TOKEN_MAX: usize = 64 * 1024;
-/// A refresh in progress keeps other processes out this long: `HTTP_TIMEOUT`, two store writes, and clocks that differ.
-pub const REFRESH_LEASE: Duration = Duration::from_secs(45);
-/// How often another process's refresh in progress is looked at.
+/// A refresh in progress keeps other processes out this long, so that one that was killed is made up for within 30 s.
+pub const REFRESH_LEASE: Duration = Duration::from_secs(25);
+/// The token request of a refresh is over when this has passed since before the lease was written: five seconds less
+/// than the lease, for the write that follows and for clocks of nodes that differ.
+pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often another process's refresh in progress is looked at: at first, doubling up to the most.
+pub const REFRESH_POLL_FIRST: Duration = Duration::from_millis(5);
 pub const REFRESH_POLL: Duration = Duration::from_millis(200);
 /// Pause after a first failed refresh; doubles with each further one, less up to half by chance.
 pub const REFRESH_PAUSE_FIRST: Duration = Duration::from_secs(2);
@@ -124,6 +128,15 @@ pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const STORE_KEY_TEXT_MAX: u64 = 1024;
 /// What a grant's record takes besides its tokens, bytes: room for all of it, so that growing leaves no copy behind.
 pub const STORE_GRANT_ROOM: usize = 8 * 1024;
+/// Connections to a PostgreSQL store from one process. An operation takes milliseconds, and there are few.
+pub const STORE_CONNECTIONS: usize = 4;
+/// One operation of a PostgreSQL store, its connection included.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Of it, name lookup, TCP connect, TLS handshake and login.
+pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A consent that nobody completed is deleted from the store when it was written this many seconds ago, long after it
+/// has expired.
+pub const CONSENT_KEPT: i64 = 86_400;
 /// One record of the store, bytes. Grants stay below 20 KB; a cursor lists settled UIDs and may reach 1 MiB.
 pub const STORE_RECORD_MAX: usize = 8 << 20;
 

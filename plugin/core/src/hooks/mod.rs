@@ -2,7 +2,7 @@
 //!
 //! | call | in | out |
 //! |---|---|---|
-//! | [`Plugin::new`] | `{"store":"sqlite:PATH","key":{"file"/"env":…}/{"value":BASE64},"private_networks":"allow"/"deny"}` | plugin |
+//! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny"}` | plugin |
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}` | handle, or all faults at once |
 //! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"revoked",…}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |

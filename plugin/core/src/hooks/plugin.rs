@@ -14,7 +14,7 @@ use crate::{
     oauth::Grants,
     session::Session,
     settings,
-    store::{self, SealingKey, Store},
+    store::{self, Resealed, SealingKey, Store},
 };
 
 /// One per host process (or more; they never meet except in the store).
@@ -31,6 +31,9 @@ pub struct Plugin {
 struct Config {
     store: String,
     key: Value,
+    /// Keys that `key` replaces: what they sealed is sealed anew.
+    #[serde(default)]
+    previous_keys: Vec<Value>,
     #[serde(default)]
     private_networks: PrivateNetworks,
 }
@@ -53,7 +56,17 @@ impl Plugin {
     /// As [`Plugin::new`], with a clock that a test can move.
     pub fn with_clock(config: &str, log: Logger, clock: Clock) -> Result<Self> {
         let config: Config = request::parse("plugin_new", config)?;
-        let store = store::open(&config.store, SealingKey::from_config(&config.key)?)?;
+        let previous = config.previous_keys.iter().map(SealingKey::from_config).collect::<Result<Vec<_>>>()?;
+        let key = SealingKey::from_config(&config.key)?.with_previous(previous);
+        let store = store::open(&config.store, key)?;
+        match store.reseal() {
+            Ok(Resealed { changed: 0, unreadable: 0 }) => {}
+            Ok(Resealed { changed, unreadable }) => log.info(format_args!(
+                "Store: {changed} records were sealed with the new key; {unreadable} could not be read.",
+            )),
+            // Nothing is lost: everything opens under one key or the other.
+            Err(error) => log.warn(format_args!("Store: the change of keys goes on at the next start. {error}")),
+        }
         let grants = Grants::new(store.clone(), clock.clone(), log.clone());
         let egress = Egress { deny_private_networks: config.private_networks == PrivateNetworks::Deny };
         Ok(Self { store, grants, egress, clock, log })

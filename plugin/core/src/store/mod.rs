@@ -1,5 +1,7 @@
 //! What must survive a crash: grants, consent states, cursors. Small sealed records, each replaced atomically.
 
+pub mod postgres;
+mod reseal;
 pub mod sealed;
 pub mod sqlite;
 
@@ -7,16 +9,21 @@ use std::{path::Path, sync::Arc};
 
 use zeroize::Zeroizing;
 
-use crate::error::{Error, Fault, Kind, Result};
+use crate::{
+    error::{Error, Fault, Kind, Result},
+    limits,
+};
 
+pub use postgres::PostgresStore;
+pub use reseal::Resealed;
 pub use sealed::SealingKey;
 pub use sqlite::SqliteStore;
 
-/// Opens the store that a URL names: `sqlite:PATH`, or `sqlite::memory:` for tests.
+/// Opens the store that a URL names: `sqlite:PATH` for one machine, `postgres://USER:PASSWORD@HOST/DATABASE` for many,
+/// `sqlite::memory:` for tests.
 ///
 /// # Errors
-/// `Settings` for a URL that cannot be meant or used; `Unsupported` for a database that this build does not have; and
-/// those of [`SqliteStore::open`].
+/// `Settings` for a URL that cannot be meant or used; and those of [`SqliteStore::open`] and [`PostgresStore::open`].
 pub fn open(url: &str, key: SealingKey) -> Result<Arc<dyn Store>> {
     match url.split_once(':') {
         Some(("sqlite", ":memory:")) => Ok(Arc::new(SqliteStore::in_memory(key)?)),
@@ -25,16 +32,9 @@ pub fn open(url: &str, key: SealingKey) -> Result<Arc<dyn Store>> {
             let path = path.strip_prefix("//").unwrap_or(path);
             Ok(Arc::new(SqliteStore::open(Path::new(path), key)?))
         }
-        Some(("postgres" | "postgresql", _)) => {
-            Err(Error::new(Kind::Unsupported, "This build has no PostgreSQL store.")
-                .remedy("Name a file: sqlite:PATH."))
-        }
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(PostgresStore::open(url, key)?)),
         // The URL is not repeated: it may hold a password.
-        _ => Err(Error::settings(vec![Fault {
-            pointer: "/store".into(),
-            label: "Store".into(),
-            message: "The store must be written as sqlite:PATH.".into(),
-        }])),
+        _ => Err(fault("The store must be written as sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE.")),
     }
 }
 
@@ -86,4 +86,24 @@ pub trait Store: Send + Sync {
     fn take(&self, table: Table, id: &str) -> Result<Option<Record>>;
 
     fn delete(&self, table: Table, id: &str) -> Result<()>;
+
+    /// Seals with the present key what a previous one sealed. May be killed and repeated at any moment, and run on
+    /// several nodes at once; without previous keys it does nothing.
+    fn reseal(&self) -> Result<Resealed> {
+        Ok(Resealed::default())
+    }
+}
+
+fn check_size(table: Table, bytes: &[u8]) -> Result<()> {
+    if bytes.len() <= limits::STORE_RECORD_MAX {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::TooLarge,
+        format!("A {} record of {} bytes is larger than the store takes.", table.name(), bytes.len()),
+    ))
+}
+
+fn fault(message: impl Into<String>) -> Error {
+    Error::settings(vec![Fault { pointer: "/store".into(), label: "Store".into(), message: message.into() }])
 }

@@ -26,9 +26,15 @@ const FORMAT: u8 = 1;
 const NONCE_LEN: usize = 24;
 const TAG_LEN: usize = 16;
 
-/// The key of a store. No `Debug`, no way back to the bytes; wiped when dropped.
+/// The key of a store, and the keys that came before it. No `Debug`, no way back to the bytes; wiped when dropped.
 #[derive(Clone)]
-pub struct SealingKey(Zeroizing<[u8; KEY_LEN]>);
+pub struct SealingKey {
+    key: KeyBytes,
+    /// Open what they sealed; seal nothing any more.
+    previous: Vec<KeyBytes>,
+}
+
+type KeyBytes = Zeroizing<[u8; KEY_LEN]>;
 
 /// Where a record stands; part of what is authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,10 @@ pub struct Place<'a> {
     pub id: &'a str,
     pub version: u64,
 }
+
+/// Where each store keeps a known text, sealed: it tells a wrong key from a damaged record.
+pub(super) const KEY_CHECK: Place<'static> = Place { table: "meta", id: "key_check", version: 0 };
+const KEY_CHECK_TEXT: &[u8] = b"this store opens with this key";
 
 /// Why a record did not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +123,59 @@ impl SealingKey {
     pub fn generate() -> Result<Self> {
         let mut key = Zeroizing::new([0; KEY_LEN]);
         random(&mut key[..])?;
-        Ok(Self(key))
+        Ok(Self::of(key))
+    }
+
+    /// Also opens what `previous` sealed. What is written from now on is sealed with this key only.
+    pub fn with_previous(mut self, previous: impl IntoIterator<Item = Self>) -> Self {
+        for older in previous {
+            self.previous.push(older.key);
+            self.previous.extend(older.previous);
+        }
+        self
+    }
+
+    pub fn has_previous(&self) -> bool {
+        !self.previous.is_empty()
+    }
+
+    /// Seals `sealed` anew when a previous key sealed it; `None`: the present key did.
+    ///
+    /// # Errors
+    /// `Internal`: none of the keys opens it.
+    pub(super) fn reseal(&self, place: Place<'_>, sealed: &[u8]) -> Result<Option<Vec<u8>>> {
+        if open_with(&self.key, place, sealed).is_ok() {
+            return Ok(None);
+        }
+        let plain = self.open(place, sealed).map_err(|broken| broken.into_error(place))?;
+        self.seal(place, &plain).map(Some)
+    }
+
+    pub(super) fn seal_check(&self) -> Result<Vec<u8>> {
+        self.seal(KEY_CHECK, KEY_CHECK_TEXT)
+    }
+
+    /// `store`: how the store is called in the sentence.
+    ///
+    /// # Errors
+    /// `Settings`: the store was made with another key. `Internal`: its check is damaged.
+    pub(super) fn check(&self, sealed: Option<&[u8]>, store: &str) -> Result<()> {
+        match sealed.map(|sealed| self.open(KEY_CHECK, sealed)) {
+            Some(Ok(text)) if *text == KEY_CHECK_TEXT => Ok(()),
+            Some(Err(Broken::Rejected)) => Err(super::fault(format!(
+                "The store {store} was made with another key than the one given."
+            ))
+            .remedy(
+                "Give the key that it was made with (after a change of keys, under previous_keys until the new one is \
+                 everywhere); if it is lost, name a new store and give consent again.",
+            )),
+            _ => Err(Error::new(Kind::Internal, format!("The store {store} is damaged: its key check is missing."))
+                .remedy("Restore it from a backup, or name a new store and give consent again.")),
+        }
+    }
+
+    fn of(key: KeyBytes) -> Self {
+        Self { key, previous: Vec::new() }
     }
 
     /// Seals `plain` for `place`.
@@ -127,8 +189,7 @@ impl SealingKey {
         sealed.push(FORMAT);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plain);
-        let tag = self
-            .cipher()
+        let tag = cipher(&self.key)
             .encrypt_in_place_detached(
                 XNonce::from_slice(&nonce),
                 &associated_data(place),
@@ -139,26 +200,16 @@ impl SealingKey {
         Ok(sealed)
     }
 
-    /// Opens what [`SealingKey::seal`] made for the same place.
+    /// Opens what [`SealingKey::seal`] made for the same place, under this key or a previous one.
     pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> std::result::Result<Zeroizing<Vec<u8>>, Broken> {
-        let (format, rest) = sealed.split_first().ok_or(Broken::Truncated)?;
-        if *format != FORMAT {
-            return Err(Broken::UnknownFormat(*format));
+        let mut outcome = open_with(&self.key, place, sealed);
+        for key in &self.previous {
+            if !matches!(outcome, Err(Broken::Rejected)) {
+                break;
+            }
+            outcome = open_with(key, place, sealed);
         }
-        if rest.len() < NONCE_LEN + TAG_LEN {
-            return Err(Broken::Truncated);
-        }
-        let (nonce, body) = rest.split_at(NONCE_LEN);
-        let (ciphertext, tag) = body.split_at(body.len() - TAG_LEN);
-        let mut plain = Zeroizing::new(ciphertext.to_vec());
-        self.cipher()
-            .decrypt_in_place_detached(XNonce::from_slice(nonce), &associated_data(place), &mut plain, tag.into())
-            .map_err(|_| Broken::Rejected)?;
-        Ok(plain)
-    }
-
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new(self.0.as_slice().into())
+        outcome
     }
 
     fn from_file(path: &Path) -> Result<Self> {
@@ -178,7 +229,7 @@ impl SealingKey {
         let mut bytes = Zeroizing::new(Vec::with_capacity(limits::STORE_KEY_TEXT_MAX as usize + 1));
         file.take(limits::STORE_KEY_TEXT_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
         if let Ok(raw) = <[u8; KEY_LEN]>::try_from(bytes.as_slice()) {
-            return Ok(Self(Zeroizing::new(raw)));
+            return Ok(Self::of(Zeroizing::new(raw)));
         }
         std::str::from_utf8(&bytes).ok().and_then(Self::from_text).ok_or_else(|| {
             wrong(format!(
@@ -204,7 +255,7 @@ impl SealingKey {
             for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
                 *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
             }
-            return Some(Self(key));
+            return Some(Self::of(key));
         }
         let engine = match text.contains(['-', '_']) {
             true => general_purpose::URL_SAFE_NO_PAD,
@@ -216,20 +267,43 @@ impl SealingKey {
             key.copy_from_slice(&decoded);
         }
         decoded.zeroize();
-        fits.then_some(Self(key))
+        fits.then(|| Self::of(key))
     }
 }
 
+fn cipher(key: &KeyBytes) -> XChaCha20Poly1305 {
+    XChaCha20Poly1305::new(key.as_slice().into())
+}
+
+fn open_with(key: &KeyBytes, place: Place<'_>, sealed: &[u8]) -> std::result::Result<Zeroizing<Vec<u8>>, Broken> {
+    let (format, rest) = sealed.split_first().ok_or(Broken::Truncated)?;
+    if *format != FORMAT {
+        return Err(Broken::UnknownFormat(*format));
+    }
+    if rest.len() < NONCE_LEN + TAG_LEN {
+        return Err(Broken::Truncated);
+    }
+    let (nonce, body) = rest.split_at(NONCE_LEN);
+    let (ciphertext, tag) = body.split_at(body.len() - TAG_LEN);
+    let mut plain = Zeroizing::new(ciphertext.to_vec());
+    cipher(key)
+        .decrypt_in_place_detached(XNonce::from_slice(nonce), &associated_data(place), &mut plain, tag.into())
+        .map_err(|_| Broken::Rejected)?;
+    Ok(plain)
+}
+
 impl Broken {
-    /// The sentence for the log and the host. The key was proven right when the store was opened, so it is not
-    /// suspected here.
+    /// The sentence for the log and the host. The key was proven right when the store was opened: another one is
+    /// suspected last, for a node that was given its new key too late.
     pub fn into_error(self, place: Place<'_>) -> Error {
         let what = match self {
             Self::Truncated => "is truncated".to_owned(),
             Self::UnknownFormat(format) => {
                 format!("has the unknown format {format}; a newer version of the library may have written it")
             }
-            Self::Rejected => "is damaged, or was put there from another place or time".to_owned(),
+            Self::Rejected => {
+                "is damaged, or was put there from another place or time, or under another key".to_owned()
+            }
         };
         Error::new(Kind::Internal, format!("The {} record of the store {what}.", place.table))
             .provider_code(format!("{} {} version {}", place.table, place.id, place.version))
@@ -338,7 +412,7 @@ mod tests {
         let hex: String = raw.iter().map(|byte| format!("{byte:02x}")).collect();
         let base64 = general_purpose::STANDARD.encode(raw);
         let url_safe = general_purpose::URL_SAFE_NO_PAD.encode(raw);
-        let sealed = SealingKey(Zeroizing::new(raw)).seal(HERE, b"x").unwrap();
+        let sealed = SealingKey::of(Zeroizing::new(raw)).seal(HERE, b"x").unwrap();
         for text in [hex.as_str(), &hex.to_uppercase(), &base64, &url_safe, &format!(" {base64}\n")] {
             let key = SealingKey::from_config(&json!({"value": text})).unwrap_or_else(|_| panic!("{text}"));
             assert!(key.open(HERE, &sealed).is_ok());
@@ -381,7 +455,7 @@ mod tests {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| SealingKey::generate_file(&path).unwrap())).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        assert!(keys.iter().all(|key| key.0 == keys[0].0));
+        assert!(keys.iter().all(|key| key.key == keys[0].key));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "a temporary file stayed behind");
     }
 

@@ -13,16 +13,17 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{
-    Record, Store, Table,
-    sealed::{Place, SealingKey},
+    Record, Store, Table, fault,
+    reseal::{self, Resealed, Row, Rows},
+    sealed::{KEY_CHECK, Place, SealingKey},
 };
 use crate::{
-    error::{Error, Fault, Kind, Result},
+    error::{Error, Kind, Result},
     limits,
 };
 
 /// `PRAGMA user_version` of the layout below.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// `PRAGMA application_id`: "OAML".
 const APPLICATION_ID: i64 = 0x4f41_4d4c;
 const SCHEMA: &str = "
@@ -32,11 +33,13 @@ const SCHEMA: &str = "
         id TEXT NOT NULL,
         version INTEGER NOT NULL,
         sealed BLOB NOT NULL,
+        written_at INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (kind, id)
     ) STRICT, WITHOUT ROWID;";
-/// A known text sealed at creation: it tells a wrong key from a damaged record.
-const KEY_CHECK: Place<'static> = Place { table: "meta", id: "key_check", version: 0 };
-const KEY_CHECK_TEXT: &[u8] = b"this store opens with this key";
+/// From layout 1, which did not say when a record was written.
+const UPGRADE_1: &str = "
+    ALTER TABLE record ADD COLUMN written_at INTEGER NOT NULL DEFAULT 0;
+    UPDATE record SET written_at = unixepoch();";
 
 pub struct SqliteStore {
     connection: Mutex<Connection>,
@@ -72,7 +75,9 @@ impl SqliteStore {
         configure(&connection, path.is_some()).map_err(|error| failed(place, error))?;
         create_schema(&mut connection, &key, place)?;
         check_key(&connection, &key, place)?;
-        Ok(Self { connection: Mutex::new(connection), key, path })
+        let store = Self { connection: Mutex::new(connection), key, path };
+        store.forget_old_consents()?;
+        Ok(store)
     }
 
     /// A panic of another thread cannot have left a transaction open: dropping it rolled back.
@@ -127,16 +132,43 @@ impl SqliteStore {
             .map_err(|error| self.failed(error))
     }
 
+    /// Consents that nobody completed, left by processes that are gone.
+    fn forget_old_consents(&self) -> Result<()> {
+        self.change(|transaction| {
+            let last: Option<i64> = transaction
+                .query_row(
+                    "SELECT max(version) FROM record WHERE kind = ?1 AND written_at < unixepoch() - ?2",
+                    params![Table::Consent.name(), limits::CONSENT_KEPT],
+                    |row| row.get(0),
+                )
+                .map_err(|error| self.failed(error))?;
+            let Some(last) = last else { return Ok(()) };
+            self.raise_floor(transaction, Table::Consent, last as u64)?;
+            transaction
+                .execute(
+                    "DELETE FROM record WHERE kind = ?1 AND written_at < unixepoch() - ?2",
+                    params![Table::Consent.name(), limits::CONSENT_KEPT],
+                )
+                .map(|_| ())
+                .map_err(|error| self.failed(error))
+        })
+    }
+
     fn remove(&self, transaction: &Transaction<'_>, table: Table, id: &str, version: u64) -> Result<()> {
-        let floor = self.floor(transaction, table)?.max(version);
+        self.raise_floor(transaction, table, version)?;
         transaction
             .execute("DELETE FROM record WHERE kind = ?1 AND id = ?2", params![table.name(), id])
-            .and_then(|_| {
-                transaction.execute(
-                    "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
-                    params![floor_name(table), floor.to_be_bytes()],
-                )
-            })
+            .map(|_| ())
+            .map_err(|error| self.failed(error))
+    }
+
+    fn raise_floor(&self, transaction: &Transaction<'_>, table: Table, version: u64) -> Result<()> {
+        let floor = self.floor(transaction, table)?.max(version);
+        transaction
+            .execute(
+                "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2",
+                params![floor_name(table), floor.to_be_bytes()],
+            )
             .map(|_| ())
             .map_err(|error| self.failed(error))
     }
@@ -148,12 +180,7 @@ impl Store for SqliteStore {
     }
 
     fn write(&self, table: Table, id: &str, expected: Option<u64>, bytes: &[u8]) -> Result<Option<u64>> {
-        if bytes.len() > limits::STORE_RECORD_MAX {
-            return Err(Error::new(
-                Kind::TooLarge,
-                format!("A {} record of {} bytes is larger than the store takes.", table.name(), bytes.len()),
-            ));
-        }
+        super::check_size(table, bytes)?;
         self.change(|transaction| {
             if self.version(transaction, table, id)? != expected {
                 return Ok(None);
@@ -165,8 +192,8 @@ impl Store for SqliteStore {
             let sealed = self.key.seal(Place { table: table.name(), id, version }, bytes)?;
             transaction
                 .prepare_cached(
-                    "INSERT INTO record (kind, id, version, sealed) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (kind, id) DO UPDATE SET version = ?3, sealed = ?4",
+                    "INSERT INTO record (kind, id, version, sealed, written_at) VALUES (?1, ?2, ?3, ?4, unixepoch())
+                     ON CONFLICT (kind, id) DO UPDATE SET version = ?3, sealed = ?4, written_at = unixepoch()",
                 )
                 .and_then(|mut statement| statement.execute(params![table.name(), id, version as i64, sealed]))
                 .map_err(|error| self.failed(error))?;
@@ -188,6 +215,58 @@ impl Store for SqliteStore {
         self.change(|transaction| match self.version(transaction, table, id)? {
             Some(version) => self.remove(transaction, table, id, version),
             None => Ok(()),
+        })
+    }
+
+    fn reseal(&self) -> Result<Resealed> {
+        reseal::reseal(self, &self.key)
+    }
+}
+
+impl Rows for SqliteStore {
+    fn next_after(&self, kind: &str, id: &str) -> Result<Option<Row>> {
+        self.lock()
+            .prepare_cached(
+                "SELECT kind, id, version, sealed FROM record WHERE (kind, id) > (?1, ?2) ORDER BY kind, id LIMIT 1",
+            )
+            .and_then(|mut query| {
+                let row = |row: &rusqlite::Row<'_>| {
+                    Ok(Row {
+                        kind: row.get(0)?,
+                        id: row.get(1)?,
+                        version: row.get::<_, i64>(2)? as u64,
+                        sealed: row.get(3)?,
+                    })
+                };
+                query.query_row([kind, id], row).optional()
+            })
+            .map_err(|error| self.failed(error))
+    }
+
+    fn replace(&self, row: &Row, sealed: &[u8]) -> Result<bool> {
+        self.change(|transaction| {
+            transaction
+                .execute(
+                    "UPDATE record SET sealed = ?4 WHERE kind = ?1 AND id = ?2 AND version = ?3",
+                    params![row.kind, row.id, row.version as i64, sealed],
+                )
+                .map(|changed| changed > 0)
+                .map_err(|error| self.failed(error))
+        })
+    }
+
+    fn key_check(&self) -> Result<Vec<u8>> {
+        read_key_check(&self.lock())
+            .and_then(|sealed| sealed.ok_or(rusqlite::Error::QueryReturnedNoRows))
+            .map_err(|error| self.failed(error))
+    }
+
+    fn replace_key_check(&self, sealed: &[u8]) -> Result<()> {
+        self.change(|transaction| {
+            transaction
+                .execute("UPDATE meta SET value = ?2 WHERE name = ?1", params![KEY_CHECK.id, sealed])
+                .map(|_| ())
+                .map_err(|error| self.failed(error))
         })
     }
 }
@@ -268,15 +347,18 @@ fn create_schema(connection: &mut Connection, key: &SealingKey, path: Option<&Pa
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
     // Another process may have been faster.
-    if layout(&transaction).map_err(failed)? != SCHEMA_VERSION {
-        let check = key.seal(KEY_CHECK, KEY_CHECK_TEXT)?;
-        transaction.execute_batch(SCHEMA).map_err(failed)?;
-        transaction
-            .execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", params![KEY_CHECK.id, check])
-            .map_err(failed)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
-        transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
+    match layout(&transaction).map_err(failed)? {
+        SCHEMA_VERSION => {}
+        1 => transaction.execute_batch(UPGRADE_1).map_err(failed)?,
+        _ => {
+            transaction.execute_batch(SCHEMA).map_err(failed)?;
+            transaction
+                .execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", params![KEY_CHECK.id, key.seal_check()?])
+                .map_err(failed)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+        }
     }
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
 
@@ -285,22 +367,12 @@ fn layout(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 fn check_key(connection: &Connection, key: &SealingKey, path: Option<&Path>) -> Result<()> {
-    let sealed = connection
-        .query_row("SELECT value FROM meta WHERE name = ?1", [KEY_CHECK.id], |row| row.get::<_, Vec<u8>>(0))
-        .optional()
-        .map_err(|error| failed(path, error))?;
-    match sealed.map(|sealed| key.open(KEY_CHECK, &sealed)) {
-        Some(Ok(text)) if *text == KEY_CHECK_TEXT => Ok(()),
-        Some(Err(super::sealed::Broken::Rejected)) => {
-            Err(fault(format!("The store {} was made with another key than the one given.", shown(path))).remedy(
-                "Give the key that it was made with; if that one is lost, name a new store and give consent again.",
-            ))
-        }
-        _ => {
-            Err(Error::new(Kind::Internal, format!("The store {} is damaged: its key check is missing.", shown(path)))
-                .remedy("Restore it from a backup, or name a new store and give consent again."))
-        }
-    }
+    let sealed = read_key_check(connection).map_err(|error| failed(path, error))?;
+    key.check(sealed.as_deref(), &shown(path))
+}
+
+fn read_key_check(connection: &Connection) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection.query_row("SELECT value FROM meta WHERE name = ?1", [KEY_CHECK.id], |row| row.get(0)).optional()
 }
 
 fn failed(path: Option<&Path>, error: rusqlite::Error) -> Error {
@@ -320,7 +392,7 @@ fn failed(path: Option<&Path>, error: rusqlite::Error) -> Error {
         }
         Some(ErrorCode::NotADatabase) => fault(format!("{} is not a store: it is no SQLite file.", shown(path))),
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-            path.map_or_else(|| fault("The store cannot be opened.".into()), unusable)
+            path.map_or_else(|| fault("The store cannot be opened."), unusable)
         }
         Some(ErrorCode::DatabaseCorrupt) => {
             Error::new(Kind::Internal, format!("The store {} is damaged.", shown(path)))
@@ -338,10 +410,6 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 fn unusable(path: &Path) -> Error {
     fault(format!("The store {} cannot be opened for writing.", path.display()))
         .remedy("Make its folder exist and writable for the user this program runs as.")
-}
-
-fn fault(message: String) -> Error {
-    Error::settings(vec![Fault { pointer: "/store".into(), label: "Store".into(), message }])
 }
 
 fn shown(path: Option<&Path>) -> String {

@@ -230,8 +230,9 @@ fn urls_name_stores() {
     assert!(super::super::open(&format!("sqlite:{}", folder.path().join("a.db").display()), key()).is_ok());
     assert!(super::super::open(&format!("sqlite://{}", folder.path().join("b.db").display()), key()).is_ok());
     assert!(folder.path().join("a.db").exists() && folder.path().join("b.db").exists());
-    assert_eq!(kind("postgres://u:p@h/d"), Kind::Unsupported);
-    for url in ["", "sqlite:", "/var/lib/store.db", "mysql://u:p@h/d"] {
+    for url in
+        ["", "postgres://h/d", "postgres://u:p@h/d?sslmode=disable", "sqlite:", "/var/lib/store.db", "mysql://u:p@h/d"]
+    {
         assert_eq!(kind(url), Kind::Settings, "{url}");
     }
 }
@@ -275,4 +276,33 @@ fn what_was_acknowledged_survives_a_kill() {
     let stored = SqliteStore::open(&path, key()).unwrap().read(Table::Cursor, "inbox").unwrap().unwrap();
     assert!(stored.version >= acknowledged, "{} < {acknowledged}", stored.version);
     assert_eq!(*stored.bytes, [7; 3000]);
+}
+
+#[test]
+fn a_store_of_the_first_layout_is_taken_over() {
+    let place = Bed::new();
+    place.open().write(Table::Grant, "a", None, b"x").unwrap();
+    Connection::open(place.path())
+        .unwrap()
+        .execute_batch("ALTER TABLE record DROP COLUMN written_at; PRAGMA user_version = 1;")
+        .unwrap();
+    let store = place.open();
+    assert_eq!(read(&store, "a"), Some((1, b"x".to_vec())));
+    assert_eq!(store.write(Table::Grant, "a", Some(1), b"y").unwrap(), Some(2));
+}
+
+#[test]
+fn consents_that_nobody_completed_do_not_stay_for_ever() {
+    let place = Bed::new();
+    let store = place.open();
+    for id in ["old", "new"] {
+        store.write(Table::Consent, id, None, b"state").unwrap();
+    }
+    store.write(Table::Grant, "old", None, b"tokens").unwrap();
+    place.tamper("UPDATE record SET written_at = unixepoch() - 90000 WHERE id = 'old'");
+    let store = place.open();
+    assert!(store.read(Table::Consent, "old").unwrap().is_none());
+    assert!(store.read(Table::Consent, "new").unwrap().is_some());
+    assert!(store.read(Table::Grant, "old").unwrap().is_some());
+    assert_eq!(store.write(Table::Consent, "old", None, b"again").unwrap(), Some(2), "a version was used twice");
 }
