@@ -32,6 +32,8 @@ pub(super) struct Memory {
     /// New tokens whose write failed, and the version they are to replace. The old refresh token is spent: they are the
     /// truth now.
     pub unsaved: Option<(Grant, u64)>,
+    /// What was read or saved last; used only while the store cannot be read.
+    pub last: Option<Grant>,
     pub pause: Option<Pause>,
     /// When refreshes were forced by a mail server's refusal, oldest first.
     forced: VecDeque<UnixSeconds>,

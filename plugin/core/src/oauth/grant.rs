@@ -114,6 +114,11 @@ impl Grant {
         self.expires_at.is_none_or(|end| now < end && now >= self.issued_at - limits::ID_TOKEN_SKEW)
     }
 
+    /// Is this what `stored` would be if its renewal had been written? Then its refresh token is spent.
+    pub fn succeeds(&self, stored: &Self) -> bool {
+        self.consented_at == stored.consented_at && self.generation > stored.generation
+    }
+
     /// Valid, and not so near its end that it is time for the next.
     pub fn is_fresh(&self, now: UnixSeconds) -> bool {
         let early = self.expires_at.map_or(0, |end| {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::Deadline,
-    error::{Kind, Result},
+    error::{Error, Kind, Result},
     limits,
     net::Net,
     settings::Account,
@@ -27,10 +27,13 @@ pub(super) fn current(
 ) -> Result<AccessToken> {
     let id = grant_id(account);
     let mut memory = inner.flights.enter(&id, deadline)?;
+    let mut poll = limits::REFRESH_POLL_FIRST;
     loop {
         deadline.check("a fresh access token")?;
-        let (grant, version) =
-            load(inner, account, &id, &mut memory)?.ok_or_else(|| status::never_consented(account))?;
+        let (grant, version) = match load(inner, account, &id, &mut memory) {
+            Ok(found) => found.ok_or_else(|| status::never_consented(account))?,
+            Err(e) => return in_hand(inner, account, refused, &memory, e),
+        };
         if let Some(words) = &grant.refusal {
             return Err(words.to_error(Kind::ConsentRequired));
         }
@@ -42,8 +45,16 @@ pub(super) fn current(
         // Near its end, but still good: better than an error when the provider is away.
         let fallback = (!is_refused && grant.is_valid(now)).then(|| grant.token());
         match renew(inner, account, net, &id, grant, version, is_refused, &mut memory, deadline) {
-            Ok(Some(token)) => return Ok(token),
-            Ok(None) => {}
+            Ok(Renewal::Token(token)) => return Ok(token),
+            Ok(Renewal::Changed) => {}
+            Ok(Renewal::Leased) => {
+                // Whoever renews it may be dead; what is still good need not wait for that.
+                if let Some(token) = fallback {
+                    return Ok(token);
+                }
+                thread::sleep(poll.min(deadline.left()));
+                poll = (2 * poll).min(limits::REFRESH_POLL);
+            }
             Err(e) if e.kind() == Kind::ConsentRequired => return fallback.ok_or(e),
             Err(e) => {
                 let Some(token) = fallback else { return Err(e) };
@@ -56,26 +67,69 @@ pub(super) fn current(
     }
 }
 
-/// The record, or the newer tokens that could not be written.
-pub(super) fn load(inner: &Inner, account: &Account, id: &str, memory: &mut Memory) -> Result<Option<(Grant, u64)>> {
-    let Some((grant, expected)) = memory.unsaved.take() else { return Grant::read(&*inner.store, id) };
-    match grant.write(&*inner.store, id, Some(expected)) {
-        Ok(Some(version)) => {
-            inner.log(account).info(format_args!("The renewed sign-in is saved now."));
-            Ok(Some((grant, version)))
-        }
-        Ok(None) => Grant::read(&*inner.store, id),
-        Err(e) => {
-            inner
-                .log(account)
-                .error(format_args!("The renewed sign-in still cannot be saved; a restart now would lose it. {e}"));
-            memory.unsaved = Some((grant.clone(), expected));
-            Ok(Some((grant, expected)))
-        }
-    }
+/// The store cannot be read: an access token that this process has is as good as before.
+fn in_hand(
+    inner: &Inner,
+    account: &Account,
+    refused: Option<&AccessToken>,
+    memory: &Memory,
+    error: Error,
+) -> Result<AccessToken> {
+    let now = inner.clock.now();
+    let is_good = |grant: &&Grant| {
+        grant.refusal.is_none()
+            && grant.is_valid(now)
+            && refused.is_none_or(|refused| refused.secret != grant.access_token)
+    };
+    let Some(grant) = memory.last.as_ref().filter(is_good).filter(|_| error.is_transient()) else { return Err(error) };
+    inner
+        .log(account)
+        .warn(format_args!("The store cannot be read; going on with the access token that is in memory. {error}"));
+    Ok(grant.token())
 }
 
-/// `None`: somebody else changed the record meanwhile; look again.
+/// The record, or the newer tokens that could not be written.
+pub(super) fn load(inner: &Inner, account: &Account, id: &str, memory: &mut Memory) -> Result<Option<(Grant, u64)>> {
+    let found = load_newest(inner, account, id, memory)?;
+    memory.last = found.as_ref().map(|(grant, _)| grant.clone());
+    Ok(found)
+}
+
+fn load_newest(inner: &Inner, account: &Account, id: &str, memory: &mut Memory) -> Result<Option<(Grant, u64)>> {
+    while let Some((grant, expected)) = memory.unsaved.clone() {
+        match grant.write(&*inner.store, id, Some(expected)) {
+            Ok(Some(version)) => {
+                inner.log(account).info(format_args!("The renewed sign-in is saved now."));
+                memory.unsaved = None;
+                return Ok(Some((grant, version)));
+            }
+            // A write that failed only for us, or somebody else's. They have no newer tokens than ours? Then ours stand.
+            Ok(None) => match Grant::read(&*inner.store, id)? {
+                Some((theirs, version)) if grant.succeeds(&theirs) => memory.unsaved = Some((grant, version)),
+                found => {
+                    memory.unsaved = None;
+                    return Ok(found);
+                }
+            },
+            Err(e) => {
+                inner
+                    .log(account)
+                    .error(format_args!("The renewed sign-in still cannot be saved; a restart now would lose it. {e}"));
+                return Ok(Some((grant, expected)));
+            }
+        }
+    }
+    Grant::read(&*inner.store, id)
+}
+
+enum Renewal {
+    Token(AccessToken),
+    /// Somebody else changed the record meanwhile: look again.
+    Changed,
+    /// Somebody else is renewing it: look again after a while.
+    Leased,
+}
+
 #[expect(clippy::too_many_arguments)]
 fn renew(
     inner: &Inner,
@@ -87,32 +141,36 @@ fn renew(
     is_forced: bool,
     memory: &mut Guard,
     deadline: Deadline,
-) -> Result<Option<AccessToken>> {
+) -> Result<Renewal> {
     let Some(refresh_token) = grant.refresh_token.clone() else { return Err(status::no_refresh_token(account)) };
     let now = inner.clock.now();
     memory.check_pause(&account.client, now)?;
     if let Some(lease) = grant.lease.as_ref().filter(|lease| lease.until > now && lease.owner != inner.owner) {
         // A lease that ends later than any lease can is a clock's mistake.
         if lease.until <= now + 2 * limits::REFRESH_LEASE.as_secs() as i64 {
-            thread::sleep(limits::REFRESH_POLL.min(deadline.left()));
-            return Ok(None);
+            return Ok(Renewal::Leased);
         }
     }
     if is_forced {
         memory.count_forced(now)?;
     }
     // With a store that cannot be written, a rotated token could be lost: nothing is asked then.
+    // The request ends before the lease does, however long the store takes to write it.
+    let request_deadline = deadline.at_most(limits::REFRESH_TIMEOUT);
     grant.lease = Some(Lease { owner: inner.owner.clone(), until: now + limits::REFRESH_LEASE.as_secs() as i64 });
-    let Some(version) = grant.write(&*inner.store, id, Some(version))? else { return Ok(None) };
+    let Some(version) = grant.write(&*inner.store, id, Some(version))? else { return Ok(Renewal::Changed) };
     grant.lease = None;
 
     let auth = grant.client_auth.still(&account.client);
     let asked_at = inner.clock.now();
-    let outcome = token_request::refresh(account, net, auth, &refresh_token, deadline)
+    let outcome = token_request::refresh(account, net, auth, &refresh_token, request_deadline)
         .and_then(|answer| grant.renew(&answer, asked_at).map_err(token_request::Trouble::Other));
     let Err(trouble) = outcome else {
         memory.pause = None;
-        return Ok(save(inner, account, id, grant, version, memory)?.map(|grant| grant.token()));
+        return Ok(match save_renewed(inner, account, id, grant, version, memory)? {
+            Some(grant) => Renewal::Token(grant.token()),
+            None => Renewal::Changed,
+        });
     };
     let failure = trouble.failure();
     if failure.kind == Kind::ConsentRequired {
@@ -124,7 +182,32 @@ fn renew(
     // Also gives the lease back. When somebody else wrote, the refusal was of an older refresh token.
     match save(inner, account, id, grant, version, memory)? {
         Some(_) => Err(trouble.into_error()),
-        None => Ok(None),
+        None => Ok(Renewal::Changed),
+    }
+}
+
+/// As [`save`]. Where somebody took the lease over, because this process was held up, but got no tokens yet, ours are
+/// the only good ones: the refresh token that they have is spent.
+fn save_renewed(
+    inner: &Inner,
+    account: &Account,
+    id: &str,
+    grant: Grant,
+    mut version: u64,
+    memory: &mut Guard,
+) -> Result<Option<Grant>> {
+    loop {
+        if let Some(saved) = save(inner, account, id, grant.clone(), version, memory)? {
+            return Ok(Some(saved));
+        }
+        match Grant::read(&*inner.store, id) {
+            Ok(Some((theirs, now))) if grant.succeeds(&theirs) => version = now,
+            Ok(_) => return Ok(None),
+            Err(_) => {
+                memory.unsaved = Some((grant.clone(), version));
+                return Ok(Some(grant));
+            }
+        }
     }
 }
 
@@ -138,11 +221,12 @@ fn save(
     memory: &mut Guard,
 ) -> Result<Option<Grant>> {
     match grant.write(&*inner.store, id, Some(version)) {
-        Ok(Some(_)) => Ok(Some(grant)),
+        Ok(Some(_)) => {
+            memory.last = Some(grant.clone());
+            Ok(Some(grant))
+        }
         Ok(None) => {
-            inner
-                .log(account)
-                .warn(format_args!("The sign-in was changed by somebody else during its renewal; using theirs."));
+            inner.log(account).warn(format_args!("The sign-in was changed by somebody else during its renewal."));
             Ok(None)
         }
         Err(e) => {
@@ -150,6 +234,7 @@ fn save(
                 "The renewed sign-in could not be saved; it is kept in memory and saved at the next use. {e}"
             ));
             memory.unsaved = Some((grant.clone(), version));
+            memory.last = Some(grant.clone());
             Ok(Some(grant))
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -371,4 +371,41 @@ fn http_keeps_its_promises() {
     for url in [url("/"), literal] {
         assert_eq!(strict.http().get(&url, None, soon()).err().unwrap().kind(), Kind::Refused);
     }
+}
+
+#[test]
+fn a_store_that_cannot_be_read_leaves_the_token_in_hand() {
+    let (bench, _) = rotating(false);
+    assert_eq!(token(&bench).unwrap(), "access-1");
+    bench.store.fail_reads.store(true, Ordering::SeqCst);
+    assert_eq!(token(&bench).unwrap(), "access-1");
+    assert!(bench.log.lock().unwrap().contains("in memory"));
+    // Another process has nothing in hand, and what has expired is of no use.
+    assert_eq!(bench.another().access_token(&bench.account, &bench.net, soon()).err().unwrap().kind(), Kind::Transient);
+    bench.clock.advance(3600);
+    assert_eq!(token(&bench).unwrap_err().kind(), Kind::Transient);
+    bench.store.fail_reads.store(false, Ordering::SeqCst);
+    assert_eq!(token(&bench).unwrap(), "access-2");
+}
+
+#[test]
+fn tokens_whose_answer_came_after_the_lease_are_not_lost() {
+    let (bench, _) = rotating(false);
+    bench.clock.advance(3600);
+    let (store, account) = (bench.store.clone(), bench.account.clone());
+    let (first, clock) = (AtomicBool::new(true), bench.clock.clone());
+    let id = super::grant_id(&account);
+    // While the answer is on its way the lease ends, and another process takes it over.
+    bench.idp.set(move |_| {
+        if first.swap(false, Ordering::SeqCst) {
+            clock.advance(crate::limits::REFRESH_LEASE.as_secs() as i64 + 1);
+            let (mut grant, version) = super::grant::Grant::read(&*store, &id).unwrap().unwrap();
+            grant.lease = Some(super::grant::Lease { owner: "another".into(), until: clock.now() + 25 });
+            grant.write(&*store, &id, Some(version)).unwrap().unwrap();
+        }
+        json(200, r#"{"access_token":"access-late","refresh_token":"refresh-late","expires_in":3600}"#)
+    });
+    assert_eq!(token(&bench).unwrap(), "access-late");
+    assert_eq!(bench.another().access_token(&account, &bench.net, soon()).unwrap().generation(), 2);
+    assert_eq!(bench.idp.asked("/token").len(), 2);
 }

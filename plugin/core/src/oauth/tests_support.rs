@@ -77,6 +77,7 @@ type Records = HashMap<(Table, String), (u64, Vec<u8>)>;
 #[derive(Default)]
 pub struct MemoryStore {
     records: Mutex<Records>,
+    pub fail_reads: AtomicBool,
     pub fail_writes: AtomicBool,
     /// Fails the n-th write from now on (1: the next); 0: none.
     pub fail_write_in: AtomicUsize,
@@ -90,6 +91,9 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn read(&self, table: Table, id: &str) -> Result<Option<Record>> {
+        if self.fail_reads.load(Ordering::SeqCst) {
+            return Err(Error::new(Kind::Transient, "The store is away."));
+        }
         let records = self.records.lock().unwrap();
         let found = records.get(&(table, id.to_owned()));
         Ok(found.map(|(version, bytes)| Record { version: *version, bytes: Zeroizing::new(bytes.clone()) }))
