@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test lint gen gen-check bench fuzz servers
+.PHONY: help demo test lint gen gen-check bench fuzz refresh-race servers
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -32,6 +32,10 @@ gen: ## write the generated files
 
 gen-check: ## are the generated files up to date?
 	$(CARGO) run --quiet -p oauth-mail-schema -- --check
+
+refresh-race: servers ## one token request per expiry, whoever asks, whoever dies (minutes; a short form is among the tests)
+	$(CARGO) build --quiet --release -p oauth-mail-tests --bin refresh-race
+	@target/release/refresh-race $(if $(EXPIRIES),--expiries $(EXPIRIES))
 
 bench: ## measure against mbsync, a raw TLS reader and nodemailer (minutes; not a test)
 	@tests/install.sh --bench

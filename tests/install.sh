@@ -7,7 +7,7 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-packages="dovecot-core dovecot-imapd dovecot-lmtpd postfix"
+packages="dovecot-core dovecot-imapd dovecot-lmtpd postfix postgresql pgbouncer"
 npm_folders="$here/idp"
 if [ "${1:-}" = --bench ]; then
     packages="$packages isync libsasl2-modules libsasl2-modules-kdexoauth2"

@@ -3,6 +3,7 @@
 use std::{
     mem,
     os::unix::process::CommandExt,
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -12,8 +13,12 @@ use crate::{Error, Result, Servers};
 const JANITOR: &str = "read -r _; sleep 7; rm -rf \"$1\"";
 
 pub fn remove_after_us(servers: &Servers) -> Result<()> {
+    remove_folder_after_us(servers.dir())
+}
+
+pub fn remove_folder_after_us(folder: &Path) -> Result<()> {
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", JANITOR, "janitor"]).arg(servers.dir()).process_group(0);
+    command.args(["-c", JANITOR, "janitor"]).arg(folder).process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // Its end of the pipe stays open until this process ends, however it ends.
     mem::forget(command.spawn().map_err(Error::doing("starting the janitor"))?);

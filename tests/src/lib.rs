@@ -12,6 +12,7 @@
 //! | [`fixture`] | a plugin with a store of its own, and mailboxes whose owners consented |
 //! | [`fuzz`] | mutates inputs of every parser |
 //! | [`mailbox`] | fetches and settles as a host does, and looks at the mailbox beside the library |
+//! | [`postgres`], [`strict_idp`], [`race`] | PostgreSQL with pgbouncer; a token endpoint that forgives nothing; many who refresh at once |
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
 //! | [`sources`] | the product's source text |
@@ -30,10 +31,13 @@ pub mod janitor;
 pub mod mailbox;
 pub mod mailgen;
 pub mod postfix;
+pub mod postgres;
 pub mod process;
+pub mod race;
 pub mod relay;
 pub mod servers;
 pub mod sources;
+pub mod strict_idp;
 pub mod wire;
 
 pub use error::{Error, Result};
