@@ -24,7 +24,7 @@ use crate::{
     error::{Error, Kind, Result},
     limits, message,
     settings::{Action, Fetching, Since},
-    transport::{Entry, Inbox, Item, Key, Raw},
+    transport::{Cursor, Entry, Inbox, Item, Key, Raw},
 };
 
 pub struct Request {
@@ -76,6 +76,8 @@ pub struct Fetch {
     own_addresses: Vec<Address>,
     /// Why a folder of this round could not be opened: told when the others are through.
     closed_folder: Option<Error>,
+    /// The cursors as they were read or written last, by folder; used while the store cannot be read.
+    cursors: HashMap<String, Cursor>,
     /// Forced resynchronisations, to be told with the next batch.
     resets: Vec<String>,
 }
@@ -177,6 +179,11 @@ impl Fetch {
         }
     }
 
+    /// What was just written of a folder.
+    pub fn remember(&mut self, folder: &str, cursor: Cursor) {
+        self.cursors.insert(folder.to_owned(), cursor);
+    }
+
     pub fn take_gone(&mut self, folder: &str) -> Vec<Key> {
         self.gone.remove(folder).unwrap_or_default()
     }
@@ -256,9 +263,17 @@ impl Fetch {
 
     /// Lists one folder and stores its cursor when that is new or was reset.
     fn list(&mut self, context: &Context, fetching: &Fetching, folder: &str, deadline: Deadline) -> Result<Vec<Entry>> {
-        let stored = read_cursor(context, folder)?;
+        let (stored, trouble) = match read_cursor(context, folder) {
+            Ok(stored) => (stored, None),
+            Err(error) if error.is_transient() && self.cursors.contains_key(folder) => {
+                context.session.log.warn(format_args!("Reading on from the cursor that is in memory. {error}"));
+                (None, Some(error))
+            }
+            Err(error) => return Err(error),
+        };
         let (cursor, version) = match stored {
             Some((cursor, version)) => (Some(cursor), Some(version)),
+            None if trouble.is_some() => (self.cursors.get(folder).cloned(), None),
             None => (None, None),
         };
         let since = fetching.since;
@@ -271,6 +286,10 @@ impl Fetch {
                 self.hang_up();
             }
         })?;
+        if let Some(trouble) = trouble {
+            // A new beginning must be on the disk before anything is handed out.
+            return if listing.reset.is_some() { Err(trouble) } else { Ok(self.listed(listing.entries, listing.more)) };
+        }
         if cursor.as_ref() != Some(&listing.cursor)
             && !write_cursor(context, &cursor_id(context, folder), version, &listing.cursor)?
         {
@@ -280,8 +299,13 @@ impl Fetch {
             context.session.log.warn(format_args!("{reset}"));
             self.resets.push(reset);
         }
-        self.listing_cut |= listing.more;
-        Ok(listing.entries)
+        self.cursors.insert(folder.to_owned(), listing.cursor);
+        Ok(self.listed(listing.entries, listing.more))
+    }
+
+    fn listed(&mut self, entries: Vec<Entry>, more: bool) -> Vec<Entry> {
+        self.listing_cut |= more;
+        entries
     }
 
     fn connected(&mut self, context: &Context, deadline: Deadline) -> Result<&Reader> {

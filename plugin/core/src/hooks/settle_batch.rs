@@ -90,7 +90,9 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
             done.insert(text.clone(), json!("retry"));
         }
         settled.extend(work.fetch.take_gone(&folder));
-        advance(&context, &folder, &settled)?;
+        if let Some(cursor) = advance(&context, &folder, &settled)? {
+            work.fetch.remember(&folder, cursor);
+        }
         work.fetch.forget(&settled);
     }
     Ok(json!({"done": Value::Object(done)}).to_string())
@@ -106,17 +108,17 @@ fn past_tense(action: &Action) -> &'static str {
 }
 
 /// Compare-and-swap until it holds: another handle or node may settle other messages of the same folder.
-fn advance(context: &Context, folder: &str, settled: &[Key]) -> Result<()> {
+fn advance(context: &Context, folder: &str, settled: &[Key]) -> Result<Option<Cursor>> {
     const TRIES: usize = 20;
     if settled.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let id = cursor_id(context, folder);
     for _ in 0..TRIES {
         let (mut cursor, version) = read_cursor(context, folder)?.ok_or_else(|| never_fetched(folder))?;
         cursor.settle(settled);
         if write_cursor(context, &id, Some(version), &cursor)? {
-            return Ok(());
+            return Ok(Some(cursor));
         }
     }
     Err(Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")

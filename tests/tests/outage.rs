@@ -1,0 +1,75 @@
+//! Mail while the store's database is away: what is in hand goes on, nothing is lost, nothing is settled twice.
+#![allow(clippy::unwrap_used)]
+
+use oauth_mail_core::{
+    Kind,
+    clock::Clock,
+    hooks::{Handle, Plugin},
+};
+use oauth_mail_tests::{
+    Options, Servers,
+    ca::Ca,
+    fixture::{self, Log, STORE_KEY},
+    mailgen::Generator,
+    postgres::Postgres,
+};
+use serde_json::{Value, json};
+
+/// The keys of all that is unsettled.
+fn fetch(handle: &Handle) -> oauth_mail_core::Result<Vec<String>> {
+    let batch = handle.fetch_batch("{}")?;
+    Ok(batch.messages.iter().map(|message| message.key.clone()).collect())
+}
+
+fn settle(handle: &Handle, keys: &[String]) -> oauth_mail_core::Result<Value> {
+    let results: Value =
+        keys.iter().map(|key| (key.clone(), json!("imported"))).collect::<serde_json::Map<_, _>>().into();
+    handle.settle_batch(&json!({"results": results}).to_string()).map(|text| fixture::parse(&text))
+}
+
+fn send(handle: &Handle) -> Value {
+    let request = json!({"to": ["bob@example.test"], "subject": "While the database is away", "text": "It goes on."});
+    fixture::parse(&handle.send_message(&request.to_string(), &[]).unwrap())
+}
+
+#[test]
+fn mail_goes_on_while_postgres_is_away() {
+    let mut servers = Servers::start(Options::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut postgres = Postgres::start(&Ca::create(dir.path()).unwrap()).unwrap();
+    let (clock, log) = (Clock::default(), Log::default());
+    let config = json!({"store": postgres.url(), "key": {"value": STORE_KEY}}).to_string();
+    let plugin = Plugin::with_clock(&config, log.logger(), clock.clone()).unwrap();
+    let inbox = plugin.open(&servers.incoming_settings("alice").to_string()).unwrap();
+    fixture::consent(&servers, &inbox, "alice").unwrap();
+    // The same grant serves both directions.
+    let outbox = plugin.open(&servers.outgoing_settings("alice").to_string()).unwrap();
+    let messages = Generator::new(7, 2);
+    servers.deliver("alice", &messages.message(1)).unwrap();
+    let first = fetch(&inbox).unwrap();
+    assert_eq!(first.len(), 1);
+    settle(&inbox, &first).unwrap();
+    assert_eq!(send(&outbox)["outcome"], "sent");
+
+    postgres.stop();
+    // The next connection logs in anew, with a token.
+    servers.dovecot.restart().unwrap();
+    servers.deliver("alice", &messages.message(2)).unwrap();
+    let second = fetch(&inbox).unwrap();
+    assert_eq!(second.len(), 1, "what was settled before does not come again");
+    assert_ne!(second, first);
+    assert_eq!(send(&outbox)["outcome"], "sent");
+    // That it was imported cannot be noted now, and the host is told so.
+    assert_eq!(settle(&inbox, &second).unwrap_err().kind(), Kind::Transient);
+    assert_eq!(fetch(&inbox).unwrap(), second, "at least once");
+
+    postgres.restart().unwrap();
+    settle(&inbox, &second).unwrap();
+    clock.advance(3_600);
+    assert!(fetch(&inbox).unwrap().is_empty());
+    assert_eq!(send(&outbox)["outcome"], "sent", "the expired token was renewed");
+    servers.wait_for("bob", "INBOX", 3).unwrap();
+    let log = log.text();
+    assert!(log.contains("access token that is in memory"), "{log}");
+    assert!(!log.contains("canary-database"), "the password of the database is in the log");
+}
