@@ -34,8 +34,8 @@ gen-check: ## are the generated files up to date?
 	$(CARGO) run --quiet -p oauth-mail-schema -- --check
 
 refresh-race: servers ## one token request per expiry, whoever asks, whoever dies (minutes; a short form is among the tests)
-	$(CARGO) build --quiet --release -p oauth-mail-tests --bin refresh-race
-	@target/release/refresh-race $(if $(EXPIRIES),--expiries $(EXPIRIES))
+	$(CARGO) build --quiet -p oauth-mail-tests --bin refresh-race
+	@target/debug/refresh-race $(if $(EXPIRIES),--expiries $(EXPIRIES))
 
 bench: ## measure against mbsync, a raw TLS reader and nodemailer (minutes; not a test)
 	@tests/install.sh --bench
