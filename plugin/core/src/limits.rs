@@ -88,6 +88,18 @@ pub const CONSENT_LIFETIME: Duration = Duration::from_secs(600);
 /// A token that lives shorter than 20 minutes is renewed when this part of its life is left (1/n), so that a sandbox's
 /// one-minute token is not renewed at every use: at most 1.1 refreshes per lifetime.
 pub const TOKEN_EARLY_PART: i64 = 10;
+/// Lifetime of a signed assertion, seconds (RFC 7523 section 3: short; Google takes up to an hour, Microsoft recommends
+/// five to ten minutes).
+pub const ASSERTION_LIFETIME: i64 = 300;
+/// Seconds between two polls for a device code when the server names none (RFC 8628 3.2), and the most it may ask for.
+pub const DEVICE_INTERVAL_DEFAULT: u64 = 5;
+pub const DEVICE_INTERVAL_MAX: u64 = 120;
+/// Seconds added when the server says slow_down (RFC 8628 3.5).
+pub const DEVICE_SLOW_DOWN: u64 = 5;
+/// Longest lifetime of a device code believed, seconds. Microsoft and Google give 15 and 30 minutes.
+pub const DEVICE_LIFETIME_MAX: u64 = 3_600;
+/// A user code, characters. Real ones have 8 to 12.
+pub const USER_CODE_MAX: usize = 64;
 /// Longest lifetime believed, seconds. Fastmail and others issue days; a year and more is a unit mistake.
 pub const TOKEN_LIFETIME_MAX: i64 = 366 * 86_400;
 /// One token, bytes. Microsoft's JWTs reach 4 KB with many groups.

@@ -6,7 +6,7 @@ use crate::{
     log::Logger,
     net::Net,
     oauth::{AccessToken, Grants},
-    settings::{Account, Protocol},
+    settings::{Account, GrantType, Protocol},
     transport::{Inbox, Login, OpenError, Outbox, Transcript, imap, smtp},
 };
 
@@ -91,10 +91,16 @@ impl Session {
                     Kind::Refused,
                     format!("The mail server does not accept the token for {user}."),
                 )
-                .remedy(format!(
+                .remedy(match self.account.client.grant {
+                    GrantType::ClientCredentials => format!(
+                        "Have the administrator give the application the permission for this mail protocol and for the \
+                         mailbox {user} (at Microsoft: New-ServicePrincipal with the object id of the enterprise \
+                         application, then Add-MailboxPermission with FullAccess)."
+                    ),
+                    _ => format!(
                     "Check that {user} is the account that consented or one it may act for, that the scopes name this \
                      mail protocol, and that the protocol is switched on for the mailbox."
-                ));
+                )});
                 if let Some(code) = error.provider_code_text() {
                     refused = refused.provider_code(code);
                 }

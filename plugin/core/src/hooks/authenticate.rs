@@ -1,16 +1,24 @@
 //! `authenticate`: status, consent, revocation.
 //!
-//! `start` → the host shows `authorize_url` → the provider redirects → `complete` with the whole redirect URL. Only when
-//! the mail server has accepted the new token for the configured mailbox is anything kept, and the answer `authorized`.
+//! | grant | |
+//! |---|---|
+//! | authorization_code | `start` → the host shows `authorize_url` → the provider redirects → `complete` with the whole redirect URL |
+//! | device_code | `start` → the host shows `user_code` and `verification_uri` → `poll` every `interval_seconds` until it is no longer `device_code` |
+//! | client_credentials, jwt_bearer | `start`: nobody has to consent |
+//!
+//! Only when the mail server has accepted the new token for the configured mailbox is anything kept, and the answer
+//! `authorized`.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::{Context, Work, request};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    settings::Direction,
+    oauth::{Polled, Redeemed},
+    settings::{Account, Direction, GrantType},
     transport::Proof,
 };
 
@@ -20,6 +28,7 @@ pub enum Action {
     Status,
     Start,
     Complete,
+    Poll,
     Revoke,
 }
 
@@ -56,16 +65,25 @@ pub fn run(work: &mut Work, request: Request) -> Result<String> {
     let (account, net, deadline) = (&session.account, &session.net, request.deadline);
     match request.action {
         Action::Status => status(&work.context),
-        Action::Start => {
-            let started = session.grants.start(account, net, deadline)?;
-            Ok(json!({
-                "state": "consent_required",
-                "authorize_url": started.authorize_url.as_str(),
-                "expires_at": started.expires_at,
-            })
-            .to_string())
+        Action::Start => start(work, deadline),
+        Action::Complete => {
+            only_with(GrantType::AuthorizationCode, account, "complete")?;
+            let redirect = request.redirect.as_deref().unwrap_or_default();
+            let redeemed = session.grants.redeem(account, net, redirect, deadline)?;
+            keep_if_accepted(work, redeemed, deadline)
         }
-        Action::Complete => complete(work, request.redirect.as_deref().unwrap_or_default(), deadline),
+        Action::Poll => {
+            only_with(GrantType::DeviceCode, account, "poll")?;
+            match session.grants.poll_device(account, net, deadline)? {
+                Polled::Authorized(redeemed) => keep_if_accepted(work, *redeemed, deadline),
+                Polled::Pending { interval_seconds, expires_at } => Ok(json!({
+                    "state": "device_code",
+                    "interval_seconds": interval_seconds,
+                    "expires_at": expires_at,
+                })
+                .to_string()),
+            }
+        }
         Action::Revoke => {
             let revoked = session.grants.revoke(account, net, deadline)?;
             // Whatever is still connected was opened with the token that is now gone.
@@ -76,9 +94,48 @@ pub fn run(work: &mut Work, request: Request) -> Result<String> {
     }
 }
 
-fn complete(work: &mut Work, redirect: &str, deadline: Deadline) -> Result<String> {
+fn start(work: &mut Work, deadline: Deadline) -> Result<String> {
     let session = &work.context.session;
-    let redeemed = session.grants.redeem(&session.account, &session.net, redirect, deadline)?;
+    let (account, net) = (&session.account, &session.net);
+    match account.client.grant {
+        GrantType::AuthorizationCode => {
+            let started = session.grants.start(account, net, deadline)?;
+            Ok(json!({
+                "state": "consent_required",
+                "authorize_url": started.authorize_url.as_str(),
+                "expires_at": started.expires_at,
+            })
+            .to_string())
+        }
+        GrantType::DeviceCode => {
+            let code = session.grants.start_device(account, net, deadline)?;
+            Ok(json!({
+                "state": "device_code",
+                "user_code": code.user_code,
+                "verification_uri": code.verification_uri.as_str(),
+                "verification_uri_complete": code.verification_uri_complete.as_ref().map(Url::as_str),
+                "interval_seconds": code.interval_seconds,
+                "expires_at": code.expires_at,
+            })
+            .to_string())
+        }
+        GrantType::ClientCredentials | GrantType::JwtBearer => {
+            let redeemed = session.grants.apply(account, net, deadline)?;
+            keep_if_accepted(work, redeemed, deadline)
+        }
+    }
+}
+
+fn only_with(grant: GrantType, account: &Account, action: &str) -> Result<()> {
+    if account.client.grant == grant {
+        return Ok(());
+    }
+    let message = format!("`{action}` belongs to the grant {}; these settings name another one.", grant.name());
+    Err(Error::new(Kind::Misuse, message).remedy("Do what the answer to `start` asks for."))
+}
+
+fn keep_if_accepted(work: &mut Work, redeemed: Redeemed, deadline: Deadline) -> Result<String> {
+    let session = &work.context.session;
     let proof = match session.account.direction {
         Direction::Incoming => {
             let inbox = session.try_inbox(&redeemed.access_token(), deadline)?;
@@ -94,7 +151,7 @@ fn complete(work: &mut Work, redirect: &str, deadline: Deadline) -> Result<Strin
         }
     };
     let status = session.grants.keep(&session.account, redeemed)?;
-    session.log.info(format_args!("Consent completed; connected by {} to {}.", proof.protocol, proof.tls.server));
+    session.log.info(format_args!("Signed in; connected by {} to {}.", proof.protocol, proof.tls.server));
     Ok(success(status.to_json(), &session.account.username, &proof).to_string())
 }
 

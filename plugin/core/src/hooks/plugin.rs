@@ -93,7 +93,7 @@ pub fn describe() -> String {
         "name": "oauth-mail",
         "version": env!("CARGO_PKG_VERSION"),
         "protocols": {"incoming": ["IMAPS"], "outgoing": ["SMTP", "SMTPS"]},
-        "grants": ["authorization_code"],
+        "grants": settings::GrantType::ALL.map(settings::GrantType::name),
         "schemas": {
             "incoming": schema(settings::INCOMING_SCHEMA),
             "outgoing": schema(settings::OUTGOING_SCHEMA),

@@ -23,6 +23,11 @@ pub(super) struct Metadata {
     pub userinfo_endpoint: Option<Url>,
     #[serde(default)]
     pub revocation_endpoint: Option<Url>,
+    /// RFC 8628 section 4.
+    #[serde(default)]
+    pub device_authorization_endpoint: Option<Url>,
+    #[serde(default)]
+    pub token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
     #[serde(default)]
     pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
     /// RFC 9207 section 3.

@@ -132,7 +132,8 @@ impl Grant {
     pub fn missing_scopes(&self, account: &Account) -> Vec<String> {
         const SILENT: [&str; 4] = ["openid", "profile", "email", "offline_access"];
         let has = |wanted: &str| self.scopes.iter().any(|scope| scope.eq_ignore_ascii_case(wanted));
-        let wanted = account.client.scopes.iter();
+        // `…/.default` stands for whatever the administrator gave the application (Microsoft).
+        let wanted = account.client.scopes.iter().filter(|scope| !scope.ends_with("/.default"));
         wanted.filter(|scope| !SILENT.contains(&scope.as_str()) && !has(scope)).cloned().collect()
     }
 

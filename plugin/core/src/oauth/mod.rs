@@ -3,30 +3,41 @@
 //! | file | |
 //! |---|---|
 //! | consent.rs | the authorize URL with state, PKCE and nonce; judging the redirect |
+//! | device.rs | the code that a person enters on another device; asking whether they did |
+//! | application.rs · client_credentials.rs · jwt_bearer.rs | tokens without a person: of the application itself, of a service account |
 //! | redeem.rs · identity.rs | code exchange; who was it that consented |
 //! | refresh.rs · flight.rs | handing out and renewing access tokens; one at a time, with pauses after failures |
 //! | grant.rs | the stored record |
 //! | status.rs · revoke.rs | how it stands; ending it |
 //! | token_request.rs · answer.rs · failure.rs · remedies.rs | asking the token endpoint, and what its answers mean |
-//! | client_auth.rs · discovery.rs | how the client proves itself; what the server says of itself |
+//! | client_auth.rs · assertion.rs · discovery.rs | how the client proves itself, by secret or signature; what the server says of itself |
 //!
 //! ```text
-//! start ──▶ (browser) ──▶ redeem ──▶ (mail server accepts) ──▶ keep ──▶ access_token … replace … ──▶ revoke
-//!   ▲                                                                        │ invalid_grant
-//!   └────────────────────────────── consent_required ◀───────────────────────┘
+//! start ──▶ (browser) ──▶ redeem ──┐
+//! start_device ──▶ poll_device ────┼──▶ (mail server accepts) ──▶ keep ──▶ access_token … replace … ──▶ revoke
+//! apply ───────────────────────────┘                                           │ invalid_grant
+//!   ▲                                                                          ▼
+//!   └────────────────────────────────────────────────────────────────── consent_required
 //! ```
 //!
-//! Sources: RFC 6749, 7636 (PKCE), 8252 and 9700 (practice), 9207 (iss), 8414 (metadata), 7009 (revocation),
-//! OpenID Connect Core 1.0.
+//! There is no password grant: RFC 9700 2.4 forbids it, and no large provider takes it for mail any more.
+//!
+//! Sources: RFC 6749, 7523 (assertions), 8628 (device), 7636 (PKCE), 8252 and 9700 (practice), 9207 (iss), 8414
+//! (metadata), 7009 (revocation), OpenID Connect Core 1.0.
 
 mod answer;
+mod application;
+mod assertion;
 mod client_auth;
+mod client_credentials;
 mod consent;
+mod device;
 mod discovery;
 mod failure;
 mod flight;
 mod grant;
 mod identity;
+mod jwt_bearer;
 mod redeem;
 mod refresh;
 mod remedies;
@@ -57,6 +68,7 @@ use crate::{
     store::{Store, Table},
 };
 
+pub use device::{DeviceCode, Polled};
 pub use redeem::Redeemed;
 pub use revoke::Revoked;
 pub use status::{State, Status};
@@ -64,7 +76,14 @@ pub use status::{State, Status};
 /// Names the grant of an account: hex SHA-256 over authorization server, client and consenting user. Incoming and
 /// outgoing forms of one mailbox share it, and so do the shared mailboxes of one consenting user.
 pub fn grant_id(account: &Account) -> String {
-    grant_id_of(&account.client, &account.consenting_user)
+    let client = &account.client;
+    match client.grant.is_app_only() {
+        // No person's tokens, and those of another mailbox at a server that issues them by mailbox.
+        true => {
+            hex_sha256(&[server_of(client), &client.client_id, &account.username.to_lowercase(), client.grant.name()])
+        }
+        false => grant_id_of(client, &account.consenting_user),
+    }
 }
 
 /// All grants of one store. Cheap to clone; clones share their locks and back-off.
@@ -155,6 +174,31 @@ impl Grants {
         redeem::redeem(&self.0, account, net, redirect, deadline)
     }
 
+    /// Asks for a device code (RFC 8628), in place of any that is waiting.
+    ///
+    /// # Errors
+    /// `Settings`: nobody knows where device codes are given out. Else as [`Grants::redeem`].
+    pub fn start_device(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<DeviceCode> {
+        device::start(&self.0, account, net, deadline)
+    }
+
+    /// Asks whether the person has entered the device code; never sooner than the server's interval, whoever asks. Goes on
+    /// with what another process, or this one before its restart, has started.
+    ///
+    /// # Errors
+    /// `ConsentRequired`: declined, or too late. `Misuse`: no code is waiting. Else as [`Grants::redeem`].
+    pub fn poll_device(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<Polled> {
+        device::poll(&self.0, account, net, deadline)
+    }
+
+    /// The first token of an application or a service account, to be tried at the mail server and then kept.
+    ///
+    /// # Errors
+    /// `Settings`, `AdminRequired`: the provider does not let the application in. `Transient`, `Throttled`.
+    pub fn apply(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<Redeemed> {
+        application::apply(&self.0, account, net, deadline)
+    }
+
     /// Makes a redeemed consent durable, in place of any earlier one.
     ///
     /// # Errors
@@ -206,6 +250,7 @@ impl Grants {
     /// # Errors
     /// Those of the store.
     pub fn revoke(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<Revoked> {
+        device::forget(&self.0, account)?;
         revoke::revoke(&self.0, account, net, deadline)
     }
 }
@@ -234,8 +279,11 @@ impl Inner {
 }
 
 fn grant_id_of(client: &Client, user: &str) -> String {
-    let server = client.issuer.as_deref().unwrap_or(client.token_url.as_str());
-    hex_sha256(&[server.trim_end_matches('/'), &client.client_id, &user.trim().to_lowercase()])
+    hex_sha256(&[server_of(client), &client.client_id, &user.trim().to_lowercase()])
+}
+
+fn server_of(client: &Client) -> &str {
+    client.issuer.as_deref().unwrap_or(client.token_url.as_str()).trim_end_matches('/')
 }
 
 /// Each part with its length, so that no two lists read the same.

@@ -45,10 +45,25 @@ pub(super) fn redeem(
     let metadata = inner.metadata(account, net, deadline);
     let auth = ClientAuth::decide(&account.client, metadata.as_deref());
     let asked_at = inner.clock.now();
-    let answer = token_request::exchange_code(account, net, auth, accepted.code, &accepted.code_verifier, deadline)
+    let proof = auth.prove(&account.client, asked_at)?;
+    let answer = token_request::exchange_code(account, net, &proof, accepted.code, &accepted.code_verifier, deadline)
         .map_err(Trouble::into_error)?;
-    let mut grant = Grant::consented(account, auth, &answer, asked_at)?;
-    match identify(inner, account, net, &answer, &grant, accepted.nonce.as_deref(), metadata.as_deref(), deadline) {
+    let grant = Grant::consented(account, auth, &answer, asked_at)?;
+    identified(inner, account, net, &answer, grant, accepted.nonce.as_deref(), deadline)
+}
+
+/// Finds out who it was that consented, and gives the tokens of anybody else back.
+pub(super) fn identified(
+    inner: &Inner,
+    account: &Account,
+    net: &Net,
+    answer: &TokenAnswer,
+    mut grant: Grant,
+    nonce: Option<&str>,
+    deadline: Deadline,
+) -> Result<Redeemed> {
+    let metadata = inner.metadata(account, net, deadline);
+    match identify(inner, account, net, answer, &grant, nonce, metadata.as_deref(), deadline) {
         Ok(identity) => grant.identity = identity,
         Err(refusal) => {
             give_back(inner, account, net, &grant, refusal.other.as_deref(), metadata.as_deref(), deadline);
@@ -143,7 +158,7 @@ fn give_back(
     if !matches!(served, Ok(None)) {
         return;
     }
-    if let Err(e) = revoke::at_provider(account, net, grant, metadata, deadline) {
+    if let Err(e) = revoke::at_provider(inner, account, net, grant, metadata, deadline) {
         inner.log(account).warn(format_args!("The tokens of the wrong account could not be revoked: {e}"));
     }
 }

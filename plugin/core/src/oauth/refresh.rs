@@ -5,6 +5,8 @@ use std::thread;
 
 use super::{
     AccessToken, Inner,
+    application::{self, Application},
+    client_auth::Proof,
     flight::{Guard, Memory},
     grant::{Grant, Lease},
     grant_id, status, token_request,
@@ -14,6 +16,7 @@ use crate::{
     error::{Error, Kind, Result},
     limits,
     net::Net,
+    secret::Secret,
     settings::Account,
 };
 
@@ -130,6 +133,13 @@ enum Renewal {
     Leased,
 }
 
+/// What the next access token is asked for with.
+enum Request {
+    Refresh(Proof, Secret),
+    /// No person, no refresh token.
+    Apply(Application),
+}
+
 #[expect(clippy::too_many_arguments)]
 fn renew(
     inner: &Inner,
@@ -142,7 +152,10 @@ fn renew(
     memory: &mut Guard,
     deadline: Deadline,
 ) -> Result<Renewal> {
-    let Some(refresh_token) = grant.refresh_token.clone() else { return Err(status::no_refresh_token(account)) };
+    let refresh_token = grant.refresh_token.clone();
+    if refresh_token.is_none() && !account.client.grant.is_app_only() {
+        return Err(status::no_refresh_token(account));
+    }
     let now = inner.clock.now();
     memory.check_pause(&account.client, now)?;
     if let Some(lease) = grant.lease.as_ref().filter(|lease| lease.until > now && lease.owner != inner.owner) {
@@ -151,6 +164,14 @@ fn renew(
             return Ok(Renewal::Leased);
         }
     }
+    // A key that cannot be read is not the provider's refusal: it is said at once, and looked for again at the next use.
+    let auth = grant.client_auth.still(&account.client);
+    let request = match refresh_token {
+        Some(token) if !account.client.grant.is_app_only() => {
+            Request::Refresh(auth.prove(&account.client, now)?, token)
+        }
+        _ => Request::Apply(application::prepare(account, auth, now)?),
+    };
     if is_forced {
         memory.count_forced(now)?;
     }
@@ -161,10 +182,12 @@ fn renew(
     let Some(version) = grant.write(&*inner.store, id, Some(version))? else { return Ok(Renewal::Changed) };
     grant.lease = None;
 
-    let auth = grant.client_auth.still(&account.client);
     let asked_at = inner.clock.now();
-    let outcome = token_request::refresh(account, net, auth, &refresh_token, request_deadline)
-        .and_then(|answer| grant.renew(&answer, asked_at).map_err(token_request::Trouble::Other));
+    let outcome = match &request {
+        Request::Refresh(proof, token) => token_request::refresh(account, net, proof, token, request_deadline),
+        Request::Apply(application) => application.send(account, net, request_deadline),
+    };
+    let outcome = outcome.and_then(|answer| grant.renew(&answer, asked_at).map_err(token_request::Trouble::Other));
     let Err(trouble) = outcome else {
         memory.pause = None;
         return Ok(match save_renewed(inner, account, id, grant, version, memory)? {

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::{
     Inner,
     answer::{Asked, refusal},
-    client_auth::ClientAuth,
     discovery::Metadata,
     flight::Memory,
     grant::Grant,
@@ -45,7 +44,7 @@ pub(super) fn revoke(inner: &Inner, account: &Account, net: &Net, deadline: Dead
     });
     let outcome = grant.map(|(grant, _)| {
         let metadata = inner.metadata(account, net, deadline);
-        at_provider(account, net, &grant, metadata.as_deref(), deadline)
+        at_provider(inner, account, net, &grant, metadata.as_deref(), deadline)
     });
     inner.store.delete(Table::Grant, &id)?;
     *memory = Memory::default();
@@ -61,6 +60,7 @@ pub(super) fn revoke(inner: &Inner, account: &Account, net: &Net, deadline: Dead
 
 /// The refresh token first: with it all access tokens end (RFC 7009 2.1).
 pub(super) fn at_provider(
+    inner: &Inner,
     account: &Account,
     net: &Net,
     grant: &Grant,
@@ -81,13 +81,13 @@ pub(super) fn at_provider(
         Some(token) => (token, "refresh_token"),
         None => (&grant.access_token, "access_token"),
     };
-    let auth = grant.client_auth.still(&account.client);
+    let proof = grant.client_auth.still(&account.client).prove(&account.client, inner.clock.now())?;
     let fields = [("token", token.expose()), ("token_type_hint", hint)];
-    let answer = auth.post(&account.client, net, url, &fields, deadline)?;
+    let answer = proof.post(&account.client, net, url, &fields, deadline)?;
     if answer.is_success() {
         return Ok(());
     }
-    let own = ClientAuth::secrets(&account.client);
+    let own = proof.secrets(&account.client);
     let secrets: Vec<_> = own.iter().chain([token]).map(Secret::expose).collect();
     let host = url.host_str().unwrap_or_default();
     let words = refusal(&answer, host, Asked::Refresh, &secrets).and_then(|failure| failure.words.provider_code);

@@ -90,7 +90,7 @@ pub(super) fn describe(grant: Option<Grant>, account: &Account, now: UnixSeconds
     };
     let reason = match (&grant.refusal, &grant.refresh_token) {
         (Some(words), _) => Some(words.to_error(Kind::ConsentRequired)),
-        (None, None) if !grant.is_valid(now) => Some(no_refresh_token(account)),
+        (None, None) if !grant.is_valid(now) && !account.client.grant.is_app_only() => Some(no_refresh_token(account)),
         _ => None,
     };
     if reason.is_none() {
@@ -118,6 +118,7 @@ fn ahead(grant: &Grant, account: &Account, now: UnixSeconds) -> Vec<String> {
         ));
     }
     match (&grant.refresh_token, grant.refresh_expires_at) {
+        (None, _) if account.client.grant.is_app_only() => {}
         (None, _) => warnings.push(format!(
             "The provider gave no refresh token, so a person must consent again when the access token expires: {}",
             offline_advice(account)
@@ -132,6 +133,10 @@ fn ahead(grant: &Grant, account: &Account, now: UnixSeconds) -> Vec<String> {
 }
 
 pub(super) fn never_consented(account: &Account) -> Error {
+    if account.client.grant.is_app_only() {
+        return Error::new(Kind::ConsentRequired, format!("{} has not been connected yet.", account.username))
+            .remedy("Connect it from the settings; nobody has to sign in.");
+    }
     Error::new(Kind::ConsentRequired, format!("Nobody has consented yet for {}.", account.username))
         .remedy(format!("Open the consent window from the settings and sign in as {}.", account.consenting_user))
 }

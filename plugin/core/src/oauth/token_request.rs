@@ -8,11 +8,12 @@ use oauth2::{
     SyncHttpClient, TokenUrl,
     basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
 };
+use serde::Deserialize;
 use url::form_urlencoded;
 
 use super::{
     answer::{Asked, TokenAnswer, refusal},
-    client_auth::ClientAuth,
+    client_auth::Proof,
     failure::Failure,
 };
 use crate::{
@@ -51,33 +52,67 @@ impl Trouble {
 pub(super) fn exchange_code(
     account: &Account,
     net: &Net,
-    auth: ClientAuth,
+    proof: &Proof,
     code: Secret,
     verifier: &Secret,
     deadline: Deadline,
 ) -> Result<TokenAnswer, Trouble> {
-    let client = client(&account.client, auth);
-    client
+    let client = client(&account.client, proof);
+    let mut request = client
         .exchange_code(AuthorizationCode::new(code.expose().to_owned()))
-        .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose().to_owned()))
-        .request(&Carrier { account, net, asked: Asked::Code, deadline })
+        .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose().to_owned()));
+    for (name, value) in proof.assertion_fields() {
+        request = request.add_extra_param(name, value);
+    }
+    request
+        .request(&Carrier { account, net, proof, asked: Asked::Code, deadline })
         .map_err(|e| trouble(e, account))
+        .map_err(|trouble| about_certificate(trouble, account))
 }
 
 /// RFC 6749 section 6. No scope is named: the grant keeps what it has.
 pub(super) fn refresh(
     account: &Account,
     net: &Net,
-    auth: ClientAuth,
+    proof: &Proof,
     token: &Secret,
     deadline: Deadline,
 ) -> Result<TokenAnswer, Trouble> {
-    let client = client(&account.client, auth);
+    let client = client(&account.client, proof);
     let token = RefreshToken::new(token.expose().to_owned());
-    client
-        .exchange_refresh_token(&token)
-        .request(&Carrier { account, net, asked: Asked::Refresh, deadline })
+    let mut request = client.exchange_refresh_token(&token);
+    for (name, value) in proof.assertion_fields() {
+        request = request.add_extra_param(name, value);
+    }
+    request
+        .request(&Carrier { account, net, proof, asked: Asked::Refresh, deadline })
         .map_err(|e| trouble(e, account))
+        .map_err(|trouble| about_certificate(trouble, account))
+}
+
+/// A grant that `oauth2` does not know, or not as we need it: `fields` begin with its `grant_type`. A refusal comes with
+/// its bare code.
+pub(super) fn ask(
+    account: &Account,
+    net: &Net,
+    proof: &Proof,
+    fields: &[(&str, &str)],
+    deadline: Deadline,
+) -> Result<TokenAnswer, (Trouble, Option<String>)> {
+    #[derive(Deserialize)]
+    struct Code {
+        error: String,
+    }
+    let other = |error| (Trouble::Other(error), None);
+    let answer = proof.post(&account.client, net, &account.client.token_url, fields, deadline).map_err(other)?;
+    let own = proof.secrets(&account.client);
+    let sent = fields.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| *value);
+    let secrets: Vec<_> = own.iter().map(Secret::expose).chain(sent).collect();
+    if let Some(failure) = refusal(&answer, host(account), Asked::Refresh, &secrets) {
+        let code = answer.json::<Code>().map(|said| said.error);
+        return Err((about_certificate(Trouble::Answered(Box::new(failure)), account), code));
+    }
+    answer.json().ok_or_else(|| other(no_token_answer(account)))
 }
 
 type TokenClient = OAuthClient<
@@ -93,12 +128,12 @@ type TokenClient = OAuthClient<
     EndpointSet,
 >;
 
-fn client(client: &Client, auth: ClientAuth) -> TokenClient {
+fn client(client: &Client, proof: &Proof) -> TokenClient {
     let mut built = OAuthClient::new(ClientId::new(client.client_id.clone()))
-        .set_auth_type(auth.auth_type())
+        .set_auth_type(proof.auth_type())
         .set_redirect_uri(RedirectUrl::from_url(client.redirect_url.clone()))
         .set_token_uri(TokenUrl::from_url(client.token_url.clone()));
-    if let Some(secret) = &client.client_secret {
+    if let Some(secret) = proof.secret() {
         built = built.set_client_secret(ClientSecret::new(secret.expose().to_owned()));
     }
     built
@@ -109,6 +144,7 @@ fn client(client: &Client, auth: ClientAuth) -> TokenClient {
 struct Carrier<'a> {
     account: &'a Account,
     net: &'a Net,
+    proof: &'a Proof,
     asked: Asked,
     deadline: Deadline,
 }
@@ -122,7 +158,7 @@ impl SyncHttpClient for Carrier<'_> {
         let sent: Vec<_> = form_urlencoded::parse(&body).into_owned().filter(|(name, _)| is_secret(name)).collect();
         let answer =
             self.net.http().post(url, parts.headers, body, self.deadline).map_err(|e| Stopped(Trouble::Other(e)))?;
-        let own = ClientAuth::secrets(&self.account.client);
+        let own = self.proof.secrets(&self.account.client);
         let secrets: Vec<_> =
             sent.iter().map(|(_, value)| value.as_str()).chain(own.iter().map(Secret::expose)).collect();
         if let Some(failure) = refusal(&answer, host(self.account), self.asked, &secrets) {
@@ -134,7 +170,9 @@ impl SyncHttpClient for Carrier<'_> {
 }
 
 fn is_secret(name: &str) -> bool {
-    matches!(name, "code" | "code_verifier" | "refresh_token" | "client_secret" | "client_assertion")
+    const SECRETS: [&str; 7] =
+        ["code", "code_verifier", "refresh_token", "client_secret", "client_assertion", "assertion", "device_code"];
+    SECRETS.contains(&name)
 }
 
 fn host(account: &Account) -> &str {
@@ -165,13 +203,30 @@ fn trouble(e: RequestTokenError<Stopped, BasicErrorResponse>, account: &Account)
         RequestTokenError::Request(Stopped(trouble)) => trouble,
         // The rest may quote the answer: none of it goes on.
         RequestTokenError::ServerResponse(_) | RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
-            Trouble::Other(
-                Error::new(
-                    Kind::ServerMisbehaved,
-                    format!("{} answered with something that is no token answer.", host(account)),
-                )
-                .remedy("Check that Access Token URL is the provider's token endpoint."),
-            )
+            Trouble::Other(no_token_answer(account))
         }
+    }
+}
+
+fn no_token_answer(account: &Account) -> Error {
+    Error::new(Kind::ServerMisbehaved, format!("{} answered with something that is no token answer.", host(account)))
+        .remedy("Check that Access Token URL is the provider's token endpoint.")
+}
+
+/// A client that proves itself by certificate has no secret that could be wrong.
+fn about_certificate(trouble: Trouble, account: &Account) -> Trouble {
+    match trouble {
+        Trouble::Answered(mut failure)
+            if account.client.certificate.is_some()
+                && failure.field.is_some_and(|(pointer, _)| pointer == "/client_secret") =>
+        {
+            failure.field = Some(("/advanced/client_certificate", "Client Certificate"));
+            failure.words.message = format!(
+                "{} does not accept this client; register this certificate for it at the provider, and check Client ID.",
+                host(account)
+            );
+            Trouble::Answered(failure)
+        }
+        other => other,
     }
 }

@@ -28,7 +28,7 @@ use crate::{
 
 pub use account::*;
 pub use check::{MANY_TENANTS, MICROSOFT_HOSTS};
-pub use secret_ref::{Lookup, Machine};
+pub use secret_ref::{Lookup, Machine, SecretRef};
 
 /// JSON Schema (2020-12) of the incoming form, as generated into `schema/`.
 pub const INCOMING_SCHEMA: &str = include_str!("../../../../schema/incoming.schema.json");
