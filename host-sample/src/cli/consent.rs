@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -55,12 +55,18 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
             status
         } else {
             asked = true;
-            let redirect = redirect_url(host, direction)?;
-            consent_with(&account, &redirect, Duration::from_secs(arguments.patience), |url| {
-                announce(url, &redirect, arguments.open, output);
-                Ok(())
-            })?
-            .answer
+            let patience = Duration::from_secs(arguments.patience);
+            match host.settings.field(direction, "advanced")["grant"].as_str() {
+                None | Some("authorization_code") => {
+                    let redirect = redirect_url(host, direction)?;
+                    consent_with(&account, &redirect, patience, |url| {
+                        announce(url, &redirect, arguments.open, output);
+                        Ok(())
+                    })?
+                    .answer
+                }
+                Some(_) => connect(&account, patience, output)?,
+            }
         };
         output.say(
             &state_line(direction, &answer),
@@ -108,6 +114,38 @@ pub fn consent_with(
         return Err(Failure::Consent(format!("The consent was not enough; the library says {}.", answer["state"])));
     }
     Ok(Consented { redirect, answer })
+}
+
+/// Grants without a redirect: a code to be entered on any device, or nobody's consent at all.
+fn connect(account: &Account, patience: Duration, output: &Output) -> Result<Value> {
+    let mut answer = account.authenticate(&json!({"action": "start"}))?;
+    if answer["state"] == "device_code" {
+        let text = |name: &str| answer[name].as_str().unwrap_or_default();
+        output.say(
+            &format!("Open {} on any device and enter the code\n\n  {}\n", text("verification_uri"), text("user_code")),
+            &json!({"event": "device_code", "device": answer}),
+        );
+    }
+    let end = Instant::now() + patience;
+    while answer["state"] == "device_code" {
+        let interval = Duration::from_secs(answer["interval_seconds"].as_u64().unwrap_or(5));
+        if Instant::now() + interval > end {
+            return Err(Failure::Consent("Nobody has entered the code in time. Run consent again.".into()));
+        }
+        pause(interval)?;
+        answer = account.authenticate(&json!({"action": "poll"}))?;
+    }
+    Ok(answer)
+}
+
+/// Sleeps, and wakes for Ctrl-C.
+fn pause(wait: Duration) -> Result<()> {
+    let end = Instant::now() + wait;
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        interrupt::check()?;
+        thread::sleep(left.min(Duration::from_millis(100)));
+    }
+    Ok(())
 }
 
 pub fn redirect_url(host: &Host, direction: Direction) -> Result<Url> {

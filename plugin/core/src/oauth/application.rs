@@ -21,7 +21,8 @@ use crate::{
 
 /// A request for a token, ready to be sent.
 pub(super) struct Application {
-    proof: Proof,
+    /// `None`: the fields prove themselves, and the client has no other name (RFC 7521 4.1 leaves `client_id` out).
+    proof: Option<Proof>,
     fields: Vec<(&'static str, Secret)>,
 }
 
@@ -47,21 +48,23 @@ pub(super) fn prepare(account: &Account, auth: ClientAuth, now: UnixSeconds) -> 
     Ok(match account.client.grant {
         GrantType::JwtBearer => {
             // The assertion is all the proof there is (RFC 7523 3.1).
-            Application { proof: Proof::none(), fields: jwt_bearer::fields(account, &scope, now)? }
+            Application { proof: None, fields: jwt_bearer::fields(account, &scope, now)? }
         }
-        _ => Application { proof: auth.prove(&account.client, now)?, fields: client_credentials::fields(&scope) },
+        _ => Application { proof: Some(auth.prove(&account.client, now)?), fields: client_credentials::fields(&scope) },
     })
 }
 
 impl Application {
     pub fn send(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<TokenAnswer, Trouble> {
         let fields: Vec<_> = self.fields.iter().map(|(name, value)| (*name, value.expose())).collect();
-        token_request::ask(account, net, &self.proof, &fields, deadline).map_err(|(trouble, code)| match trouble {
-            Trouble::Answered(failure) => {
-                Trouble::Answered(Box::new(explained(*failure, code.as_deref().unwrap_or_default(), account)))
-            }
-            other => other,
-        })
+        token_request::ask(account, net, self.proof.as_ref(), &fields, deadline).map_err(
+            |(trouble, code)| match trouble {
+                Trouble::Answered(failure) => {
+                    Trouble::Answered(Box::new(explained(*failure, code.as_deref().unwrap_or_default(), account)))
+                }
+                other => other,
+            },
+        )
     }
 }
 

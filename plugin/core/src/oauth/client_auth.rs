@@ -111,11 +111,6 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// No proof at all: for a request that is proven by what it asks with.
-    pub fn none() -> Self {
-        Self { method: ClientAuth::None, secret: None, assertion: None }
-    }
-
     pub fn auth_type(&self) -> AuthType {
         match self.method {
             ClientAuth::ClientSecretBasic => AuthType::BasicAuth,

@@ -133,7 +133,7 @@ pub(super) fn poll(inner: &Inner, account: &Account, net: &Net, deadline: Deadli
     let Some(version) = write(inner, &id, Some(record.version), &waiting)? else { return Ok(pending(&waiting)) };
 
     let fields = [("grant_type", GRANT_TYPE), ("device_code", waiting.device_code.expose())];
-    let (trouble, code) = match token_request::ask(account, net, &proof, &fields, deadline) {
+    let (trouble, code) = match token_request::ask(account, net, Some(&proof), &fields, deadline) {
         Ok(answer) => {
             // Spent, whatever comes of it.
             inner.store.delete(Table::Consent, &id)?;

@@ -48,6 +48,8 @@ mod token_request;
 #[cfg(test)]
 mod consent_tests;
 #[cfg(test)]
+mod grants_tests;
+#[cfg(test)]
 mod refresh_tests;
 
 #[cfg(test)]

@@ -91,11 +91,11 @@ pub(super) fn refresh(
 }
 
 /// A grant that `oauth2` does not know, or not as we need it: `fields` begin with its `grant_type`. A refusal comes with
-/// its bare code.
+/// its bare code. `proof`: `None` where the fields prove themselves.
 pub(super) fn ask(
     account: &Account,
     net: &Net,
-    proof: &Proof,
+    proof: Option<&Proof>,
     fields: &[(&str, &str)],
     deadline: Deadline,
 ) -> Result<TokenAnswer, (Trouble, Option<String>)> {
@@ -104,8 +104,13 @@ pub(super) fn ask(
         error: String,
     }
     let other = |error| (Trouble::Other(error), None);
-    let answer = proof.post(&account.client, net, &account.client.token_url, fields, deadline).map_err(other)?;
-    let own = proof.secrets(&account.client);
+    let (client, http) = (&account.client, net.http());
+    let answer = match proof {
+        Some(proof) => proof.post(client, net, &client.token_url, fields, deadline),
+        None => http.post_form(&client.token_url, fields, None, deadline),
+    }
+    .map_err(other)?;
+    let own = proof.map_or_else(Vec::new, |proof| proof.secrets(&account.client));
     let sent = fields.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| *value);
     let secrets: Vec<_> = own.iter().map(Secret::expose).chain(sent).collect();
     if let Some(failure) = refusal(&answer, host(account), Asked::Refresh, &secrets) {
