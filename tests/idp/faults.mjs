@@ -4,9 +4,11 @@
 //                      the next `times` requests to `path`: answered with `status` after `delay_ms` (status 0: only
 //                      delayed), the connection closed unread (`drop`), or worked off and the answer lost (`lose`)
 //   POST /test/revoke  {"address","only"}  forgets what that person granted; only: "access" | "refresh"
+//   POST /test/client  {"client_id","certificate",…}  registers a client, or another key of it (applications.mjs)
 //   POST /test/reset   {}                  forgets the faults that are still waiting
 import { appendFileSync } from 'node:fs';
 
+import { register } from './applications.mjs';
 import { readForm } from './pages.mjs';
 
 // Storage without oidc-provider's own limit of 1,000 entries, and which can be searched by account.
@@ -123,6 +125,8 @@ export function makeFaults({ storage, users, requestLog }) {
       pending.push({ path: '/token', times: 1, status: 503, ...body });
     } else if (path === '/test/reset') {
       pending = [];
+    } else if (path === '/test/client') {
+      register(storage, body);
     } else if (path === '/test/revoke') {
       count = revoke(body);
     } else {

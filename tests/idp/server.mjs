@@ -9,6 +9,7 @@ import * as crypto from 'node:crypto';
 import * as https from 'node:https';
 import Provider from 'oidc-provider';
 
+import { grantJwtBearer, nameTheIssuer } from './applications.mjs';
 import { makeAdapter, makeFaults } from './faults.mjs';
 import { makePages } from './pages.mjs';
 
@@ -31,6 +32,8 @@ server.listen(config.port, '127.0.0.1', () => {
   const issuer = `https://localhost:${port}`;
   const provider = new Provider(issuer, configuration());
   const pages = makePages(provider, users);
+  grantJwtBearer(provider, users);
+  provider.use(nameTheIssuer);
   provider.use(faults.observe);
   const callback = provider.callback();
   handle = (req, res) => faults.intercept(req, res, () => pages(req, res) || callback(req, res));
@@ -46,9 +49,18 @@ function configuration() {
     clients: config.clients,
     // What a client of the tests may say about itself beyond the standard:
     // access token lifetime, refresh token lifetime, rotation, where its email claim appears, and whether an answer to
-    // a refresh carries a refresh token at all (Google's and Microsoft's sometimes do not).
+    // a refresh carries a refresh token at all (Google's and Microsoft's sometimes do not); for applications, the one
+    // mailbox they may open, and the people a service account may speak for.
     extraClientMetadata: {
-      properties: ['test_access_seconds', 'test_refresh_seconds', 'test_rotate', 'test_email_in', 'test_omit_refresh'],
+      properties: [
+        'test_access_seconds',
+        'test_refresh_seconds',
+        'test_rotate',
+        'test_email_in',
+        'test_omit_refresh',
+        'test_mailbox',
+        'test_delegated',
+      ],
     },
     // Default 15 s: tokens would live that much longer than they say.
     clockTolerance: 0,
@@ -78,7 +90,8 @@ function configuration() {
     // Dovecot reads `email` from the introspection answer, whatever the client itself may see.
     extraTokenClaims: async (ctx, token) => {
       const user = token.accountId && accounts.get(token.accountId);
-      return user ? { email: user.address } : undefined;
+      const email = user?.address ?? (token.kind === 'ClientCredentials' ? ctx.oidc.client?.test_mailbox : undefined);
+      return email ? { email } : undefined;
     },
     features: {
       devInteractions: { enabled: false },

@@ -44,6 +44,35 @@ pub fn walk(ca_file: &Path, authorize_url: &str, person: &Person) -> Result<Url>
     Err(Error::new("The sign-in pages go on for ever."))
 }
 
+/// Opens the page for device codes, types the code in, confirms, signs in, and allows or denies: what the last page says.
+pub fn enter_device_code(ca_file: &Path, verification_uri: &str, user_code: &str, person: &Person) -> Result<String> {
+    let http = wire::http_client(ca_file)?;
+    let mut page = http.get(verification_uri).send()?;
+    let mut is_confirmed = false;
+    for _ in 0..PAGES_MAX {
+        let url = page.url().clone();
+        if let Some(location) = page.headers().get(LOCATION) {
+            page = http.get(url.join(location.to_str().map_err(Error::doing("a redirect"))?)?).send()?;
+            continue;
+        }
+        if !url.path().starts_with("/device") {
+            page = submit(&http, page, person)?;
+            continue;
+        }
+        let html = page.text()?;
+        let form = (between(&html, "action=\"", "\""), between(&html, "name=\"xsrf\" value=\"", "\""));
+        // Success, or the first form again beside what went wrong.
+        let (Some(action), Some(xsrf), false) = (form.0, form.1, is_confirmed) else { return Ok(text_of(&html)) };
+        let mut form = vec![("xsrf", xsrf), ("user_code", user_code)];
+        if html.contains("name=\"confirm\"") {
+            form.push(("confirm", "yes"));
+            is_confirmed = true;
+        }
+        page = http.post(url.join(action)?).form(&form).send()?;
+    }
+    Err(Error::new("The pages for device codes go on for ever."))
+}
+
 /// Opens the redirect URL at the application's own listener, as the browser would; what the page says.
 pub fn follow(ca_file: &Path, redirect: &Url) -> Result<String> {
     let answer = wire::http_client(ca_file)?.get(redirect.clone()).send()?;

@@ -143,6 +143,17 @@ impl Idp {
         self.admin("revoke", json!({"address": address, "only": "refresh"})).map(drop)
     }
 
+    /// Registers a client while the server runs: client metadata (RFC 7591), with `certificate` or `public_key` (PEM) in
+    /// place of its jwks, `test_mailbox` (the address an application's own tokens are for) and `test_delegated` (those a
+    /// service account may speak for). Again: replaces it.
+    pub fn register(&self, client: Value) -> Result<()> {
+        self.admin("client", client).map(drop)
+    }
+
+    pub fn device_authorization_url(&self) -> String {
+        format!("{}/device/auth", self.issuer)
+    }
+
     /// Every request so far, oldest first.
     pub fn requests(&self) -> Vec<Request> {
         let text = fs::read_to_string(self.folder.join("requests.jsonl")).unwrap_or_default();
