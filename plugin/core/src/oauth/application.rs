@@ -74,7 +74,7 @@ fn explained(failure: Failure, code: &str, account: &Account) -> Failure {
         return failure;
     }
     let advice = match account.client.grant {
-        GrantType::JwtBearer => jwt_bearer::advice(code, account),
+        GrantType::JwtBearer => jwt_bearer::advice(code, &scope(account), account),
         _ => client_credentials::advice(code, account),
     };
     let words = match (advice, failure.kind) {

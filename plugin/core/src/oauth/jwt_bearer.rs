@@ -14,8 +14,8 @@ pub(super) fn fields(account: &Account, scope: &str, now: UnixSeconds) -> Result
 }
 
 /// Message and remedy for codes that mean something else here than where a person consented.
-pub(super) fn advice(code: &str, account: &Account) -> Option<(String, String)> {
-    let (user, client_id, scope) = (&account.username, &account.client.client_id, account.client.scopes.join(" "));
+pub(super) fn advice(code: &str, scope: &str, account: &Account) -> Option<(String, String)> {
+    let (user, client_id) = (&account.username, &account.client.client_id);
     Some(match code {
         "unauthorized_client" | "access_denied" | "invalid_scope" => (
             format!("The service account may not act for {user} with this scope."),

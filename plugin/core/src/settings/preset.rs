@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::{
-    account::Direction,
+    account::{Direction, GrantType},
     form::{Connection, Field, Rule, fields, section},
 };
 
@@ -28,6 +28,9 @@ pub struct Preset {
     /// stands for whatever is there.
     #[serde(default)]
     advanced: Map<String, Value>,
+    /// Scope by connection protocol for the grant client_credentials, where it is another one.
+    #[serde(default)]
+    application_scope: BTreeMap<String, String>,
     incoming: BTreeMap<String, Map<String, Value>>,
     outgoing: BTreeMap<String, Map<String, Value>>,
 }
@@ -108,7 +111,15 @@ impl Preset {
     fn known(&self, direction: Direction, form: &Map<String, Value>) -> Option<Map<String, Value>> {
         let name = form.get("connection_protocol")?.as_str()?;
         let own = self.fields(direction, Connection::from_name(direction, name)?)?;
-        Some(self.oauth.iter().chain(own).map(|(name, value)| (name.clone(), value.clone())).collect())
+        let mut known: Map<_, _> =
+            self.oauth.iter().chain(own).map(|(name, value)| (name.clone(), value.clone())).collect();
+        let grant = form.get("advanced").and_then(|advanced| advanced.get("grant")).and_then(Value::as_str);
+        if let Some(scope) = self.application_scope.get(name)
+            && grant == Some(GrantType::ClientCredentials.name())
+        {
+            known.insert("scope".to_owned(), scope.as_str().into());
+        }
+        Some(known)
     }
 
     pub fn token_hosts(&self) -> impl Iterator<Item = &str> {
@@ -203,6 +214,27 @@ mod tests {
         assert_ne!(form["scope"], "");
         assert_eq!(form["advanced"]["authorize_parameters"], json!({}));
         assert_eq!(form["advanced"]["issuer"], "https://accounts.google.com");
+    }
+
+    #[test]
+    fn an_application_is_given_the_scope_of_applications() {
+        let filled = |grant: &str, connection: &str| {
+            let advanced = json!({"provider": "microsoft365_us_gov", "grant": grant});
+            let mut form = json!({"connection_protocol": connection, "advanced": advanced});
+            fill(Direction::Outgoing, &mut form);
+            form["scope"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(filled("client_credentials", "SMTP/SMTPS"), "https://outlook.office365.us/.default");
+        assert_eq!(filled("client_credentials", "Microsoft Graph"), "https://graph.microsoft.us/.default");
+        assert!(filled("device_code", "SMTP/SMTPS").contains("SMTP.Send"));
+    }
+
+    #[test]
+    fn device_codes_are_asked_for_at_whatever_tenant_the_form_names() {
+        let mut form = json!({"access_token_url": "https://login.microsoftonline.com/common/oauth2/v2.0/token"});
+        fill(Direction::Incoming, &mut form);
+        let url = "https://login.microsoftonline.com/common/oauth2/v2.0/devicecode";
+        assert_eq!(form["advanced"]["device_authorization_url"], url);
     }
 
     #[test]
