@@ -117,6 +117,48 @@ fn consent_fetch_and_send_from_the_command_line() {
 }
 
 #[test]
+fn a_device_code_is_shown_and_waited_for() {
+    let servers = servers();
+    let desk = Desk::of(&servers, "bob");
+    let mut settings = desk.settings();
+    for form in ["incoming", "outgoing"] {
+        settings[form]["advanced"]["grant"] = json!("device_code");
+    }
+    desk.write(&settings);
+    let mut child = desk.spawn(&["--json", "consent"]);
+    let stdout = lines_of(&mut child);
+    let shown: Value = serde_json::from_str(&stdout.recv_timeout(PATIENCE).unwrap()).unwrap();
+    let text = |name: &str| shown["device"][name].as_str().unwrap_or_else(|| panic!("{shown}"));
+    let person = browser::Person { login: &servers.address("bob"), password: "bob-password", deny: false };
+    browser::enter_device_code(servers.ca_file(), text("verification_uri"), text("user_code"), &person).unwrap();
+    let seen = end_of(child, stdout.into_iter());
+    assert_eq!((seen.code, seen.documents().len()), (0, 2), "one code serves both forms: {seen:?}");
+    assert_eq!(desk.run(&["--json", "fetch"]).code, 0);
+}
+
+#[test]
+fn an_application_is_connected_at_once() {
+    let servers = servers();
+    let client = json!({
+        "client_id": "desk-application", "client_secret": "a-secret", "redirect_uris": [], "response_types": [],
+        "grant_types": ["client_credentials"], "scope": "mail", "test_mailbox": servers.address("bob"),
+    });
+    servers.idp.register(client).unwrap();
+    let desk = Desk::of(&servers, "bob");
+    let mut settings = desk.settings();
+    for form in ["incoming", "outgoing"] {
+        settings[form]["advanced"]["grant"] = json!("client_credentials");
+        settings[form]["client_id"] = json!("desk-application");
+        settings[form]["client_secret"] = json!({"env": "MAIL_CLIENT_SECRET"});
+    }
+    desk.write(&settings);
+    assert_eq!(desk.run(&["status"]).code, 3);
+    let seen = desk.run(&["consent"]);
+    assert!(seen.code == 0 && seen.stdout.starts_with("incoming: authorized. Connected to localhost"), "{seen:?}");
+    assert_eq!(desk.run(&["--json", "fetch"]).code, 0);
+}
+
+#[test]
 fn killed_between_commit_and_settle_makes_no_request_twice() {
     let servers = servers();
     let relay = Relay::start(servers.dovecot.port).unwrap();

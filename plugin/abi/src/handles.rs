@@ -34,7 +34,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// `{"action":"status"/"start"/"complete"/"revoke","redirect":URL}` → `{"state":…}`.
+    /// `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}` → `{"state":…}`.
     ///
     /// # Errors
     /// Any kind; `ConsentRequired` when a person must open the consent window.

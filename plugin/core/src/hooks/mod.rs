@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny"}` | plugin |
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}` | handle, or all faults at once |
-//! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"revoked",…}` |
+//! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |
 //! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"}}` | `{"done":{KEY:…}}` |
 //! | [`Handle::send_message`] | `{"to","cc","bcc","subject","text","html","attachments","in_reply_to","references","envelope","idempotency_key"}` + raw MIME | `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}` |

@@ -135,8 +135,10 @@ pub(super) fn poll(inner: &Inner, account: &Account, net: &Net, deadline: Deadli
     let fields = [("grant_type", GRANT_TYPE), ("device_code", waiting.device_code.expose())];
     let (trouble, code) = match token_request::ask(account, net, Some(&proof), &fields, deadline) {
         Ok(answer) => {
-            // Spent, whatever comes of it.
-            inner.store.delete(Table::Consent, &id)?;
+            // Spent, whatever comes of it. A record that stays ends at the next poll; the tokens must not end with it.
+            if let Err(e) = inner.store.delete(Table::Consent, &id) {
+                inner.log(account).warn(format_args!("The record of a used device code could not be removed: {e}"));
+            }
             let grant = Grant::consented(account, waiting.client_auth.still(&account.client), &answer, now)?;
             let redeemed = redeem::identified(inner, account, net, &answer, grant, None, deadline)?;
             return Ok(Polled::Authorized(Box::new(redeemed)));
