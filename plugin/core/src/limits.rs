@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Name lookup, TCP connect and TLS handshake together. A healthy server needs well under 2 s.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Read buffer between the socket and TLS, bytes: several records of 16 KB in one system call.
+pub const TLS_READ_BUFFER: usize = 128 * 1024;
 /// Longest silence on an open connection. Dovecot's failed-login penalty alone reaches 15 s.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// One HTTP request to an authorization server, body included.

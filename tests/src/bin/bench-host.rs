@@ -49,9 +49,12 @@ fn fetch(settings: &str) -> Result<Value> {
     let request: Value = serde_json::from_str(BATCH).map_err(Error::doing("the request"))?;
     // The library is loaded, the store and the mailbox are open, nothing was fetched.
     let idle_kb = memory_kb("VmRSS")?;
+    let start = Instant::now();
+    let mut first_seconds = None;
     let (mut messages, mut bytes, mut touched) = (0u64, 0u64, 0u64);
     loop {
         let batch = account.fetch_batch(&request).map_err(Error::doing("fetch_batch"))?;
+        first_seconds.get_or_insert_with(|| start.elapsed().as_secs_f64());
         let header = batch.header();
         if header["skipped"] != json!([]) || header["quarantined"] != json!([]) {
             return Err(Error::new(format!("not everything was delivered: {header}")));
@@ -71,7 +74,10 @@ fn fetch(settings: &str) -> Result<Value> {
     }
     black_box(touched);
     account.close();
-    Ok(json!({"messages": messages, "bytes": bytes, "idle_kb": idle_kb, "peak_kb": memory_kb("VmHWM")?}))
+    let seconds = start.elapsed().as_secs_f64();
+    let peak_kb = memory_kb("VmHWM")?;
+    Ok(json!({"messages": messages, "bytes": bytes, "first_seconds": first_seconds, "seconds": seconds,
+              "idle_kb": idle_kb, "peak_kb": peak_kb}))
 }
 
 /// The first message opens the connection and is not counted, as in the peer's program.

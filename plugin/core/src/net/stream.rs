@@ -38,7 +38,7 @@ impl Plain {
             .map_err(|e| Error::new(Kind::Settings, format!("{host} is not a server name.")).source_error(e))?;
         let connection = ClientConnection::new(config.clone(), name)
             .map_err(|e| Error::new(Kind::Internal, "TLS could not be set up.").source_error(e))?;
-        let mut tls = StreamOwned::new(connection, self.timed);
+        let mut tls = StreamOwned::new(connection, Buffered::new(self.timed));
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock).map_err(|e| handshake_error(host, e))?;
         }
@@ -65,7 +65,7 @@ impl Write for Plain {
 /// A verified TLS connection. Reads and writes fail with `TimedOut` when the deadline passes, or when nothing moves
 /// for `limits::READ_TIMEOUT`.
 pub struct Stream {
-    tls: StreamOwned<ClientConnection, Timed>,
+    tls: StreamOwned<ClientConnection, Buffered>,
     address: SocketAddr,
     host: String,
 }
@@ -96,7 +96,7 @@ impl TlsFacts {
 impl Stream {
     /// Bounds every read and write from now on.
     pub fn set_deadline(&mut self, deadline: Deadline) {
-        self.tls.sock.deadline = deadline;
+        self.tls.sock.timed.deadline = deadline;
     }
 
     pub fn facts(&self) -> TlsFacts {
@@ -132,6 +132,44 @@ impl Write for Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         self.tls.flush()
+    }
+}
+
+/// Takes from the socket what has come, in one system call: rustls asks for 4 KB at a time, and each of its calls would
+/// also wake a server that waits for room in the window.
+struct Buffered {
+    timed: Timed,
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffered {
+    fn new(timed: Timed) -> Self {
+        Self { timed, buffer: vec![0; limits::TLS_READ_BUFFER].into_boxed_slice(), start: 0, end: 0 }
+    }
+}
+
+impl Read for Buffered {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            self.end = self.timed.read(&mut self.buffer)?;
+        }
+        let len = into.len().min(self.end - self.start);
+        into[..len].copy_from_slice(&self.buffer[self.start..self.start + len]);
+        self.start += len;
+        Ok(len)
+    }
+}
+
+impl Write for Buffered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.timed.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

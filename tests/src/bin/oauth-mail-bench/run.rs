@@ -69,6 +69,9 @@ pub fn run(name: &str, folder: &Path, command: &mut Command) -> Result<Run> {
     }
     let printed = fs::read_to_string(&out)?;
     let answer: Value = printed.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+    if std::env::var_os("BENCH_VERBOSE").is_some() {
+        eprintln!("  {name}: {seconds:.3} s, CPU {cpu_seconds:.2} s, {answer}");
+    }
     let peak_kb = answer["peak_kb"].as_f64().unwrap_or(sampled_kb);
     Ok(Run { seconds, cpu_seconds, peak_mb: peak_kb / 1024.0, answer })
 }
