@@ -153,9 +153,11 @@ fn open(settings: &str, direction: &str) -> Result<Account> {
     plugin.open(&json!({ direction: settings[direction] })).map_err(Error::doing("opening the mailbox"))
 }
 
-/// Reads every byte.
+/// Reads every byte, eight at a time: the memory is what may cost, not the arithmetic.
 fn sum(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|byte| u64::from(*byte)).sum()
+    let (words, rest) = bytes.as_chunks::<8>();
+    let rest = rest.iter().map(|byte| u64::from(*byte)).sum();
+    words.iter().fold(rest, |sum, word| sum.wrapping_add(u64::from_ne_bytes(*word)))
 }
 
 /// A line of /proc/self/status (proc(5)): VmRSS is memory now, VmHWM the most it ever was.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     Batch, Context, Message, key, plugin,
-    reader::{Next, Reader},
+    reader::{Next, Reader, Room},
     request,
     settle_batch::{cursor_id, read_cursor, write_cursor},
 };
@@ -201,7 +201,7 @@ impl Fetch {
                 self.round = self.listing_cut || reader.remaining() > 0 || self.closed_folder.is_some();
                 return reader.rest();
             }
-            match reader.next(request.max_bytes, request.deadline)? {
+            match reader.next(request.max_bytes, batch.room(request), request.deadline)? {
                 Next::Message(entry, item) => self.take(context, fetching, entry, item, batch),
                 Next::NotYet if batch.is_empty() => {
                     return Err(request
@@ -361,6 +361,11 @@ impl Assembly {
         self.messages.len() >= request.max_messages
             || (!self.messages.is_empty() && self.bytes + next_size.unwrap_or(0) > request.max_bytes)
             || self.bytes >= request.max_bytes
+    }
+
+    fn room(&self, request: &Request) -> Room {
+        let messages = request.max_messages.saturating_sub(self.messages.len());
+        Room { messages, bytes: request.max_bytes.saturating_sub(self.bytes) }
     }
 
     fn finish(self, more: bool, remaining: usize, resets: Vec<String>) -> Batch {

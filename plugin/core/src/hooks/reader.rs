@@ -44,9 +44,14 @@ struct Pipe {
 struct State {
     ready: VecDeque<(Entry, Item)>,
     ready_bytes: u64,
+    /// Bytes that came since the front was last woken.
+    unannounced: u64,
     capacity: u64,
+    room: Room,
     /// The host waits in `fetch_batch`.
     wanted: bool,
+    /// The reader waits for room.
+    full: bool,
     reading: bool,
     stop: bool,
     /// Entries of the plan that were not asked for yet, or not handed over.
@@ -54,6 +59,13 @@ struct State {
     failed: Option<Error>,
     /// While reading: how many bytes had come, and since when it is no more.
     silence: Option<(u64, Instant)>,
+}
+
+/// What still fits into the batch that the host waits for.
+#[derive(Clone, Copy, Default)]
+pub struct Room {
+    pub messages: usize,
+    pub bytes: u64,
 }
 
 /// What [`Reader::next`] found.
@@ -98,7 +110,7 @@ impl Reader {
         let mut state = self.pipe.lock();
         state.plan = entries.into();
         state.ready.clear();
-        state.ready_bytes = 0;
+        (state.ready_bytes, state.unannounced) = (0, 0);
         state.failed = None;
     }
 
@@ -120,15 +132,18 @@ impl Reader {
     }
 
     /// The next message of the plan. Starts reading when nothing is being read.
-    pub fn next(&self, capacity: u64, deadline: Deadline) -> Result<Next> {
+    pub fn next(&self, capacity: u64, room: Room, deadline: Deadline) -> Result<Next> {
         let mut state = self.pipe.lock();
-        state.capacity = capacity;
+        (state.capacity, state.room) = (capacity, room);
         state.stop = false;
         loop {
             if let Some((entry, item)) = state.ready.pop_front() {
                 state.ready_bytes -= bytes_of(&item);
+                state.unannounced = state.unannounced.min(state.ready_bytes);
                 state.wanted = true;
-                self.pipe.changed.notify_all();
+                if state.full && state.ready_bytes <= state.capacity / 2 {
+                    self.pipe.changed.notify_all();
+                }
                 return Ok(Next::Message(entry, item));
             }
             if let Some(error) = state.failed.take() {
@@ -210,6 +225,12 @@ impl Drop for Reader {
     }
 }
 
+impl State {
+    fn fills_the_batch(&self) -> bool {
+        self.ready.len() >= self.room.messages || self.ready_bytes >= self.room.bytes.min(self.capacity)
+    }
+}
+
 impl Pipe {
     fn read_plan(&self, connection: &mut Connection) {
         let entries: Vec<Entry> = self.lock().plan.iter().cloned().collect();
@@ -230,11 +251,19 @@ impl Pipe {
     fn push(&self, item: Item) -> ControlFlow<()> {
         let mut state = self.lock();
         if let Some(entry) = state.plan.pop_front() {
-            state.ready_bytes += bytes_of(&item);
+            let bytes = bytes_of(&item);
+            state.ready_bytes += bytes;
+            state.unannounced += bytes;
             state.ready.push_back((entry, item));
         }
-        self.changed.notify_all();
+        // Waking the front costs both threads more than a small message does, so it is woken for many at once; also when
+        // the batch is complete, and in `read_plan` at the end. Its deadline wakes it by itself.
+        if state.unannounced >= limits::READ_ANNOUNCE_BYTES || state.fills_the_batch() {
+            state.unannounced = 0;
+            self.changed.notify_all();
+        }
         loop {
+            state.full = false;
             if state.stop {
                 return ControlFlow::Break(());
             }
@@ -244,7 +273,8 @@ impl Pipe {
             if !state.wanted {
                 return ControlFlow::Break(());
             }
-            // The front is taking: room comes soon. Woken at each take, or after a while to look again.
+            // The front is taking: room comes soon. Woken when half is taken, or after a while to look again.
+            state.full = true;
             let wait = Duration::from_millis(100);
             state = self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
         }

@@ -49,17 +49,17 @@ impl Encoding {
 }
 
 /// Text of a body part. Unlabelled or unknown charsets are read as UTF-8, and as Windows-1252 when they are not.
-pub fn text_of(bytes: &[u8], charset: Option<&str>) -> String {
-    let utf8 = std::str::from_utf8(bytes);
+pub fn text_of(bytes: Cow<'_, [u8]>, charset: Option<&str>) -> String {
     let is = |name| charset.is_some_and(|charset| charset.eq_ignore_ascii_case(name));
     let named = charset.filter(|name| !name.is_empty()).and_then(|name| charset_decoder(name.as_bytes()));
-    let text = match (utf8, named) {
-        // Much mail says us-ascii and is UTF-8.
-        (Ok(text), None) => text.to_owned(),
-        (Ok(text), Some(_)) if is("utf-8") || is("us-ascii") => text.to_owned(),
-        (Err(_), None) if is("utf-8") => String::from_utf8_lossy(bytes).into_owned(),
-        (_, Some(decode)) => decode(bytes),
-        (Err(_), None) => latin(bytes),
+    let text = match named {
+        Some(decode) if !is("utf-8") && !is("us-ascii") => decode(&bytes),
+        // Much mail says us-ascii and is UTF-8. What was decoded already is not copied.
+        _ => String::from_utf8(bytes.into_owned()).unwrap_or_else(|error| match named {
+            Some(decode) => decode(error.as_bytes()),
+            None if is("utf-8") => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            None => latin(error.as_bytes()),
+        }),
     };
     without_nul(text)
 }
@@ -232,13 +232,18 @@ mod tests {
 
     #[test]
     fn unlabelled_and_mislabelled_text_is_still_readable() {
-        assert_eq!(text_of("é".as_bytes(), None), "é");
-        assert_eq!(text_of(b"caf\xe9", None), "café");
-        assert_eq!(text_of("é".as_bytes(), Some("us-ascii")), "é");
-        assert_eq!(text_of(b"caf\xe9", Some("no-such-charset")), "café");
-        assert_eq!(text_of(b"\x1b$B$3$s\x1b(B", Some("ISO-2022-JP")), "こん");
-        assert_eq!(text_of(b"\xbf\xe0", Some("iso-8859-5")), "Пр");
-        assert_eq!(text_of(b"a\0b", None), "a\u{fffd}b");
-        assert_eq!(text_of(b"x", Some("")), "x");
+        let read = |bytes: &[u8], charset| {
+            let text = text_of(Cow::Borrowed(bytes), charset);
+            assert_eq!(text, text_of(Cow::Owned(bytes.to_vec()), charset));
+            text
+        };
+        assert_eq!(read("é".as_bytes(), None), "é");
+        assert_eq!(read(b"caf\xe9", None), "café");
+        assert_eq!(read("é".as_bytes(), Some("us-ascii")), "é");
+        assert_eq!(read(b"caf\xe9", Some("no-such-charset")), "café");
+        assert_eq!(read(b"\x1b$B$3$s\x1b(B", Some("ISO-2022-JP")), "こん");
+        assert_eq!(read(b"\xbf\xe0", Some("iso-8859-5")), "Пр");
+        assert_eq!(read(b"a\0b", None), "a\u{fffd}b");
+        assert_eq!(read(b"x", Some("")), "x");
     }
 }

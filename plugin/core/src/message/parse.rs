@@ -1,5 +1,7 @@
 //! Raw bytes to facts. Never fails: what cannot be read is named in the facts, and the raw bytes stay untouched.
 
+use std::borrow::Cow;
+
 use super::{
     codec::{Encoding, text_of},
     facts::{Attachment, Facts, Flag, Headers, Report},
@@ -128,15 +130,18 @@ impl Body {
         };
         let encoded = &leaf.body[..leaf.body.len().min(max)];
         let is_cut = encoded.len() < leaf.body.len();
-        let bytes = leaf.encoding.decode(encoded);
-        let mut bounded = &bytes[..];
+        let mut bytes = leaf.encoding.decode(encoded);
         // The cut may have gone through a character.
-        if let (true, Err(error)) = (is_cut, std::str::from_utf8(bounded))
+        if let (true, Err(error)) = (is_cut, std::str::from_utf8(&bytes))
             && error.error_len().is_none()
         {
-            bounded = &bounded[..error.valid_up_to()];
+            let whole = error.valid_up_to();
+            match &mut bytes {
+                Cow::Borrowed(bytes) => *bytes = &bytes[..whole],
+                Cow::Owned(bytes) => bytes.truncate(whole),
+            }
         }
-        let decoded = text_of(bounded, leaf.charset.as_deref());
+        let decoded = text_of(bytes, leaf.charset.as_deref());
         let whole = match self.text.take() {
             Some(before) if before.is_empty() || before.ends_with('\n') => before + &decoded,
             Some(before) => before + "\n" + &decoded,
