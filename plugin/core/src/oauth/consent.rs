@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope, basic::BasicClient};
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
 use super::{
@@ -27,6 +27,21 @@ use crate::{
 
 /// Entropy of state and nonce, bytes. RFC 6749 10.10 asks for a chance below 2^-128.
 const RANDOM_BYTES: u32 = 32;
+
+/// What the request sets itself. `request` and `request_uri` would take the place of all of it (RFC 9101 section 5).
+const RESERVED: [&str; 11] = [
+    "response_type",
+    "response_mode",
+    "client_id",
+    "redirect_uri",
+    "request",
+    "request_uri",
+    "scope",
+    "state",
+    "nonce",
+    "code_challenge",
+    "code_challenge_method",
+];
 
 /// What a started consent was made for. Stored under the hash of its state: the store never holds a state that works.
 #[derive(Serialize, Deserialize)]
@@ -59,7 +74,7 @@ pub(super) fn start(inner: &Inner, account: &Account) -> Result<Started> {
         .any(|scope| scope == "openid")
         .then(|| CsrfToken::new_random_len(RANDOM_BYTES).secret().clone());
     let oauth = BasicClient::new(ClientId::new(client.client_id.clone()))
-        .set_auth_uri(AuthUrl::from_url(client.authorize_url.clone()))
+        .set_auth_uri(AuthUrl::from_url(without_reserved(&client.authorize_url)))
         .set_redirect_uri(RedirectUrl::from_url(client.redirect_url.clone()));
     let mut request = oauth
         .authorize_url(|| CsrfToken::new_random_len(RANDOM_BYTES))
@@ -93,19 +108,20 @@ pub(super) fn start(inner: &Inner, account: &Account) -> Result<Started> {
     Ok(Started { authorize_url, expires_at })
 }
 
+/// What stands in Authorize URL already goes along, unless it is ours to say.
+fn without_reserved(authorize_url: &Url) -> Url {
+    let is_reserved = |name: &str| RESERVED.contains(&name);
+    if !authorize_url.query_pairs().any(|(name, _)| is_reserved(&name)) {
+        return authorize_url.clone();
+    }
+    let mut url = authorize_url.clone();
+    let kept = authorize_url.query_pairs().filter(|(name, _)| !is_reserved(name));
+    url.query_pairs_mut().clear().extend_pairs(kept);
+    url
+}
+
 /// `login_hint`, nonce, and what the settings add; nothing may take the place of what protects the exchange.
 fn own_parameters(account: &Account, nonce: Option<&str>) -> Vec<(String, String)> {
-    const RESERVED: [&str; 9] = [
-        "response_type",
-        "response_mode",
-        "client_id",
-        "redirect_uri",
-        "scope",
-        "state",
-        "nonce",
-        "code_challenge",
-        "code_challenge_method",
-    ];
     let mut parameters: Vec<_> = account
         .client
         .authorize_parameters
@@ -141,40 +157,86 @@ pub(super) fn accept(
         return Err(declined(account, code, parameters.get("error_description").map_or("", |text| text.as_str())));
     }
     let code = required(&parameters, "code")?;
+    // RFC 6749 appendix A.11. Nothing else may reach a request.
+    if !code.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
+        return Err(refused("The code of the redirect holds characters that no code has."));
+    }
     Ok(Accepted { code: Secret::new(code), code_verifier: pending.code_verifier, nonce: pending.nonce })
 }
 
 type Parameters = HashMap<String, Zeroizing<String>>;
 
-/// The redirect's own parameters, each of those that matter once (RFC 6749 3.1).
+/// The redirect's own parameters, each of them once (RFC 6749 3.1).
 fn parameters(client: &Client, redirect: &str) -> Result<Parameters> {
     if redirect.len() > limits::REDIRECT_MAX {
         return Err(refused("The redirect URL is too long."));
     }
-    let url = Url::parse(redirect.trim()).map_err(|_| {
+    let redirect = redirect.trim();
+    // The parser would drop line breaks and tabs silently.
+    if redirect.chars().any(char::is_control) {
+        return Err(refused("The redirect URL holds a line break or another control character."));
+    }
+    let url = Url::parse(redirect).map_err(|_| {
         Error::new(Kind::Misuse, "What was handed over is not a URL.")
             .remedy("Hand over the whole address that the browser was sent to after the consent.")
     })?;
-    let registered = &client.redirect_url;
-    let same_place = url.scheme() == registered.scheme()
+    let mut pairs = Vec::new();
+    for (name, value) in url.query_pairs() {
+        pairs.push((name.into_owned(), Zeroizing::new(value.into_owned())));
+    }
+    if !is_registered_place(&url, &client.redirect_url) || !take_registered(&mut pairs, &client.redirect_url) {
+        return Err(refused("This redirect did not arrive at the Redirect URL of these settings."));
+    }
+    unsupported_mode(&url, &pairs)?;
+    let registered: Vec<_> = client.redirect_url.query_pairs().map(|(name, _)| name).collect();
+    let mut parameters = Parameters::new();
+    for (name, value) in pairs {
+        if registered.iter().any(|own| *own == name) || parameters.contains_key(&name) {
+            let name: String = provider_text(&name, &[]).chars().take(40).collect();
+            return Err(refused(format!("The redirect carries the parameter {name} twice.")));
+        }
+        parameters.insert(name, value);
+    }
+    Ok(parameters)
+}
+
+/// All but the query, which is looked at pair by pair.
+fn is_registered_place(url: &Url, registered: &Url) -> bool {
+    url.scheme() == registered.scheme()
         && url.host_str() == registered.host_str()
         && url.port_or_known_default() == registered.port_or_known_default()
         && url.path() == registered.path()
         && url.username() == registered.username()
         && url.password() == registered.password()
-        && registered.query_pairs().all(|wanted| url.query_pairs().any(|pair| pair == wanted));
-    if !same_place {
-        return Err(refused("This redirect did not arrive at the Redirect URL of these settings."));
-    }
-    let mut parameters = Parameters::new();
-    for (name, value) in url.query_pairs() {
-        let name = name.into_owned();
-        let matters = ["state", "code", "iss", "error", "error_description"].contains(&name.as_str());
-        if parameters.insert(name.clone(), Zeroizing::new(value.into_owned())).is_some() && matters {
-            return Err(refused(format!("The redirect carries the parameter {name} twice.")));
-        }
-    }
-    Ok(parameters)
+}
+
+/// Takes the registered URL's own parameters away (RFC 6749 3.1.2 keeps them); `false` when one is missing.
+fn take_registered(pairs: &mut Vec<(String, Zeroizing<String>)>, registered: &Url) -> bool {
+    registered.query_pairs().all(|(name, value)| {
+        let at = pairs.iter().position(|(n, v)| *n == name && **v == value);
+        at.map(|at| pairs.remove(at)).is_some()
+    })
+}
+
+/// Only the query is asked for. An answer that comes in another way was not made for our request.
+fn unsupported_mode(url: &Url, pairs: &[(String, Zeroizing<String>)]) -> Result<()> {
+    let has = |name: &str| pairs.iter().any(|(n, _)| n == name);
+    let why = if has("response") {
+        "The provider packed its answer into a signed response (JARM), which this library does not read."
+    } else if ["access_token", "id_token", "refresh_token"].into_iter().any(has) {
+        "The redirect carries tokens, which nobody asked for: they could be anybody's."
+    } else if url.fragment().is_some_and(|fragment| {
+        let names = ["code", "state", "error", "iss", "access_token", "id_token", "response"];
+        form_urlencoded::parse(fragment.as_bytes()).any(|(name, _)| names.contains(&name.as_ref()))
+    }) {
+        "The provider put its answer behind a # (response_mode=fragment); only answers in the query are read."
+    } else {
+        return Ok(());
+    };
+    Err(refused(why).remedy(
+        "Have the provider's app registration use the authorization code flow with response_mode query, and remove any \
+         response type or mode from Authorize URL; then start the consent again.",
+    ))
 }
 
 fn required<'a>(parameters: &'a Parameters, name: &str) -> Result<&'a str> {
@@ -191,7 +253,7 @@ fn take_pending(inner: &Inner, account: &Account, state: &str) -> Result<Pending
     // Looked at before it is taken: a redirect handed to the wrong account must not use up another's consent.
     let pending = parse(&inner.store.read(Table::Consent, &id)?.ok_or_else(unknown)?.bytes)?;
     if pending.grant != grant_id(account) {
-        return Err(refused("This consent was started for another mailbox."));
+        return Err(refused("This consent was started for another mailbox, client or provider."));
     }
     // Of any number of callers one gets it.
     let pending = parse(&inner.store.take(Table::Consent, &id)?.ok_or_else(unknown)?.bytes)?;
@@ -219,7 +281,7 @@ fn check_issuer(client: &Client, metadata: Option<&Metadata>, iss: Option<&str>)
     let Some(expected) = client.issuer.as_deref() else { return Ok(()) };
     let required = metadata.is_some_and(|metadata| metadata.authorization_response_iss_parameter_supported);
     match iss {
-        Some(iss) if issuer_matches(expected, iss, None) => Ok(()),
+        Some(iss) if is_issuer(metadata.map_or(expected, |metadata| &metadata.issuer), iss) => Ok(()),
         Some(iss) => Err(refused("The answer comes from another authorization server than the configured one.")
             .provider_code(format!("iss={}", provider_text(iss, &[])))),
         None if required => Err(refused(
@@ -227,6 +289,15 @@ fn check_issuer(client: &Client, metadata: Option<&Metadata>, iss: Option<&str>)
         )),
         None => Ok(()),
     }
+}
+
+/// Simple string comparison: no case, no slash is passed over. Only Microsoft's issuers of many tenants have other names.
+fn is_issuer(expected: &str, iss: &str) -> bool {
+    let is_for_many = expected.contains("/common/")
+        || expected.contains("/organizations/")
+        || expected.contains("/consumers/")
+        || expected.contains("/{tenantid}/");
+    expected == iss || (is_for_many && issuer_matches(expected, iss, None))
 }
 
 /// RFC 6749 4.1.2.1: the provider ended the consent without a code.

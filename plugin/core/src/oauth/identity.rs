@@ -1,7 +1,7 @@
 //! Who consented? A helpdesk must not read the personal mail of whoever happened to be signed in to the browser.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{discovery::issuer_matches, failure::provider_text};
@@ -40,16 +40,15 @@ impl Claims {
     /// `Refused` when it was made by another server, for another client or request, or has expired.
     pub fn of_id_token(token: &str, client: &Client, nonce: Option<&str>, now: UnixSeconds) -> Result<Option<Self>> {
         let mut parts = token.split('.');
-        let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-            return Ok(None);
-        };
-        let Some(claims) = BASE64_URL_SAFE_NO_PAD
-            .decode(payload.trim_end_matches('='))
-            .ok()
-            .and_then(|json| serde_json::from_slice::<Self>(&json).ok())
+        let (Some(header), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Ok(None);
         };
+        // Core section 2: never to a client that did not ask for it. Whoever sends it does not stand behind its words.
+        if part::<Header>(header).is_some_and(|header| header.alg.eq_ignore_ascii_case("none")) {
+            return Err(foreign("is not signed (alg none)"));
+        }
+        let Some(claims) = part::<Self>(payload) else { return Ok(None) };
         if let Some(expected) = &client.issuer
             && !claims.iss.as_deref().is_some_and(|iss| issuer_matches(expected, iss, claims.tid.as_deref()))
         {
@@ -61,7 +60,12 @@ impl Claims {
             _ => Vec::new(),
         };
         let is_ours = audience.contains(&client.client_id.as_str());
-        if !is_ours || (audience.len() > 1 && claims.azp.as_ref().is_some_and(|azp| *azp != client.client_id)) {
+        // Rules 3 to 5.
+        let is_other_party = match &claims.azp {
+            Some(azp) => *azp != client.client_id,
+            None => audience.len() > 1,
+        };
+        if !is_ours || is_other_party {
             return Err(foreign("was made for another client"));
         }
         if claims.exp.as_f64().is_none_or(|exp| exp as i64 + limits::ID_TOKEN_SKEW < now) {
@@ -92,6 +96,18 @@ impl Claims {
         .filter(|name| !name.trim().is_empty())
         .collect()
     }
+}
+
+/// JOSE header (RFC 7515 section 4), what is looked at of it.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(default)]
+    alg: String,
+}
+
+fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
+    let json = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
+    serde_json::from_slice(&json).ok()
 }
 
 /// The name under which the consenting person is the wanted one. A login name says nothing about an address, nor the
@@ -158,8 +174,16 @@ mod tests {
         }
         let mut many = good.clone();
         many["aud"] = json!(["client-1", "x"]);
+        assert!(read(many.clone()).is_err(), "of two audiences nobody says whose it is");
         many["azp"] = json!("x");
-        assert!(read(many).is_err());
+        assert!(read(many.clone()).is_err());
+        many["azp"] = json!("client-1");
+        assert!(read(many).is_ok());
+        for alg in ["none", "None", "NONE"] {
+            let header = BASE64_URL_SAFE_NO_PAD.encode(json!({"alg": alg}).to_string());
+            let unsigned = id_token(good.clone()).replace("e30.", &format!("{header}."));
+            assert!(Claims::of_id_token(&unsigned, &account.client, Some("n"), 1000).is_err(), "{alg}");
+        }
         for unreadable in ["", "a.b", "a.b.c.d.e", "e30.%%%.x", "e30.e30=.x"] {
             let _ = Claims::of_id_token(unreadable, &account.client, Some("n"), 1000);
         }

@@ -46,6 +46,8 @@ mod status;
 mod token_request;
 
 #[cfg(test)]
+mod consent_safety_tests;
+#[cfg(test)]
 mod consent_tests;
 #[cfg(test)]
 mod grants_tests;

@@ -150,6 +150,8 @@ const RESERVED_PARAMETERS: &[&str] = &[
     "code_challenge_method",
     "nonce",
     "redirect_uri",
+    "request",
+    "request_uri",
     "response_mode",
     "response_type",
     "scope",
