@@ -300,7 +300,8 @@ fn mixed_up() -> Vec<Case> {
 
 /// The code was sent to the right place, and no good answer came.
 fn token_endpoint() -> Vec<Case> {
-    let cases: [(&str, fn() -> Answer, Kind, &str); 12] = [
+    type Row = (&'static str, fn() -> Answer, Kind, &'static str);
+    let cases: [Row; 12] = [
         ("302 elsewhere", || redirect_to("https://evil.test/token"), Kind::Settings, "redirect"),
         (
             "307 elsewhere",
@@ -348,7 +349,8 @@ fn redirect_to(url: &str) -> Answer {
 
 /// Tokens came, with an ID token that was not made for this consent.
 fn identities() -> Vec<Case> {
-    let cases: [(&str, fn(&mut Value), &str); 13] = [
+    type Row = (&'static str, fn(&mut Value), &'static str);
+    let cases: [Row; 13] = [
         ("iss of another server", |claims| claims["iss"] = value!("https://evil.test"), "another authorization server"),
         ("no iss", |claims| claims["iss"] = Value::Null, "another authorization server"),
         ("aud of another client", |claims| claims["aud"] = value!("client-2"), "another client"),
