@@ -54,7 +54,7 @@ fn the_answer_says_who_what_and_how_safely() {
         let answer = consent(&servers, &handle, username.split('@').next().unwrap()).unwrap();
         assert_eq!(answer["state"], "authorized");
         assert_eq!(answer["identity"], json!(username));
-        assert!(answer["scopes"].as_array().unwrap().contains(&json!("mail")), "{answer}");
+        assert!(answer["scopes"]["granted"].as_array().unwrap().contains(&json!("mail")), "{answer}");
         assert_eq!(answer["warnings"], json!([]), "{answer}");
         let proof = &answer["proof"];
         assert_eq!((&proof["protocol"], &proof["port"]), (&json!(protocol), &json!(port)), "{proof}");

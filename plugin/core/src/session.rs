@@ -5,8 +5,8 @@ use crate::{
     error::{Error, Kind, Result},
     log::Logger,
     net::Net,
-    oauth::{AccessToken, Grants},
-    settings::{Account, GrantType, Protocol},
+    oauth::{AccessToken, Grants, Scopes},
+    settings::{Account, Direction, GrantType, Protocol},
     transport::{Inbox, Login, OpenError, Outbox, Transcript, imap, smtp},
 };
 
@@ -42,12 +42,12 @@ impl Session {
 
     /// Opens the inbox with a token that is not stored yet: the proof that ends a consent.
     pub fn try_inbox(&self, token: &AccessToken, deadline: Deadline) -> Result<Box<dyn Inbox>> {
-        self.inbox(&self.login(token), deadline).map_err(|refusal| self.explain(refusal))
+        self.inbox(&self.login(token), deadline).map_err(|refusal| self.explain(refusal, token))
     }
 
     /// As [`Session::try_inbox`], for sending.
     pub fn try_outbox(&self, token: &AccessToken, deadline: Deadline) -> Result<Box<dyn Outbox>> {
-        self.outbox(&self.login(token), deadline).map_err(|refusal| self.explain(refusal))
+        self.outbox(&self.login(token), deadline).map_err(|refusal| self.explain(refusal, token))
     }
 
     fn inbox(&self, login: &Login<'_>, deadline: Deadline) -> Result<Box<dyn Inbox>, OpenError> {
@@ -65,7 +65,7 @@ impl Session {
     }
 
     fn login<'a>(&'a self, token: &'a AccessToken) -> Login<'a> {
-        Login { username: &self.account.username, token: token.secret() }
+        Login { username: self.account.login_user(), token: token.secret() }
     }
 
     /// A refused login is answered with one forced refresh and one new connection; a second refusal is final. How often
@@ -75,38 +75,59 @@ impl Session {
         let refusal = match open(&self.login(&token)) {
             Ok(transport) => return Ok(transport),
             Err(OpenError::LoginRefused(refusal)) => refusal,
-            Err(other) => return Err(self.explain(other)),
+            Err(other) => return Err(self.explain(other, &token)),
         };
         self.log.info(format_args!("The server refused the token ({refusal}); asking for a fresh one, once."));
         let fresh = self.grants.replace(&self.account, &self.net, &token, deadline)?;
-        open(&self.login(&fresh)).map_err(|refusal| self.explain(refusal))
+        open(&self.login(&fresh)).map_err(|refusal| self.explain(refusal, &fresh))
     }
 
-    fn explain(&self, refusal: OpenError) -> Error {
+    fn explain(&self, refusal: OpenError, token: &AccessToken) -> Error {
         match refusal {
             OpenError::Other(error) => error,
             OpenError::LoginRefused(error) => {
-                let user = &self.account.username;
-                let mut refused = Error::new(
-                    Kind::Refused,
-                    format!("The mail server does not accept the token for {user}."),
-                )
-                .remedy(match self.account.client.grant {
-                    GrantType::ClientCredentials => format!(
-                        "Have the administrator give the application the permission for this mail protocol and for the \
-                         mailbox {user} (at Microsoft: New-ServicePrincipal with the object id of the enterprise \
-                         application, then Add-MailboxPermission with FullAccess)."
-                    ),
-                    _ => format!(
-                    "Check that {user} is the account that consented or one it may act for, that the scopes name this \
-                     mail protocol, and that the protocol is switched on for the mailbox."
-                )});
+                let scopes = Scopes::compare(&self.account, token.granted());
+                let mut refused = scopes.explain(&self.account).unwrap_or_else(|| self.not_let_in());
                 if let Some(code) = error.provider_code_text() {
                     refused = refused.provider_code(code);
                 }
                 refused.source_error(error)
             }
         }
+    }
+}
+
+impl Session {
+    /// Token owner and login are two values: when they differ, the right of one on the other is what is missing.
+    fn not_let_in(&self) -> Error {
+        let (user, owner) = (self.account.login_user(), &self.account.consenting_user);
+        if self.account.client.grant == GrantType::ClientCredentials {
+            let message = format!("The mail server does not accept the token for {user}.");
+            return Error::new(Kind::Refused, message).remedy(format!(
+                "Have the administrator give the application the permission for this mail protocol and for the mailbox \
+                 {user} (at Microsoft: New-ServicePrincipal with the object id of the enterprise application, then \
+                 Add-MailboxPermission with FullAccess)."
+            ));
+        }
+        if user.eq_ignore_ascii_case(owner) {
+            return Error::new(Kind::Refused, format!("The mail server does not accept the token for {user}.")).remedy(
+                format!(
+                    "Check that {user} is the account that consented or one it may act for, that the scopes name this \
+                     mail protocol, and that the protocol is switched on for the mailbox."
+                ),
+            );
+        }
+        let message = format!("The mail server does not accept the token of {owner} for {user}.");
+        Error::new(Kind::Refused, message).remedy(match self.account.direction {
+            Direction::Incoming => format!(
+                "An administrator of the mail server gives {owner} full access to the mailbox {user} (Exchange: \
+                 Add-MailboxPermission with FullAccess) and checks that IMAP is switched on for it."
+            ),
+            Direction::Outgoing => format!(
+                "Check who signs in: some servers want {owner} as SMTP User under advanced and take {user} as sender \
+                 only; else an administrator of the mail server lets {owner} act for {user}."
+            ),
+        })
     }
 }
 

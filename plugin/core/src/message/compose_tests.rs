@@ -8,6 +8,7 @@ const ID: &str = "<0123@desk.test>";
 
 fn sending() -> Sending {
     Sending {
+        smtp_user: "desk@desk.test".into(),
         from: "desk@desk.test".parse().unwrap(),
         sender_name: Some("Help Desk".into()),
         reply_to: Some("answers@desk.test".parse().unwrap()),

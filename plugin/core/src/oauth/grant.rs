@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{AccessToken, answer::TokenAnswer, client_auth::ClientAuth, failure::Words};
+use super::{AccessToken, Scopes, answer::TokenAnswer, client_auth::ClientAuth, failure::Words};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -106,7 +106,12 @@ impl Grant {
     }
 
     pub fn token(&self) -> AccessToken {
-        AccessToken { secret: self.access_token.clone(), generation: self.generation, expires_at: self.expires_at }
+        AccessToken {
+            secret: self.access_token.clone(),
+            generation: self.generation,
+            expires_at: self.expires_at,
+            granted: self.scopes.clone().into(),
+        }
     }
 
     pub fn is_valid(&self, now: UnixSeconds) -> bool {
@@ -127,14 +132,9 @@ impl Grant {
         self.is_valid(now + early)
     }
 
-    /// Scopes that the settings ask for and the grant does not have. The four of OpenID and the offline one decide about
-    /// ID tokens and refresh tokens; servers name them back or not as they like.
-    pub fn missing_scopes(&self, account: &Account) -> Vec<String> {
-        const SILENT: [&str; 4] = ["openid", "profile", "email", "offline_access"];
-        let has = |wanted: &str| self.scopes.iter().any(|scope| scope.eq_ignore_ascii_case(wanted));
-        // `…/.default` stands for whatever the administrator gave the application (Microsoft).
-        let wanted = account.client.scopes.iter().filter(|scope| !scope.ends_with("/.default"));
-        wanted.filter(|scope| !SILENT.contains(&scope.as_str()) && !has(scope)).cloned().collect()
+    /// Compared with what `account` needs.
+    pub fn scopes(&self, account: &Account) -> Scopes {
+        Scopes::compare(account, &self.scopes)
     }
 
     pub fn read(store: &dyn Store, id: &str) -> Result<Option<(Self, u64)>> {

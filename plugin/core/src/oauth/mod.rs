@@ -7,7 +7,7 @@
 //! | application.rs · client_credentials.rs · jwt_bearer.rs | tokens without a person: of the application itself, of a service account |
 //! | redeem.rs · identity.rs | code exchange; who was it that consented |
 //! | refresh.rs · flight.rs | handing out and renewing access tokens; one at a time, with pauses after failures |
-//! | grant.rs | the stored record |
+//! | grant.rs · scopes.rs | the stored record; what was granted, compared with what is needed |
 //! | status.rs · revoke.rs | how it stands; ending it |
 //! | token_request.rs · answer.rs · failure.rs · remedies.rs | asking the token endpoint, and what its answers mean |
 //! | client_auth.rs · assertion.rs · discovery.rs | how the client proves itself, by secret or signature; what the server says of itself |
@@ -42,6 +42,7 @@ mod redeem;
 mod refresh;
 mod remedies;
 mod revoke;
+mod scopes;
 mod status;
 mod token_request;
 
@@ -75,6 +76,7 @@ use crate::{
 pub use device::{DeviceCode, Polled};
 pub use redeem::Redeemed;
 pub use revoke::Revoked;
+pub use scopes::Scopes;
 pub use status::{State, Status};
 
 /// Names the grant of an account: hex SHA-256 over authorization server, client and consenting user. Incoming and
@@ -121,6 +123,7 @@ pub struct AccessToken {
     secret: Secret,
     generation: u64,
     expires_at: Option<UnixSeconds>,
+    granted: Arc<[String]>,
 }
 
 impl AccessToken {
@@ -131,6 +134,11 @@ impl AccessToken {
     /// Counts the access tokens of a grant; for logs.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Its scopes.
+    pub fn granted(&self) -> &[String] {
+        &self.granted
     }
 
     /// `None`: the provider does not say.

@@ -339,7 +339,7 @@ fn ungranted_scopes_and_a_missing_refresh_token_are_warned_of() {
     assert_eq!(token(&bench).unwrap_err().kind(), Kind::ConsentRequired);
     assert_eq!(bench.grants.status(&bench.account).unwrap().state, State::ConsentRequired);
     bench.account.consenting_user = "HELPDESK@corp.test".into();
-    assert_eq!(bench.grants.status(&bench.account).unwrap().scopes, ["openid", "other"]);
+    assert_eq!(bench.grants.status(&bench.account).unwrap().scopes.granted, ["openid", "other"]);
 }
 
 #[test]

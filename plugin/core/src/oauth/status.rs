@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Inner, grant::Grant, grant_id};
+use super::{Inner, Scopes, grant::Grant, grant_id};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -25,7 +25,7 @@ pub struct Status {
     pub reason: Option<Error>,
     /// Who consented; `None`: nobody yet, or the provider does not say.
     pub identity: Option<String>,
-    pub scopes: Vec<String>,
+    pub scopes: Scopes,
     /// Of the present access token. It is renewed by itself; `None`: unknown.
     pub expires_at: Option<UnixSeconds>,
     pub consented_at: Option<UnixSeconds>,
@@ -43,7 +43,7 @@ impl Status {
             },
             "reason": self.reason.as_ref().map(Error::to_json),
             "identity": self.identity,
-            "scopes": self.scopes,
+            "scopes": self.scopes.to_json(),
             "expires_at": self.expires_at,
             "consented_at": self.consented_at,
             "renewed_at": self.renewed_at,
@@ -81,7 +81,7 @@ pub(super) fn describe(grant: Option<Grant>, account: &Account, now: UnixSeconds
             state: State::ConsentRequired,
             reason: Some(never_consented(account)),
             identity: None,
-            scopes: Vec::new(),
+            scopes: Scopes::compare(account, &[]).nothing_granted(),
             expires_at: None,
             consented_at: None,
             renewed_at: None,
@@ -99,8 +99,8 @@ pub(super) fn describe(grant: Option<Grant>, account: &Account, now: UnixSeconds
     Status {
         state: if reason.is_none() { State::Authorized } else { State::ConsentRequired },
         reason,
+        scopes: grant.scopes(account),
         identity: grant.identity,
-        scopes: grant.scopes,
         expires_at: grant.expires_at,
         consented_at: Some(grant.consented_at),
         renewed_at: Some(grant.issued_at),
@@ -110,13 +110,14 @@ pub(super) fn describe(grant: Option<Grant>, account: &Account, now: UnixSeconds
 
 fn ahead(grant: &Grant, account: &Account, now: UnixSeconds) -> Vec<String> {
     let mut warnings = Vec::new();
-    let missing = grant.missing_scopes(account);
-    if !missing.is_empty() {
+    let scopes = grant.scopes(account);
+    if !scopes.missing.is_empty() {
         warnings.push(format!(
             "The provider did not grant {}: open the consent window again and leave all boxes ticked, or correct Scope.",
-            missing.join(", ")
+            scopes.missing.join(", ")
         ));
     }
+    warnings.extend(scopes.note());
     match (&grant.refresh_token, grant.refresh_expires_at) {
         (None, _) if account.client.grant.is_app_only() => {}
         (None, _) => warnings.push(format!(

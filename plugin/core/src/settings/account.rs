@@ -172,6 +172,9 @@ pub struct Fetching {
 /// Only in outgoing accounts.
 #[derive(Clone, Debug)]
 pub struct Sending {
+    /// Who logs in at the SMTP server: `advanced.smtp_user`; else, at Microsoft, who consented (its SMTP servers know the
+    /// owner of the token, not the shared mailbox); else the username.
+    pub smtp_user: String,
     /// From address: `advanced.from_address`, else the username.
     pub from: Address,
     pub sender_name: Option<String>,
@@ -195,4 +198,11 @@ pub struct Account {
     pub fetching: Option<Fetching>,
     /// `Some` in outgoing accounts.
     pub sending: Option<Sending>,
+}
+
+impl Account {
+    /// Who logs in at the mail server.
+    pub fn login_user(&self) -> &str {
+        self.sending.as_ref().map_or(&self.username, |sending| &sending.smtp_user)
+    }
 }

@@ -105,6 +105,9 @@ pub struct OutgoingAdvanced {
     /// Parameters to add to the Authorize URL.
     #[serde(default)]
     pub authorize_parameters: BTreeMap<String, String>,
+    /// Who signs in at the SMTP server, when it is not the username: for a shared mailbox some servers want the delegate
+    /// (Microsoft's do, and there it is the consenting user by itself).
+    pub smtp_user: Option<String>,
     /// Address to send from, when it is not the username.
     pub from_address: Option<String>,
     /// TCP port of the alternate server, when it is not the first one's.
@@ -307,6 +310,16 @@ pub(super) static OUTGOING_ADVANCED: &[Field] = &[
     SASL_MECHANISM,
     CONSENTING_USER,
     AUTHORIZE_PARAMETERS,
+    Field {
+        shown: MAIL,
+        examples: &["anna@example.com"],
+        ..field(
+            "smtp_user",
+            "SMTP User",
+            Rule::Text(Pattern::Line),
+            "enter the name that signs in at the SMTP server, or leave it out",
+        )
+    },
     Field {
         examples: &["helpdesk@example.com"],
         ..field(

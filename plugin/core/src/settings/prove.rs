@@ -11,7 +11,7 @@ use super::{
         Sending, Since, TlsMode,
     },
     advanced::ClientCertificate,
-    check::Checked,
+    check::{Checked, MICROSOFT_HOSTS},
     form::Connection,
     incoming::Incoming,
     outgoing::{Outgoing, SUBMISSION_PORT, SUBMISSIONS_PORT},
@@ -92,7 +92,13 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
 pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
     let form: Outgoing = typed(checked.form)?;
     let advanced = form.advanced;
+    let is_microsoft = Url::parse(&form.access_token_url)
+        .is_ok_and(|url| url.host_str().is_some_and(|host| MICROSOFT_HOSTS.contains(&host)));
     let sending = Sending {
+        smtp_user: advanced
+            .smtp_user
+            .or_else(|| advanced.consenting_user.clone().filter(|_| is_microsoft))
+            .unwrap_or_else(|| form.username.clone()),
         from: match &advanced.from_address {
             Some(from) => address("/advanced/from_address", from)?,
             None => address("/username", &form.username)?,

@@ -60,7 +60,12 @@ impl World {
             mechanism: None,
             ca_file: None,
             fetching: None,
-            sending: Some(Sending { from: address("desk@desk.test"), sender_name: None, reply_to: None }),
+            sending: Some(Sending {
+                smtp_user: "desk@desk.test".into(),
+                from: address("desk@desk.test"),
+                sender_name: None,
+                reply_to: None,
+            }),
         };
         Self { authority, net, account, token: Secret::new("t0ken"), transcript: Arc::default() }
     }
