@@ -91,7 +91,8 @@ function configuration() {
     extraTokenClaims: async (ctx, token) => {
       const user = token.accountId && accounts.get(token.accountId);
       const email = user?.address ?? (token.kind === 'ClientCredentials' ? ctx.oidc.client?.test_mailbox : undefined);
-      return email ? { email } : undefined;
+      // A login must name an account that the token is good for; of a delegate it is the shared mailbox.
+      return email ? { email, delegate_of: user?.delegate_of ?? email } : undefined;
     },
     features: {
       devInteractions: { enabled: false },

@@ -36,7 +36,9 @@ impl Dovecot {
             fs::create_dir_all(folder.join(sub))?;
         }
         fs::write(folder.join("passwd"), passwd(folder, users, &identity, options.format))?;
-        fs::write(folder.join("oauth2.conf.ext"), introspection(ca, idp))?;
+        for (file, attribute) in [("oauth2.conf.ext", "email"), ("delegate.conf.ext", "delegate_of")] {
+            fs::write(folder.join(file), introspection(ca, idp, attribute))?;
+        }
         fs::write(folder.join("dovecot.conf"), configuration(folder, ca, &identity, options, port))?;
         identity.give(folder)?;
         let process = launch(folder, &identity, port)?;
@@ -155,12 +157,13 @@ fn passwd(folder: &Path, users: &[User], identity: &Identity, format: MailboxFor
     users.iter().map(line).collect()
 }
 
-fn introspection(ca: &Ca, idp: &Idp) -> String {
+/// `attribute`: of the introspection's answer; what the login must be.
+fn introspection(ca: &Ca, idp: &Idp, attribute: &str) -> String {
     let (client, secret) = DOVECOT;
     format!(
         "introspection_mode = post
 introspection_url = https://{client}:{secret}@localhost:{}/token/introspection
-username_attribute = email
+username_attribute = {attribute}
 username_format = %Lu
 active_attribute = active
 active_value = true
@@ -179,6 +182,14 @@ fn configuration(folder: &Path, ca: &Ca, identity: &Identity, options: &Options,
     let capability =
         options.imap_capability.as_ref().map(|list| format!("imap_capability = {list}\n")).unwrap_or_default();
     let connections = options.max_connections_per_user;
+    // After the owner's own: who is not the owner may be a delegate.
+    let delegates = match options.delegates.is_empty() {
+        true => String::new(),
+        false => format!(
+            "protocol imap {{\n  passdb {{\n    driver = oauth2\n    mechanisms = xoauth2 oauthbearer\n    args = \
+             {folder}/delegate.conf.ext\n  }}\n}}\n"
+        ),
+    };
     let more = &options.dovecot_extra;
     format!(
         r"base_dir = {folder}/run
@@ -269,7 +280,7 @@ service auth {{
 protocol lmtp {{
   postmaster_address = postmaster@example.test
 }}
-{more}
+{delegates}{more}
 "
     )
 }

@@ -47,6 +47,8 @@ pub const DOVECOT: (&str, &str) = ("dovecot", "dovecot-secret");
 pub struct User {
     pub address: String,
     pub password: String,
+    /// The shared mailbox that this person may read, as introspection says it.
+    pub delegate_of: Option<String>,
 }
 
 pub struct Idp {
@@ -77,7 +79,7 @@ impl Idp {
             "tls_certificate": ca.server_certificate,
             "tls_key": ca.server_key,
             "request_log": folder.join("requests.jsonl"),
-            "users": users.iter().map(|u| json!({"address": u.address, "password": u.password})).collect::<Vec<_>>(),
+            "users": users.iter().map(|u| json!({"address": u.address, "password": u.password, "delegate_of": u.delegate_of})).collect::<Vec<_>>(),
             "clients": clients(),
         });
         let http = wire::http_client(&ca.ca_file)?;

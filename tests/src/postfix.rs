@@ -78,7 +78,15 @@ impl Postfix {
         }
         let sink = format!("sink@{DOMAIN} ok\n");
         let known: String = users.iter().map(|user| format!("{} ok\n", user.address)).chain([sink]).collect();
-        let senders: String = users.iter().map(|user| format!("{0} {0}\n", user.address)).collect();
+        let senders: String = users
+            .iter()
+            .map(|user| {
+                let address = &user.address;
+                let delegates = users.iter().filter(|other| other.delegate_of.as_ref() == Some(address));
+                let others: String = delegates.map(|other| format!(",{}", other.address)).collect();
+                format!("{address} {address}{others}\n")
+            })
+            .collect();
         fs::write(folder.join("conf/users"), known)?;
         fs::write(folder.join("conf/senders"), senders)?;
         fs::write(folder.join("conf/main.cf"), main_cf(folder, ca, dovecot, &identity, options)?)?;

@@ -46,6 +46,9 @@ pub enum MailboxFormat {
 pub struct Options {
     /// Names of the people; each has NAME@example.test with the password NAME-password.
     pub users: Vec<String>,
+    /// Who may read whose mailbox by IMAP and send as it; SMTP knows the delegate only by the own name, as Exchange
+    /// Online does.
+    pub delegates: Vec<(String, String)>,
     pub format: MailboxFormat,
     /// Announced by IMAP instead of what Dovecot can do, for example without SASL-IR, MOVE or UIDPLUS.
     pub imap_capability: Option<String>,
@@ -65,6 +68,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             users: vec!["alice".to_owned(), "bob".to_owned()],
+            delegates: Vec::new(),
             format: MailboxFormat::Maildir,
             imap_capability: None,
             max_connections_per_user: 100,
@@ -89,7 +93,12 @@ pub struct Servers {
 impl Servers {
     pub fn start(options: Options) -> Result<Self> {
         let dir = short_folder(options.parent.as_deref())?;
-        let users: Vec<_> = options.users.iter().map(|name| user(name)).collect();
+        let delegate_of = |name: &str| {
+            let found = options.delegates.iter().find(|(delegate, _)| delegate == name);
+            found.map(|(_, mailbox)| user(mailbox).address)
+        };
+        let users: Vec<_> =
+            options.users.iter().map(|name| User { delegate_of: delegate_of(name), ..user(name) }).collect();
         let ca = Ca::create(dir.path())?;
         // The compiler works while node starts.
         let shim = thread::spawn({
@@ -186,13 +195,13 @@ impl Servers {
 
     /// Somebody signs in and allows what is asked; the redirect URL, not opened.
     pub fn consent(&self, authorize_url: &str, name: &str) -> Result<Url> {
-        let User { address, password } = user(name);
+        let User { address, password, .. } = user(name);
         browser::walk(self.ca_file(), authorize_url, &Person { login: &address, password: &password, deny: false })
     }
 
     /// Somebody signs in and denies.
     pub fn deny(&self, authorize_url: &str, name: &str) -> Result<Url> {
-        let User { address, password } = user(name);
+        let User { address, password, .. } = user(name);
         browser::walk(self.ca_file(), authorize_url, &Person { login: &address, password: &password, deny: true })
     }
 
@@ -268,7 +277,7 @@ impl Servers {
 }
 
 fn user(name: &str) -> User {
-    User { address: format!("{name}@{DOMAIN}"), password: format!("{name}-password") }
+    User { address: format!("{name}@{DOMAIN}"), password: format!("{name}-password"), delegate_of: None }
 }
 
 fn merge(form: &mut Value, more: &Value) {
