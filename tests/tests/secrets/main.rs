@@ -4,26 +4,28 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod heard;
+mod search;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    error::Error as _,
     fs,
     io::Write,
     path::Path,
     process::Command,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use base64::{
-    Engine,
-    prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD},
-};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use oauth_mail_core::{
     hooks::{Handle, Plugin},
+    log::Logger,
     oauth::grant_id,
     settings,
     store::{self, SealingKey, Table},
@@ -36,10 +38,14 @@ use oauth_mail_tests::{
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use url::{Url, form_urlencoded};
+use url::Url;
+
+use self::{heard::Everything, search::Secrets};
 
 /// Set in the process that does the walk: where its temporary files are.
 const WALK: &str = "OAUTH_MAIL_TESTS_WALK";
+/// Where it leaves the secrets for the search through its own output.
+const TOLD: &str = "OAUTH_MAIL_TESTS_TOLD";
 
 #[test]
 fn no_secret_is_found_in_what_the_library_says_and_writes() {
@@ -47,54 +53,28 @@ fn no_secret_is_found_in_what_the_library_says_and_writes() {
         return walk();
     }
     // A process of its own, whose temporary folder holds what the library puts there and nothing else.
-    let folder = tempfile::tempdir().unwrap();
+    let (folder, told) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "no_secret_is_found_in_what_the_library_says_and_writes", "--nocapture"])
         .env(WALK, "1")
+        .env(TOLD, told.path())
         .env("TMPDIR", folder.path())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     assert!(said.contains("searched for"), "{said}");
-}
-
-#[test]
-fn the_search_finds_what_is_hidden_in_any_spelling() {
-    let secret = "Pl4nted+/:secret_~ value";
-    let secrets = Secrets(BTreeMap::from([(secret.to_owned(), "planted".to_owned())]));
-    assert_eq!(secrets.found_in(b"nothing of the kind"), Vec::<String>::new());
-    let percent = |format: fn(u8) -> String| secret.bytes().map(format).collect::<String>();
-    let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let mut hidden = vec![
-        secret.to_owned(),
-        form.clone(),
-        percent(|byte| format!("%{byte:02X}")),
-        percent(|byte| format!("%{byte:02x}")),
-        percent(|byte| format!("{byte:02X}")),
-        percent(|byte| format!("{byte:02x}")),
-        // RFC 6749 2.3.1: encoded as a form first.
-        BASE64_STANDARD.encode(format!("client:{form}")),
-        json!(secret).to_string(),
-    ];
-    for before in ["", "a", "ab", "user=alice@example.test\u{1}auth=Bearer "] {
-        for after in ["", "\u{1}\u{1}", "xyz"] {
-            let text = format!("{before}{secret}{after}");
-            hidden.push(BASE64_STANDARD.encode(&text));
-            hidden.push(BASE64_URL_SAFE_NO_PAD.encode(&text));
-        }
-    }
-    for spelling in hidden {
-        let haystack = format!("2026 INFO some line {spelling}, and more");
-        assert_eq!(secrets.found_in(haystack.as_bytes()), ["planted"], "{spelling}");
-    }
-    // Among bytes that are no text.
-    let binary = [&[0, 255, 10, 200][..], secret.as_bytes(), &[0, 1]].concat();
-    assert_eq!(secrets.found_in(&binary), ["planted"]);
+    // Also what a panic wrote to the standard error of the process.
+    let secrets = Secrets(serde_json::from_slice(&fs::read(told.path()).unwrap()).unwrap());
+    assert!(said.contains("the host's log function failed"), "{said}");
+    assert_eq!(secrets.found_in(said.as_bytes()), Vec::<String>::new());
+    let summary = said.lines().filter(|line| line.starts_with("searched for")).collect::<String>();
+    writeln!(std::io::stdout(), "{summary}, also in {} bytes of output: 0 hits", said.len()).unwrap();
 }
 
 /// Consent, refresh, fetch, send, refusals, a talkative provider, revocation; and then the search.
 fn walk() {
+    Everything::listen();
     let servers = Servers::start(Options { parent: Some("/tmp".into()), ..Options::default() }).unwrap();
     let fixture = Fixture::new(&servers);
     let begun_at = fixture.clock.now();
@@ -176,6 +156,9 @@ fn walk() {
         walk.say(refused);
     }
 
+    walk.keys_and_passwords(&incoming_settings);
+    walk.panics(&incoming_settings);
+
     // The store's files while they are in use, and all that lies in the temporary folder.
     walk.search();
     walk.authenticate(&incoming, json!({"action": "revoke"}));
@@ -184,8 +167,13 @@ fn walk() {
     let told = walk.secrets.0.len();
     assert!(told >= 16, "{:?}", walk.secrets.0.values());
     assert!(fixture.log().text().contains("AUTHENTICATE"), "the transcript was on");
+    let lines = Everything::lines();
+    let crates: BTreeSet<_> = lines.iter().filter_map(|line| line.split([':', ' ']).next()).collect();
+    assert!(crates.contains("reqwest"), "other crates were heard: {crates:?}");
+    fs::write(std::env::var_os(TOLD).unwrap(), serde_json::to_vec(&walk.secrets.0).unwrap()).unwrap();
     let mut out = std::io::stdout();
-    writeln!(out, "searched for {told} secrets").unwrap();
+    let (own, others) = (fixture.log().lines().len(), lines.len());
+    writeln!(out, "searched for {told} secrets in {own} lines of the library, {others} of {crates:?}").unwrap();
 }
 
 /// A client with a secret, and the transcript on.
@@ -251,6 +239,104 @@ impl Walk<'_> {
         self.consent(handle, settings);
     }
 
+    /// Grants that sign, with keys that are good and keys that are not, and a store that wants a password.
+    fn keys_and_passwords(&mut self, settings: &Value) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["app.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let pem = key.serialize_pem();
+        let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+        self.secrets.add("the certificate's key", &body[..48]);
+        self.secrets.add("the certificate's key, its end", &body[body.len() - 48..]);
+        let broken = "Br0kenKeyCanary".repeat(3);
+        self.secrets.add("a broken key", &broken);
+        let account = |key: &str| {
+            json!({"type": "service_account", "client_email": "app@project.test", "private_key_id": "1",
+                "private_key": key, "token_uri": self.servers.idp.token_url()})
+            .to_string()
+        };
+        for advanced in [
+            json!({"client_certificate": {"certificate": certificate.pem(), "private_key": pem}}),
+            json!({"client_certificate": {"certificate": certificate.pem(), "private_key": broken}}),
+            json!({"client_certificate": {"certificate": broken, "private_key": pem}}),
+            json!({"client_certificate": {"certificate": certificate.pem(), "private_key": {"value": broken}}}),
+            json!({"client_certificate": {"certificate": certificate.pem(), "private_key": [broken]}}),
+            json!({"grant": "jwt_bearer", "service_account": account(&pem)}),
+            json!({"grant": "jwt_bearer", "service_account": account(&broken)}),
+            json!({"grant": "jwt_bearer", "service_account": broken}),
+            json!({"grant": "password", "service_account": broken, "password": broken}),
+        ] {
+            for grant in ["client_credentials", "authorization_code"] {
+                let mut changed = settings.clone();
+                let into = &mut changed["incoming"]["advanced"];
+                into["grant"] = json!(grant);
+                for (name, value) in advanced.as_object().unwrap() {
+                    into[name] = value.clone();
+                }
+                match self.fixture.plugin.open(&changed.to_string()) {
+                    Ok(handle) => {
+                        self.authenticate(&handle, json!({"action": "start"}));
+                        self.authenticate(&handle, json!({"action": "status"}));
+                        self.fetch(&handle);
+                    }
+                    Err(error) => self.say(Err(error)),
+                }
+            }
+        }
+        let password = "St0rePasswordCanary";
+        self.secrets.add("the store's password", password);
+        for store in [
+            format!("postgres://helpdesk:{password}@127.0.0.1:1/mail?sslmode=disable"),
+            format!("postgres://helpdesk:{password}@127.0.0.1:99999/mail"),
+            format!("postgres://helpdesk:{password}@localhost:1/mail?sslmode={password}"),
+            format!("mysql://helpdesk:{password}@localhost/mail"),
+            format!("sqlite:/{password}/missing/store.db"),
+        ] {
+            let config = json!({"store": store, "key": {"value": STORE_KEY}});
+            // The path of a file is no secret.
+            let refused = Plugin::new(&config.to_string(), self.fixture.log().logger()).map(|_| String::new());
+            if !store.starts_with("sqlite") {
+                self.say(refused);
+            }
+        }
+    }
+
+    /// A host whose log function panics with what it was told: the texts of panics say no more than the log does.
+    fn panics(&mut self, settings: &Value) {
+        let config = json!({
+            "store": format!("sqlite:{}", self.fixture.store_file().display()),
+            "key": {"value": STORE_KEY},
+            "private_networks": "allow",
+        });
+        let settings = settings.to_string();
+        for line_at in [0, 1, 4] {
+            let (config, settings) = (config.to_string(), settings.clone());
+            let seen = Arc::new(Mutex::new(0));
+            let logger = Logger::new(move |_, _, line| {
+                let number = {
+                    let mut seen = seen.lock().unwrap();
+                    *seen += 1;
+                    *seen - 1
+                };
+                assert!(number != line_at, "the host's log function failed at {line}");
+            });
+            let outcome = thread::spawn(move || {
+                let plugin = Plugin::new(&config, logger)?;
+                let handle = plugin.open(&settings)?;
+                handle.authenticate(&json!({"action": "start"}).to_string())?;
+                handle.fetch_batch("{}").map(|_| String::new())
+            })
+            .join();
+            match outcome {
+                Ok(result) => self.say(result),
+                Err(payload) => {
+                    let text = payload.downcast_ref::<String>().cloned();
+                    self.said.push(text.unwrap_or_else(|| "a panic without words".into()));
+                }
+            }
+        }
+    }
+
     fn reconnect(&mut self, handle: &Handle, settings: &Value) {
         // Whether it works or not: what is said is what counts.
         let _ = self.servers.doveadm(&["kick", &self.servers.address("alice")]);
@@ -299,7 +385,14 @@ impl Walk<'_> {
     fn say(&mut self, result: oauth_mail_core::Result<String>) {
         match result {
             Ok(answer) => self.said.push(answer),
-            Err(error) => self.said.push(format!("{error} {error:?} {}", error.to_json())),
+            Err(error) => {
+                self.said.push(format!("{error} {error:?} {error:#?} {}", error.to_json()));
+                let mut source = error.source();
+                while let Some(error) = source {
+                    self.said.push(format!("{error} {error:?}"));
+                    source = error.source();
+                }
+            }
         }
     }
 
@@ -324,6 +417,9 @@ impl Walk<'_> {
             assert_eq!(self.secrets.found_in(line.as_bytes()), none, "{level:?} {mailbox}: {line}");
             assert_eq!(self.secrets.found_in(mailbox.as_bytes()), none);
         }
+        for line in Everything::lines() {
+            assert_eq!(self.secrets.found_in(line.as_bytes()), none, "{line}");
+        }
         for text in &self.said {
             assert_eq!(self.secrets.found_in(text.as_bytes()), none, "{text}");
         }
@@ -337,76 +433,6 @@ impl Walk<'_> {
         }
         assert_eq!(self.secrets.found_in_open_files(), none);
     }
-}
-
-/// Each secret, and what it is called in a failure: a test must not print it either.
-#[derive(Clone, Default)]
-struct Secrets(BTreeMap<String, String>);
-
-impl Secrets {
-    fn add(&mut self, name: &str, secret: &str) {
-        assert!(secret.len() >= 16, "{name} is too short to be searched for");
-        self.0.entry(secret.to_owned()).or_insert_with(|| name.to_owned());
-    }
-
-    /// The names of those that are in there.
-    fn found_in(&self, haystack: &[u8]) -> Vec<String> {
-        let found = |secret: &str| spellings(secret).iter().any(|spelling| contains(haystack, spelling.as_bytes()));
-        self.0.iter().filter(|(secret, _)| found(secret)).map(|(_, name)| name.clone()).collect()
-    }
-
-    /// In files of this process that have no name any more.
-    fn found_in_open_files(&self) -> Vec<String> {
-        let Ok(descriptors) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
-        let is_spool = |path: &Path| fs::read_link(path).is_ok_and(|to| to.to_string_lossy().ends_with("(deleted)"));
-        descriptors
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| is_spool(path))
-            // It may have been closed since, and its number may be a pipe now: only plain files are read.
-            .filter(|path| fs::metadata(path).is_ok_and(|meta| meta.is_file()))
-            .filter_map(|path| fs::read(path).ok())
-            .flat_map(|content| self.found_in(&content))
-            .collect()
-    }
-}
-
-fn spellings(secret: &str) -> Vec<String> {
-    let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let each = |format: fn(u8) -> String| secret.bytes().map(format).collect::<String>();
-    let mut spellings = vec![
-        secret.to_owned(),
-        form.clone(),
-        each(|byte| format!("%{byte:02X}")),
-        each(|byte| format!("%{byte:02x}")),
-        each(|byte| format!("{byte:02X}")),
-        each(|byte| format!("{byte:02x}")),
-    ];
-    for text in [secret, &form] {
-        for shift in 0..3 {
-            // The characters that depend on what stands before and after are left out.
-            let padded = [&[0; 2][..shift], text.as_bytes()].concat();
-            let (first, last) = ([0, 2, 3][shift], padded.len() * 8 / 6);
-            spellings.push(BASE64_STANDARD_NO_PAD.encode(&padded)[first..last].to_owned());
-            spellings.push(BASE64_URL_SAFE_NO_PAD.encode(&padded)[first..last].to_owned());
-        }
-    }
-    spellings.sort();
-    spellings.dedup();
-    spellings
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    let Some(&first) = needle.first() else { return false };
-    // Byte by byte over the first one: windows() alone takes minutes in a debug build.
-    let mut rest = haystack;
-    while let Some(at) = rest.iter().position(|&byte| byte == first) {
-        if rest[at..].starts_with(needle) {
-            return true;
-        }
-        rest = &rest[at + 1..];
-    }
-    false
 }
 
 /// As the store names a consent that waits: SHA-256 over the length and the text of its state.
