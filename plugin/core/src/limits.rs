@@ -247,3 +247,15 @@ pub const SETTING_SECRET_MAX: usize = 4_096;
 pub const SETTING_DOCUMENT_MAX: usize = 32 * 1024;
 /// Additional parameters of the authorize URL.
 pub const SETTING_PARAMETERS_MAX: usize = 20;
+
+/// A certificate that ends within this many days is warned of. Automatic renewal acts 30 days ahead.
+pub const CERTIFICATE_EXPIRY_WARNING_DAYS: i64 = 14;
+/// Subject or issuer as a diagnosis shows it, characters; and how many of its names.
+pub const CERTIFICATE_NAME_MAX: usize = 200;
+pub const CERTIFICATE_NAMES_SHOWN: usize = 20;
+/// Clocks that differ by more seconds than this are warned of: tokens are renewed two minutes before their end.
+pub const CLOCK_SKEW_WARNING: i64 = 60;
+/// The sample of a diagnosis is read up to this size, bytes; of a larger message only the size is told.
+pub const SAMPLE_MAX: u64 = 25 * 1024 * 1024;
+/// A subject as a diagnosis shows it, characters.
+pub const SAMPLE_SUBJECT_MAX: usize = 60;

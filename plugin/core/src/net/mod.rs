@@ -2,6 +2,7 @@
 
 pub mod egress;
 pub mod http;
+pub mod probe;
 pub mod stream;
 pub mod tls;
 
@@ -30,6 +31,7 @@ pub struct Net {
     tls: Arc<ClientConfig>,
     egress: Egress,
     http: Http,
+    ca_file: Option<Arc<Path>>,
 }
 
 impl Net {
@@ -37,7 +39,7 @@ impl Net {
     pub fn new(ca_file: Option<&Path>, egress: Egress) -> Result<Self> {
         let tls = tls::client_config(ca_file)?;
         let http = Http::new(tls.clone(), egress.clone())?;
-        Ok(Self { tls, egress, http })
+        Ok(Self { tls, egress, http, ca_file: ca_file.map(Arc::from) })
     }
 
     pub fn http(&self) -> &Http {

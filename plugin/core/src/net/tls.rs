@@ -4,31 +4,38 @@
 use std::{fs, path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
+    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
+    crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, pem::PemObject},
 };
 
 use crate::error::{Error, Fault, Kind, Result};
 
 pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    // Unreadable platform roots are not fatal: a private CA may be all that is needed.
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        let _ = roots.add(certificate);
-    }
+    let mut roots = platform_roots();
     if let Some(path) = ca_file {
         add_bundle(&mut roots, path)?;
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::new(Kind::Internal, "TLS could not be set up.").source_error(e))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    let provider = Arc::new(ring::default_provider());
+    Ok(Arc::new(versions(&provider)?.with_root_certificates(roots).with_no_client_auth()))
 }
 
-fn add_bundle(roots: &mut RootCertStore, path: &Path) -> Result<()> {
+pub(super) fn versions(provider: &Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
+    ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::new(Kind::Internal, "TLS could not be set up.").source_error(e))
+}
+
+/// Unreadable ones are not fatal: a private CA may be all that is needed.
+pub(super) fn platform_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        let _ = roots.add(certificate);
+    }
+    roots
+}
+
+pub(super) fn add_bundle(roots: &mut RootCertStore, path: &Path) -> Result<()> {
     let fault = |message: String| {
         Error::settings(vec![Fault { pointer: "/advanced/ca_file".into(), label: "CA file".into(), message }])
     };
