@@ -2,6 +2,7 @@
 
 mod check;
 mod consent;
+mod doctor;
 mod fetch;
 pub mod requests;
 mod revoke;
@@ -58,6 +59,8 @@ enum Command {
     Run(run::Arguments),
     /// Say in which state the accounts are.
     Status(Common),
+    /// Find out why mail does not work: from the names of the servers to a sample of mail.
+    Doctor(doctor::Arguments),
     /// Take back the consent.
     Revoke(Common),
     /// List, show and answer requests.
@@ -96,6 +99,7 @@ pub fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Command::Send(arguments) => send::run(&start(library, arguments.settings(), output)?, &arguments, output),
         Command::Run(arguments) => run::run(&start(library, arguments.settings(), output)?, &arguments, output),
         Command::Status(common) => status::run(&start(library, &common.settings, output)?, output),
+        Command::Doctor(arguments) => doctor::run(&start(library, arguments.settings(), output)?, &arguments, output),
         Command::Revoke(common) => revoke::run(&start(library, &common.settings, output)?, output),
         Command::Requests(arguments) => requests::run(&arguments, library, output),
         Command::Demo(arguments) => demo::run(&arguments, library, output),

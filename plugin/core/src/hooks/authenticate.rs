@@ -1,4 +1,4 @@
-//! `authenticate`: status, consent, revocation.
+//! `authenticate`: status, consent, revocation, diagnosis.
 //!
 //! | grant | |
 //! |---|---|
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Context, Work, request};
+use super::{Context, Work, diagnose, request};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
@@ -30,11 +30,13 @@ pub enum Action {
     Complete,
     Poll,
     Revoke,
+    Diagnose,
 }
 
 pub struct Request {
     pub action: Action,
     pub redirect: Option<String>,
+    pub diagnose: diagnose::Options,
     pub deadline: Deadline,
 }
 
@@ -45,13 +47,34 @@ pub fn parse(text: &str) -> Result<Request> {
         action: Action,
         redirect: Option<String>,
         deadline_ms: Option<u64>,
+        send_to: Option<String>,
+        #[serde(default)]
+        send: bool,
+        #[serde(default)]
+        refresh: bool,
+        #[serde(default)]
+        verbose: bool,
     }
     let fields: Fields = request::parse("authenticate", text)?;
     if matches!(fields.action, Action::Complete) != fields.redirect.is_some() {
         return Err(Error::new(Kind::Misuse, "`redirect` belongs to the action `complete`, and only to it.")
             .remedy("Hand in the whole URL to which the provider redirected."));
     }
-    Ok(Request { action: fields.action, redirect: fields.redirect, deadline: request::deadline(fields.deadline_ms)? })
+    let diagnose = diagnose::Options {
+        send_to: fields.send_to.filter(|address| !address.trim().is_empty()),
+        send: fields.send,
+        refresh: fields.refresh,
+        verbose: fields.verbose,
+    };
+    let asks = diagnose.send_to.is_some() || diagnose.send || diagnose.refresh || diagnose.verbose;
+    if asks && !matches!(fields.action, Action::Diagnose) {
+        return Err(Error::new(
+            Kind::Misuse,
+            "`send_to`, `send`, `refresh` and `verbose` belong to the action `diagnose`, and only to it.",
+        ));
+    }
+    let deadline = request::deadline(fields.deadline_ms)?;
+    Ok(Request { action: fields.action, redirect: fields.redirect, diagnose, deadline })
 }
 
 /// From what is stored, without the network.
@@ -65,6 +88,7 @@ pub fn run(work: &mut Work, request: Request) -> Result<String> {
     let (account, net, deadline) = (&session.account, &session.net, request.deadline);
     match request.action {
         Action::Status => status(&work.context),
+        Action::Diagnose => Ok(diagnose::run(work, &request.diagnose, deadline).to_string()),
         Action::Start => start(work, deadline),
         Action::Complete => {
             only_with(GrantType::AuthorizationCode, account, "complete")?;

@@ -5,6 +5,7 @@
 //! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny"}` | plugin |
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}` | handle, or all faults at once |
 //! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}` |
+//! | the same | `{"action":"diagnose","send_to":ADDRESS,"send":BOOL,"refresh":BOOL,"verbose":BOOL}` | `{"healthy":BOOL,"summary",…,"steps":[{"step","status":"ok"/"warning"/"failed"/"skipped","saw","means","who","remedy","took_ms"}]}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |
 //! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"}}` | `{"done":{KEY:…}}` |
 //! | [`Handle::send_message`] | `{"to","cc","bcc","subject","text","html","attachments","in_reply_to","references","envelope","idempotency_key"}` + raw MIME | `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}` |
@@ -12,6 +13,7 @@
 //! Every request may carry `deadline_ms`. A handle serves one call at a time; any number of handles run side by side.
 
 mod authenticate;
+mod diagnose;
 mod fetch_batch;
 mod key;
 mod plugin;
@@ -67,7 +69,7 @@ impl Handle {
         Self { context: Arc::new(Context { session, store }), front: Mutex::new(Front::Idle) }
     }
 
-    /// Status, consent, revocation. Only `status` answers without the network.
+    /// Status, consent, revocation, diagnosis. Only `status` answers without the network.
     ///
     /// # Errors
     /// `Misuse` for a request that cannot be meant; `ConsentRequired`, `AdminRequired`, `Refused` when a person must act,

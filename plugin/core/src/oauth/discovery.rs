@@ -96,7 +96,7 @@ fn ask(issuer: &str, net: &Net, deadline: Deadline) -> Result<Metadata, String> 
 }
 
 /// OpenID appends to the issuer's path; RFC 8414 inserts before it.
-fn well_known(issuer: &str) -> Vec<Url> {
+pub(super) fn well_known(issuer: &str) -> Vec<Url> {
     let Ok(base) = Url::parse(issuer) else { return Vec::new() };
     let path = base.path().trim_end_matches('/').to_owned();
     let at = |path: String| {

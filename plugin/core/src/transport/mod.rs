@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     clock::{Deadline, UnixSeconds},
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     log::Logger,
     net::TlsFacts,
     secret::Secret,
@@ -132,6 +132,15 @@ pub struct Listing {
     pub reset: Option<String>,
 }
 
+/// What a folder is like, for the diagnosis.
+#[derive(Debug)]
+pub struct FolderLook {
+    pub messages: u32,
+    pub newest: Option<Entry>,
+    /// This account's rights as letters (RFC 4314 section 2.1); `None`: the server does not tell.
+    pub rights: Option<String>,
+}
+
 /// Reads mail. Listing and reading never change the mailbox.
 pub trait Inbox: Send {
     fn proof(&self) -> Proof;
@@ -160,6 +169,12 @@ pub trait Inbox: Send {
 
     /// Answers within `deadline` when the connection is still alive.
     fn check(&mut self, deadline: Deadline) -> Result<()>;
+
+    /// Looks at a folder without changing anything; `None`: it is not there.
+    fn look(&mut self, folder: &str, deadline: Deadline) -> Result<Option<FolderLook>> {
+        let _ = (folder, deadline);
+        Err(Error::new(Kind::Unsupported, "Folders cannot be looked at over this protocol."))
+    }
 }
 
 /// What became of one message.

@@ -15,6 +15,7 @@ pub mod framer;
 mod guard;
 mod list;
 mod login;
+mod look;
 mod names;
 mod settle;
 #[cfg(test)]
@@ -25,7 +26,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use super::{Cursor as AnyCursor, Entry, Inbox, Item, Key, Listing, Login, OpenError, Proof, Transcript};
+use super::{Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Proof, Transcript};
 use crate::{
     clock::{Clock, Deadline},
     error::{Error, Kind, Result},
@@ -156,6 +157,11 @@ impl Inbox for ImapInbox {
     fn check(&mut self, deadline: Deadline) -> Result<()> {
         self.ready(deadline)?;
         self.conn.run("NOOP").map(drop).map_err(|failure| failure.into_error("answer"))
+    }
+
+    fn look(&mut self, folder: &str, deadline: Deadline) -> Result<Option<FolderLook>> {
+        self.ready(deadline)?;
+        look::look(&mut self.conn, folder)
     }
 }
 

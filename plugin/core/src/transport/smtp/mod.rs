@@ -19,10 +19,10 @@ use self::{connect::Extensions, dialogue::Dialogue, login::LoginError, send::Aft
 use super::{Envelope, Login, OpenError, Outbox, Outcome, Proof, Transcript};
 use crate::{
     clock::Deadline,
-    error::{Error, Kind},
+    error::{Error, Kind, Result},
     limits,
     log::Logger,
-    net::{Net, Stream},
+    net::{Net, Stream, TlsFacts},
     settings::{Account, Endpoint, Mechanism, Protocol, TlsMode},
 };
 
@@ -78,6 +78,22 @@ pub fn open(
             Err(first.into())
         }
     }
+}
+
+/// A server as it is before anybody signs in.
+pub struct Reached {
+    pub tls: TlsFacts,
+    /// SASL mechanisms that it offers, upper case.
+    pub mechanisms: Vec<String>,
+}
+
+/// Goes as far as the sign-in would begin (greeting, STARTTLS, extensions) and hangs up. For the diagnosis.
+///
+/// # Errors
+/// Those of the connection; `Unsupported` without STARTTLS or ESMTP; `Refused` when the greeting sends us away.
+pub fn reach(server: &Endpoint, tls: TlsMode, net: &Net, deadline: Deadline) -> Result<Reached> {
+    let (dialogue, extensions) = connect::connect(net, server, tls, &Transcript::default(), deadline)?;
+    Ok(Reached { tls: dialogue.stream.facts(), mechanisms: extensions.auth })
 }
 
 /// How an attempt at one server ended.

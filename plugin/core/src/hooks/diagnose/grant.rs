@@ -1,0 +1,221 @@
+//! The authorization server, the token it gave, and what that token may do.
+
+use super::step::{Finding, KEEPER, NETWORK, Walk, words};
+use crate::{
+    clock::UnixSeconds,
+    error::{Error, Kind},
+    limits,
+    oauth::{self, AccessToken, Inspected, Metadata},
+    session::Session,
+    settings::{Account, Direction, MICROSOFT_HOSTS, Protocol},
+};
+
+/// How far the authorization server's clock is ahead of ours, seconds.
+pub type Skew = i64;
+
+/// Is it there, and is it the one that the settings mean?
+pub fn authorization(walk: &mut Walk<'_>) -> Option<Skew> {
+    let (session, account) = (walk.session, walk.account());
+    walk.step("authorization", &["settings"], |deadline| {
+        match oauth::inspect(&account.client, &session.net, deadline) {
+            Ok(inspected) => {
+                let skew = inspected.date.map(|date| date - session.clock.now());
+                (published(&inspected), Some(skew))
+            }
+            Err(error) => {
+                let host = account.client.token_url.host_str().unwrap_or_default();
+                let finding = Finding::failed(format!("asked {host}"), &error, account);
+                let finding = match error.kind() {
+                    Kind::Transient => finding.by(&format!("{KEEPER}, with {NETWORK}")),
+                    _ => finding.by(KEEPER),
+                };
+                (finding, None)
+            }
+        }
+    })
+    .flatten()
+}
+
+fn published(inspected: &Inspected) -> Finding {
+    let Inspected { asked, status, metadata, .. } = inspected;
+    let saw = format!("{asked} answered with HTTP {status}");
+    match metadata {
+        Metadata::NotConfigured => Finding::ok(
+            saw,
+            "The authorization server answers; no issuer is configured, so its \
+            metadata was not compared.",
+        ),
+        Metadata::None => Finding::warning(
+            saw,
+            "The authorization server answers, but publishes no metadata at the configured issuer.",
+            KEEPER,
+            "Correct advanced › issuer, or leave it out: everything works without it.",
+        ),
+        Metadata::Found { differences } if differences.is_empty() => {
+            Finding::ok(saw, "The authorization server publishes what the settings say.")
+        }
+        Metadata::Found { differences } => Finding::warning(
+            saw,
+            differences.join(" "),
+            KEEPER,
+            "Correct the settings, unless they differ from what the provider publishes on purpose.",
+        ),
+    }
+}
+
+/// Present, fresh, and renewable where it is time to know. Hands it over as one that may be tried.
+pub fn token(walk: &mut Walk<'_>, refresh: bool, skew: Option<Skew>) -> Option<AccessToken> {
+    let (session, account) = (walk.session, walk.account());
+    let token = walk.step("token", &["settings"], |deadline| {
+        let before = session.grants.status(account).ok().and_then(|status| status.renewed_at);
+        let got = session.grants.access_token(account, &session.net, deadline).and_then(|token| {
+            // A token that was just renewed has shown that it can be.
+            let renewed = session.grants.status(account)?.renewed_at != before;
+            if !refresh || renewed {
+                return Ok((token, renewed));
+            }
+            session.grants.replace(account, &session.net, &token, deadline).map(|token| (token, true))
+        });
+        match got {
+            Ok((token, renewed)) => {
+                let status = session.grants.status(account).ok();
+                (good(status, &token, renewed, account, session.clock.now(), skew), Some(token))
+            }
+            Err(error) => (Finding::failed(stored(session, account), &error, account), None),
+        }
+    });
+    if let Some(token) = &token {
+        walk.keep_secret(token.secret());
+    }
+    token
+}
+
+fn good(
+    status: Option<oauth::Status>,
+    token: &AccessToken,
+    renewed: bool,
+    account: &Account,
+    now: UnixSeconds,
+    skew: Option<Skew>,
+) -> Finding {
+    let identity = status.as_ref().and_then(|status| status.identity.clone());
+    let mut saw = match token.expires_at() {
+        Some(end) => format!("an access token that is good for {} seconds", (end - now).max(0)),
+        None => "an access token whose end the provider does not say".to_owned(),
+    };
+    if let Some(identity) = identity {
+        saw.push_str(&format!(", consented by {}", words(&identity)));
+    }
+    saw.push_str(if renewed { "; renewed just now" } else { "; not renewed, it is not time yet" });
+    match skew {
+        Some(skew) => saw.push_str(&format!("; the provider's clock is {skew:+} seconds from ours")),
+        None => saw.push_str("; the provider's clock is not known"),
+    }
+    let means = if renewed { "Renewing works." } else { "The sign-in is there." };
+    let mut finding = Finding::ok(saw, means);
+    // Scopes have a step of their own.
+    for warning in status.map(|status| status.warnings).unwrap_or_default() {
+        if !warning.contains("did not grant") {
+            finding =
+                finding.but(&warning, account.consenting_user.as_str(), "Do what this warning says before mail stops.");
+        }
+    }
+    match skew {
+        Some(skew) if skew.abs() > limits::CLOCK_SKEW_WARNING => finding.but(
+            &format!("Clocks differ by {} seconds: tokens seem to end too early or too late.", skew.abs()),
+            "the administrator of this machine",
+            "Set this machine's clock by NTP.",
+        ),
+        _ => finding,
+    }
+}
+
+/// What is there, when no token came of it.
+fn stored(session: &Session, account: &Account) -> String {
+    match session.grants.status(account) {
+        Ok(oauth::Status { consented_at: Some(_), identity, .. }) => match identity {
+            Some(identity) => format!("a consent of {} that gives no token any more", words(&identity)),
+            None => "a consent that gives no token any more".to_owned(),
+        },
+        _ => "no consent".to_owned(),
+    }
+}
+
+/// What was granted, held against what was asked for and what the protocol needs.
+pub fn scopes(walk: &mut Walk<'_>) {
+    let (session, account) = (walk.session, walk.account());
+    walk.step("scopes", &["token"], |_| {
+        let granted = match session.grants.status(account) {
+            Ok(status) => status.scopes,
+            Err(error) => return (Finding::failed("", &error, account), None::<()>),
+        };
+        (judge(account, &granted), Some(()))
+    });
+}
+
+fn judge(account: &Account, granted: &[String]) -> Finding {
+    // They decide about ID and refresh tokens; servers name them back or not as they like.
+    const SILENT: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+    let list = |scopes: &[String]| if scopes.is_empty() { "nothing".to_owned() } else { words_of(scopes) };
+    let saw = format!("granted: {}; asked for: {}", list(granted), list(&account.client.scopes));
+    let has = |wanted: &str| granted.iter().any(|scope| scope.eq_ignore_ascii_case(wanted));
+    if let Some(needed) = needed(account)
+        && !granted.iter().any(|scope| needed.iter().any(|end| scope_ends_with(scope, end)))
+    {
+        let what = needed[0];
+        let error = Error::new(Kind::Settings, format!("For this protocol the provider needs the scope {what}."));
+        return Finding::failed(saw, &error, account)
+            .by(&format!("{KEEPER}, then {}", account.consenting_user))
+            .remedied(&format!("Put {what} into Scope, allow it for the app at the provider, and consent again."));
+    }
+    let wanted = account.client.scopes.iter().filter(|scope| !SILENT.contains(&scope.as_str()));
+    let missing: Vec<String> = wanted.filter(|scope| !has(scope)).cloned().collect();
+    if missing.is_empty() {
+        return Finding::ok(saw, "Everything that was asked for was granted.");
+    }
+    Finding::warning(
+        saw,
+        format!("The provider did not grant {}.", words_of(&missing)),
+        account.consenting_user.as_str(),
+        "Open the consent window again and leave all boxes ticked, or correct Scope.",
+    )
+}
+
+/// What one of the granted scopes must be, where the provider is known to insist. Microsoft: "Authenticate an IMAP, POP
+/// or SMTP connection using OAuth"; Google: "OAuth 2.0 Mechanism" for Gmail.
+fn needed(account: &Account) -> Option<&'static [&'static str]> {
+    let host = account.client.token_url.host_str()?;
+    let incoming = account.direction == Direction::Incoming;
+    let is_mail = matches!(account.protocol, Protocol::Imap { .. } | Protocol::Smtp { .. });
+    match host {
+        _ if !is_mail || account.client.grant.is_app_only() => None,
+        host if MICROSOFT_HOSTS.contains(&host) && incoming => Some(&["IMAP.AccessAsUser.All", ".default"]),
+        host if MICROSOFT_HOSTS.contains(&host) => Some(&["SMTP.Send", ".default"]),
+        "oauth2.googleapis.com" | "accounts.google.com" | "www.googleapis.com" => Some(&["https://mail.google.com/"]),
+        _ => None,
+    }
+}
+
+fn scope_ends_with(scope: &str, end: &str) -> bool {
+    let (scope, end) = (scope.to_ascii_lowercase(), end.to_ascii_lowercase());
+    scope == end || scope.ends_with(&format!("/{}", end.trim_start_matches('/')))
+}
+
+/// Scopes as they are: a URL among them is no credential, and bounded they are harmless.
+fn words_of(scopes: &[String]) -> String {
+    let text: String = scopes.join(" ").chars().filter(|c| !c.is_control()).collect();
+    text.chars().take(limits::PROVIDER_TEXT_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_known_by_its_last_part() {
+        assert!(scope_ends_with("https://outlook.office.com/IMAP.AccessAsUser.All", "IMAP.AccessAsUser.All"));
+        assert!(scope_ends_with("imap.accessasuser.all", "IMAP.AccessAsUser.All"));
+        assert!(!scope_ends_with("https://outlook.office.com/NotSMTP.Send", "SMTP.Send"));
+        assert!(scope_ends_with("https://mail.google.com/", "https://mail.google.com/"));
+    }
+}
