@@ -49,7 +49,7 @@ fn published(inspected: &Inspected) -> Finding {
             saw,
             "The authorization server answers, but publishes no metadata at the configured issuer.",
             KEEPER,
-            "Correct advanced › issuer, or leave it out: everything works without it.",
+            "Correct advanced › issuer, or leave it out: metadata is not needed.",
         ),
         Metadata::Found { differences } if differences.is_empty() => {
             Finding::ok(saw, "The authorization server publishes what the settings say.")
@@ -113,11 +113,12 @@ fn good(
     }
     let means = if renewed { "Renewing works." } else { "The sign-in is there." };
     let mut finding = Finding::ok(saw, means);
-    // Scopes have a step of their own.
     for warning in status.map(|status| status.warnings).unwrap_or_default() {
+        // Scopes have a step of their own.
         if !warning.contains("did not grant") {
-            finding =
-                finding.but(&warning, account.consenting_user.as_str(), "Do what this warning says before mail stops.");
+            let is_consent = warning.contains("consent");
+            let who = if is_consent { account.consenting_user.as_str() } else { KEEPER };
+            finding = finding.but(&warning, who, "Act on this warning before the access token ends.");
         }
     }
     match skew {

@@ -118,7 +118,11 @@ pub fn words(text: &str) -> String {
 }
 
 fn remedy(error: &Error) -> Option<String> {
-    error.to_json()["remedy"].as_str().map(str::to_owned)
+    let labels: Vec<&str> = error.faults().iter().map(|fault| fault.label.as_str()).collect();
+    if labels.is_empty() {
+        return error.to_json()["remedy"].as_str().map(str::to_owned);
+    }
+    Some(format!("Correct {} in these settings.", labels.join(", ")))
 }
 
 struct Step {
