@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
@@ -161,6 +162,25 @@ fn what_keeps_a_connection_from_being_made_is_found_at_its_step() {
     let diagnosis = changed(&|form| form["authorize_url"] = json!(format!("{}/elsewhere", servers.idp.issuer)));
     assert_eq!(status(&diagnosis, "authorization"), "warning", "{diagnosis:#}");
     assert!(step(&diagnosis, "authorization")["means"].as_str().unwrap().starts_with("Authorize URL"), "{diagnosis:#}");
+}
+
+#[test]
+fn a_server_that_says_nothing_costs_its_share_of_the_time_and_no_more() {
+    let servers = servers();
+    let fixture = Fixture::new(&servers);
+    fixture.incoming("alice", |_| ());
+    let relay = Relay::start(servers.dovecot.port).unwrap();
+    relay.stall_after(0);
+    let mut settings = servers.incoming_settings("alice");
+    settings["incoming"]["port"] = json!(relay.port());
+    let handle = fixture.plugin.open(&settings.to_string()).unwrap();
+    let begun = Instant::now();
+    let diagnosis = diagnose(&handle, json!({"deadline_ms": 6_000}));
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    only_fails(&diagnosis, "tls", &AFTER_TLS);
+    for judged in ["authorization", "token", "scopes"] {
+        assert_eq!(status(&diagnosis, judged), "ok", "{diagnosis:#}");
+    }
 }
 
 #[test]
@@ -328,7 +348,9 @@ fn the_command_shows_a_mark_for_each_step_and_ends_with_the_sentence_to_act_on()
 
 fn diagnose(handle: &Handle, mut options: Value) -> Value {
     options["action"] = json!("diagnose");
-    options["deadline_ms"] = json!(45_000);
+    if options["deadline_ms"].is_null() {
+        options["deadline_ms"] = json!(45_000);
+    }
     let diagnosis = authenticate(handle, options).unwrap();
     for step in diagnosis["steps"].as_array().unwrap() {
         // Whatever a step found, it says so, and who acts on it.

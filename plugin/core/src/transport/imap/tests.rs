@@ -544,3 +544,42 @@ fn other_peoples_deletions_are_never_expunged() {
     drop(inbox);
     scripted.end();
 }
+
+#[test]
+fn a_look_tells_a_folder_that_is_missing_from_one_that_is_closed_and_changes_neither() {
+    let (mut inbox, scripted) = inbox("ACL", |server| {
+        server.examine(3, Some(10));
+        server.expect("FETCH 3 (UID RFC822.SIZE)");
+        server.say("* 3 FETCH (UID 9 RFC822.SIZE 120)\r\n");
+        server.done("OK done");
+        server.expect("MYRIGHTS \"INBOX\"");
+        server.say("* MYRIGHTS INBOX lrs\r\n");
+        server.done("OK done");
+        for (name, listed) in [("Gone", ""), ("Parent", "* LIST (\\Noselect) \"/\" Parent\r\n")] {
+            server.expect(&format!("EXAMINE \"{name}\""));
+            server.done("NO no such mailbox");
+            server.expect(&format!("LIST \"\" \"{name}\""));
+            server.say(listed);
+            server.done("OK done");
+        }
+        server.expect("EXAMINE \"Closed\"");
+        server.done("NO [NOPERM] not yours");
+        server.expect("LIST \"\" \"Closed\"");
+        server.say("* LIST (\\HasNoChildren) \"/\" Closed\r\n");
+        server.done("OK done");
+        // Nobody may ask for rights here: that is no reason to give up.
+        server.examine(0, Some(1));
+        server.expect("MYRIGHTS \"INBOX\"");
+        server.done("NO not for you");
+    });
+    let look = inbox.look("INBOX", soon()).unwrap().unwrap();
+    assert_eq!((look.messages, look.rights.as_deref()), (3, Some("lrs")));
+    assert_eq!(look.newest.map(|entry| (entry.key.id, entry.size)), Some(("7.9".into(), 120)));
+    assert!(inbox.look("Gone", soon()).unwrap().is_none());
+    assert!(inbox.look("Parent", soon()).unwrap().is_none());
+    assert_eq!(inbox.look("Closed", soon()).unwrap_err().kind(), Kind::Refused);
+    let empty = inbox.look("INBOX", soon()).unwrap().unwrap();
+    assert!(empty.newest.is_none() && empty.rights.is_none());
+    drop(inbox);
+    scripted.end();
+}
