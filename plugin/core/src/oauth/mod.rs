@@ -37,11 +37,8 @@ mod failure;
 mod flight;
 mod grant;
 mod identity;
-<<<<<<< HEAD
-mod jwt_bearer;
-=======
 mod inspect;
->>>>>>> ce1aa7f (Diagnosis: authenticate walks from the settings to a sample of mail and says who does what; host-sample doctor shows it)
+mod jwt_bearer;
 mod redeem;
 mod refresh;
 mod remedies;
@@ -77,11 +74,8 @@ use crate::{
     store::{Store, Table},
 };
 
-<<<<<<< HEAD
 pub use device::{DeviceCode, Polled};
-=======
 pub use inspect::{Inspected, Metadata, inspect};
->>>>>>> ce1aa7f (Diagnosis: authenticate walks from the settings to a sample of mail and says who does what; host-sample doctor shows it)
 pub use redeem::Redeemed;
 pub use revoke::Revoked;
 pub use scopes::Scopes;

@@ -3,11 +3,11 @@
 use super::step::{Finding, KEEPER, NETWORK, Walk, words};
 use crate::{
     clock::UnixSeconds,
-    error::{Error, Kind},
+    error::Kind,
     limits,
-    oauth::{self, AccessToken, Inspected, Metadata},
+    oauth::{self, AccessToken, Inspected, Metadata, Scopes},
     session::Session,
-    settings::{Account, Direction, MICROSOFT_HOSTS, Protocol},
+    settings::Account,
 };
 
 /// How far the authorization server's clock is ahead of ours, seconds.
@@ -145,78 +145,34 @@ fn stored(session: &Session, account: &Account) -> String {
 /// What was granted, held against what was asked for and what the protocol needs.
 pub fn scopes(walk: &mut Walk<'_>) {
     let (session, account) = (walk.session, walk.account());
-    walk.step("scopes", &["token"], |_| {
-        let granted = match session.grants.status(account) {
-            Ok(status) => status.scopes,
-            Err(error) => return (Finding::failed("", &error, account), None::<()>),
-        };
-        (judge(account, &granted), Some(()))
+    walk.step("scopes", &["token"], |_| match session.grants.status(account) {
+        Ok(status) => (judge(account, &status.scopes), Some(())),
+        Err(error) => (Finding::failed("", &error, account), None),
     });
 }
 
-fn judge(account: &Account, granted: &[String]) -> Finding {
-    // They decide about ID and refresh tokens; servers name them back or not as they like.
-    const SILENT: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+fn judge(account: &Account, scopes: &Scopes) -> Finding {
     let list = |scopes: &[String]| if scopes.is_empty() { "nothing".to_owned() } else { words_of(scopes) };
-    let saw = format!("granted: {}; asked for: {}", list(granted), list(&account.client.scopes));
-    let has = |wanted: &str| granted.iter().any(|scope| scope.eq_ignore_ascii_case(wanted));
-    if let Some(needed) = needed(account)
-        && !granted.iter().any(|scope| needed.iter().any(|end| scope_ends_with(scope, end)))
-    {
-        let what = needed[0];
-        let error = Error::new(Kind::Settings, format!("For this protocol the provider needs the scope {what}."));
-        return Finding::failed(saw, &error, account)
-            .by(&format!("{KEEPER}, then {}", account.consenting_user))
-            .remedied(&format!("Put {what} into Scope, allow it for the app at the provider, and consent again."));
+    let saw = format!("granted: {}; needed: {}", list(&scopes.granted), list(&scopes.needed));
+    if let Some(error) = scopes.explain(account) {
+        return Finding::failed(saw, &error, account).by(&format!("{KEEPER}, then {}", account.consenting_user));
     }
-    let wanted = account.client.scopes.iter().filter(|scope| !SILENT.contains(&scope.as_str()));
-    let missing: Vec<String> = wanted.filter(|scope| !has(scope)).cloned().collect();
-    if missing.is_empty() {
-        return Finding::ok(saw, "Everything that was asked for was granted.");
+    if !scopes.missing.is_empty() {
+        return Finding::warning(
+            saw,
+            format!("The provider did not grant {}.", words_of(&scopes.missing)),
+            account.consenting_user.as_str(),
+            "Open the consent window again and leave all boxes ticked, or correct Scope.",
+        );
     }
-    Finding::warning(
-        saw,
-        format!("The provider did not grant {}.", words_of(&missing)),
-        account.consenting_user.as_str(),
-        "Open the consent window again and leave all boxes ticked, or correct Scope.",
-    )
-}
-
-/// What one of the granted scopes must be, where the provider is known to insist. Microsoft: "Authenticate an IMAP, POP
-/// or SMTP connection using OAuth"; Google: "OAuth 2.0 Mechanism" for Gmail.
-fn needed(account: &Account) -> Option<&'static [&'static str]> {
-    let host = account.client.token_url.host_str()?;
-    let incoming = account.direction == Direction::Incoming;
-    let is_mail = matches!(account.protocol, Protocol::Imap { .. } | Protocol::Smtp { .. });
-    match host {
-        _ if !is_mail || account.client.grant.is_app_only() => None,
-        host if MICROSOFT_HOSTS.contains(&host) && incoming => Some(&["IMAP.AccessAsUser.All", ".default"]),
-        host if MICROSOFT_HOSTS.contains(&host) => Some(&["SMTP.Send", ".default"]),
-        "oauth2.googleapis.com" | "accounts.google.com" | "www.googleapis.com" => Some(&["https://mail.google.com/"]),
-        _ => None,
+    match scopes.note() {
+        Some(note) => Finding::ok(saw, &note),
+        None => Finding::ok(saw, "Everything that was asked for was granted."),
     }
-}
-
-fn scope_ends_with(scope: &str, end: &str) -> bool {
-    let (scope, end) = (scope.to_ascii_lowercase(), end.to_ascii_lowercase());
-    scope == end || scope.ends_with(&format!("/{}", end.trim_start_matches('/')))
 }
 
 /// Scopes as they are: a URL among them is no credential, and bounded they are harmless.
 fn words_of(scopes: &[String]) -> String {
     let text: String = scopes.join(" ").chars().filter(|c| !c.is_control()).collect();
     text.chars().take(limits::PROVIDER_TEXT_MAX).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_scope_is_known_by_its_last_part() {
-        assert!(scope_ends_with("https://outlook.office.com/IMAP.AccessAsUser.All", "IMAP.AccessAsUser.All"));
-        assert!(scope_ends_with("imap.accessasuser.all", "IMAP.AccessAsUser.All"));
-        assert!(!scope_ends_with("https://outlook.office.com/NotSMTP.Send", "SMTP.Send"));
-        assert!(scope_ends_with("https://mail.google.com/", "https://mail.google.com/"));
-    }
 }
