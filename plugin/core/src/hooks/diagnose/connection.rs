@@ -173,7 +173,7 @@ fn describe(certificate: &Certificate, now: UnixSeconds) -> String {
     let trust = match trusted_by {
         Some(TrustedBy::Platform) => "trusted by this machine's own roots",
         Some(TrustedBy::CaFile) => "trusted by the CA file of the settings",
-        None => "trusted by nothing here",
+        None => "not trusted here",
     };
     let or = |text: &str| if text.is_empty() { "nobody".to_owned() } else { text.to_owned() };
     format!(
