@@ -11,6 +11,7 @@
 //! | status.rs · revoke.rs | how it stands; ending it |
 //! | token_request.rs · answer.rs · failure.rs · remedies.rs | asking the token endpoint, and what its answers mean |
 //! | client_auth.rs · assertion.rs · discovery.rs | how the client proves itself, by secret or signature; what the server says of itself |
+//! | inspect.rs | the same for the diagnosis: held against the settings |
 //!
 //! ```text
 //! start ──▶ (browser) ──▶ redeem ──┐
