@@ -176,7 +176,7 @@ fn keep_if_accepted(work: &mut Work, redeemed: Redeemed, deadline: Deadline) -> 
     };
     let status = session.grants.keep(&session.account, redeemed)?;
     session.log.info(format_args!("Signed in; connected by {} to {}.", proof.protocol, proof.tls.server));
-    Ok(success(status.to_json(), &session.account.username, &proof).to_string())
+    Ok(success(status.to_json(), session.account.login_user(), &proof).to_string())
 }
 
 /// The status, with what the success message of the form says.
