@@ -13,6 +13,7 @@
 //! | [`fuzz`] | mutates inputs of every parser |
 //! | [`mailbox`] | fetches and settles as a host does, and looks at the mailbox beside the library |
 //! | [`postgres`], [`strict_idp`], [`race`] | PostgreSQL with pgbouncer; a token endpoint that forgives nothing; many who refresh at once |
+//! | [`wayward_idp`] | a token endpoint that answers with any bytes, or none |
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
 //! | [`sources`] | the product's source text |
@@ -38,6 +39,7 @@ pub mod relay;
 pub mod servers;
 pub mod sources;
 pub mod strict_idp;
+pub mod wayward_idp;
 pub mod wire;
 
 pub use error::{Error, Result};

@@ -72,19 +72,12 @@ struct Shared {
 
 impl StrictIdp {
     pub fn start(ca: &Ca) -> Result<Self> {
-        let wrong = |e: &dyn std::fmt::Display| Error::new(format!("a strict authorization server: {e}"));
-        let certificates: Result<Vec<_>, _> =
-            CertificateDer::pem_file_iter(&ca.server_certificate).map_err(|e| wrong(&e))?.collect();
-        let key = PrivateKeyDer::from_pem_file(&ca.server_key).map_err(|e| wrong(&e))?;
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates.unwrap_or_default(), key))
-            .map_err(|e| wrong(&e))?;
+        let config = tls_config(ca)?;
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared::default());
         thread::spawn({
-            let (shared, config) = (shared.clone(), Arc::new(config));
+            let shared = shared.clone();
             move || {
                 for tcp in listener.incoming() {
                     if shared.stop.load(Ordering::SeqCst) {
@@ -214,6 +207,19 @@ impl State {
     }
 }
 
+/// With the authority's server certificate.
+pub(crate) fn tls_config(ca: &Ca) -> Result<Arc<ServerConfig>> {
+    let wrong = |e: &dyn std::fmt::Display| Error::new(format!("an authorization server: {e}"));
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(&ca.server_certificate).map_err(|e| wrong(&e))?.collect();
+    let key = PrivateKeyDer::from_pem_file(&ca.server_key).map_err(|e| wrong(&e))?;
+    ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates.unwrap_or_default(), key))
+        .map(Arc::new)
+        .map_err(|e| wrong(&e))
+}
+
 fn serve(tcp: TcpStream, config: Arc<ServerConfig>, shared: &Shared) {
     let _ = tcp.set_nodelay(true);
     let _ = tcp.set_read_timeout(Some(Duration::from_secs(120)));
@@ -236,7 +242,7 @@ fn serve(tcp: TcpStream, config: Arc<ServerConfig>, shared: &Shared) {
     let _ = tls.flush();
 }
 
-fn read_form(stream: &mut impl BufRead) -> Option<HashMap<String, String>> {
+pub(crate) fn read_form(stream: &mut impl BufRead) -> Option<HashMap<String, String>> {
     let mut length = 0;
     loop {
         let mut line = String::new();
