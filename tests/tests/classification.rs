@@ -1,6 +1,6 @@
 //! Every way a token endpoint is known to misbehave, and what is made of it: who must act, whether it is remembered, which
 //! refresh token is presented next, and that a healed server is enough where nobody has to act.
-
+#![allow(clippy::print_stdout)] // the table of misread rows is what the run is for
 #![allow(clippy::unwrap_used)]
 
 use std::{sync::Arc, time::Duration};
