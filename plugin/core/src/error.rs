@@ -5,12 +5,14 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What the host should do about it. The numbers cross the ABI and are never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[repr(u32)]
 pub enum Kind {
     /// A field of the settings is wrong; `faults` says which.
@@ -59,6 +61,51 @@ impl Kind {
     }
 }
 
+/// Who must act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Who {
+    /// Who signs in for the mailbox, or owns it.
+    #[serde(rename = "mailbox owner")]
+    MailboxOwner,
+    /// Who administers the organisation at the provider, or its mail server.
+    #[serde(rename = "tenant administrator")]
+    TenantAdministrator,
+    /// Who fills in the "Mail Server Settings".
+    #[serde(rename = "helpdesk administrator")]
+    HelpdeskAdministrator,
+    /// Waiting is enough.
+    #[serde(rename = "nobody")]
+    Nobody,
+}
+
+impl Who {
+    /// As the sentences call them.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MailboxOwner => "mailbox owner",
+            Self::TenantAdministrator => "tenant administrator",
+            Self::HelpdeskAdministrator => "helpdesk administrator",
+            Self::Nobody => "nobody",
+        }
+    }
+
+    /// Who usually acts on errors of this kind.
+    fn usually(kind: Kind) -> Self {
+        match kind {
+            Kind::ConsentRequired => Self::MailboxOwner,
+            Kind::AdminRequired | Kind::Refused => Self::TenantAdministrator,
+            Kind::Throttled | Kind::Transient => Self::Nobody,
+            Kind::Settings
+            | Kind::TooLarge
+            | Kind::ServerMisbehaved
+            | Kind::Unsupported
+            | Kind::Misuse
+            | Kind::Closed
+            | Kind::Internal => Self::HelpdeskAdministrator,
+        }
+    }
+}
+
 /// One wrong field of a settings document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -76,6 +123,8 @@ struct Inner {
     kind: Kind,
     message: String,
     remedy: Option<String>,
+    who: Option<Who>,
+    link: Option<String>,
     provider_code: Option<String>,
     correlation: Option<String>,
     retry_after: Option<Duration>,
@@ -90,6 +139,8 @@ impl Error {
             kind,
             message: message.into(),
             remedy: None,
+            who: None,
+            link: None,
             provider_code: None,
             correlation: None,
             retry_after: None,
@@ -112,6 +163,18 @@ impl Error {
     /// What the person should do, in one sentence.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.0.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Who should do it, where it is not who usually acts on this kind.
+    pub fn who(mut self, who: Who) -> Self {
+        self.0.who = Some(who);
+        self
+    }
+
+    /// Where the vendor says more.
+    pub fn link(mut self, link: impl Into<String>) -> Self {
+        self.0.link = Some(link.into());
         self
     }
 
@@ -157,6 +220,26 @@ impl Error {
         &self.0.faults
     }
 
+    pub fn remedy_text(&self) -> Option<&str> {
+        self.0.remedy.as_deref()
+    }
+
+    pub fn who_acts(&self) -> Who {
+        self.0.who.unwrap_or_else(|| Who::usually(self.0.kind))
+    }
+
+    pub fn link_text(&self) -> Option<&str> {
+        self.0.link.as_deref()
+    }
+
+    pub fn correlation_text(&self) -> Option<&str> {
+        self.0.correlation.as_deref()
+    }
+
+    pub fn wait(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
     pub fn provider_code_text(&self) -> Option<&str> {
         self.0.provider_code.as_deref()
     }
@@ -179,6 +262,8 @@ impl Error {
             "kind": inner.kind.name(),
             "message": inner.message,
             "remedy": inner.remedy,
+            "who": self.who_acts().name(),
+            "link": inner.link,
             "provider_code": inner.provider_code,
             "correlation": inner.correlation,
             "retry_after_seconds": inner.retry_after.map(|wait| wait.as_secs()),

@@ -18,6 +18,7 @@ pub mod error;
 pub mod guard;
 pub mod limits;
 pub mod log;
+pub mod remedies;
 pub mod secret;
 
 pub use error::{Error, Kind, Result};

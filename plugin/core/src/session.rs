@@ -91,6 +91,9 @@ impl Session {
                 if let Some(code) = error.provider_code_text() {
                     refused = refused.provider_code(code);
                 }
+                if let Some(link) = error.link_text() {
+                    refused = refused.link(link);
+                }
                 refused.source_error(error)
             }
         }

@@ -9,11 +9,13 @@ use oauth2::{RefreshToken, Scope, basic::BasicTokenType};
 use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use serde_json::Value;
 
-use super::{
-    failure::{Failure, provider_text},
-    remedies,
+use super::failure::{Failure, provider_text};
+use crate::{
+    error::Kind,
+    limits,
+    net::http::HttpAnswer,
+    remedies::{self, Remedy},
 };
-use crate::{error::Kind, limits, net::http::HttpAnswer};
 
 /// RFC 6749 5.1, read as real servers write it: `expires_in` may be a string, `token_type` may be missing, `scope` may be
 /// a list.
@@ -196,61 +198,14 @@ pub(super) fn refusal(answer: &HttpAnswer, host: &str, asked: Asked, secrets: &[
     Some(failure)
 }
 
+/// By the `error` alone, whatever came with it.
 pub(super) fn coded(code: &str, host: &str, asked: Asked) -> Failure {
-    let again = "Open the consent window again and sign in.";
-    match code {
-        "invalid_grant" if asked == Asked::Code => Failure::new(
-            Kind::ConsentRequired,
-            "The provider did not accept the answer of the consent window: it is used up, too old, or was made for other settings.",
-            "Start the consent again.",
-        ),
-        "invalid_grant" => Failure::new(
-            Kind::ConsentRequired,
-            "The provider no longer accepts the consent that was given for this mailbox.",
-            again,
-        ),
-        "interaction_required" | "login_required" | "consent_required" | "account_selection_required" => {
-            Failure::new(Kind::ConsentRequired, "The provider wants a person to sign in again.", again)
-        }
-        "access_denied" | "authorization_declined" => {
-            Failure::new(Kind::ConsentRequired, "The provider says that the consent was declined.", again)
-        }
-        "invalid_client" => Failure::field(
-            "/client_secret",
-            "Client Secret",
-            format!(
-                "{host} does not accept this client: the Client ID is unknown, or the Client Secret is wrong or expired."
-            ),
-        ),
-        "invalid_scope" | "invalid_resource" | "invalid_target" => {
-            Failure::field("/scope", "Scope", format!("{host} does not accept the scope that stands here."))
-        }
-        "redirect_uri_mismatch" => Failure::field(
-            "/redirect_url",
-            "Redirect URL",
-            format!("{host} has another redirect URL registered for this client."),
-        ),
-        "unauthorized_client" => Failure::new(
+    match remedies::by_error(code, asked == Asked::Code) {
+        Some(remedy) => Failure::known(remedy, host),
+        None => Failure::new(
             Kind::AdminRequired,
-            "The provider does not let this client do this.",
-            "Have the administrator check the app registration: its type, its permissions, and for whom it is enabled.",
-        ),
-        "unsupported_grant_type" | "unsupported_response_type" | "invalid_request" => Failure::new(
-            Kind::AdminRequired,
-            "The provider does not accept this kind of request for this client.",
-            "Have the administrator check the app registration (a web app with this redirect URL), and both URLs in the settings.",
-        ),
-        "admin_policy_enforced" | "org_internal" | "access_not_configured" | "deleted_client" => Failure::new(
-            Kind::AdminRequired,
-            "A rule of the organisation keeps this app out.",
-            "Have the administrator allow the app for this mailbox.",
-        ),
-        "temporarily_unavailable" | "server_error" => unwell(host, 503),
-        "slow_down" => throttled(host),
-        _ => Failure::new(
-            Kind::AdminRequired,
-            format!("{host} refused with a code that is not in the standard."),
-            "Look the code up at the provider; the administrator of the app registration can see more.",
+            format!("{host} refused."),
+            "The tenant administrator looks the code up at the provider.",
         ),
     }
 }
@@ -297,9 +252,27 @@ fn describe(failure: &mut Failure, answer: &HttpAnswer, said: Refusal, secrets: 
     if !ids.is_empty() {
         failure.words.correlation = Some(ids.join(" "));
     }
-    if let Some(advice) = said.error_codes.iter().find_map(|number| remedies::for_aadsts(*number)) {
-        failure.words.remedy = Some(advice.to_owned());
+    // While the provider is busy nobody has to act, whatever else it says.
+    if !failure.is_transient()
+        && let Some(remedy) = particular(&said)
+    {
+        failure.words.advise(remedy);
     }
+}
+
+/// Better advice than the `error` has, for what Microsoft and Google say beside it. It never changes what is done.
+fn particular(said: &Refusal) -> Option<Remedy> {
+    let description = said.error_description.as_deref().unwrap_or_default();
+    let mut numbers = said.error_codes.iter().copied().chain(numbers_in(description));
+    numbers.find_map(remedies::by_aadsts).or_else(|| remedies::by_suberror(said.suberror.as_deref()?))
+}
+
+/// `AADSTS50105: …`: the redirect of a refused consent has the number only here.
+pub(super) fn numbers_in(description: &str) -> impl Iterator<Item = u32> {
+    description.split("AADSTS").skip(1).filter_map(|rest| {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    })
 }
 
 #[cfg(test)]
@@ -380,9 +353,30 @@ mod tests {
     }
 
     #[test]
+    fn a_number_chooses_the_sentence_and_never_what_is_done() {
+        for number in [53003, 7000222, 50057, 90033, 1] {
+            let body = format!(r#"{{"error":"invalid_grant","error_codes":[{number}],"suberror":"message_only"}}"#);
+            let failure = refusal(&answer(400, &body), "idp.test", Asked::Refresh, &[]).unwrap();
+            assert_eq!(failure.kind, Kind::ConsentRequired, "{number}");
+        }
+        let said = |body: &str| refusal(&answer(400, body), "idp.test", Asked::Refresh, &[]).unwrap().to_error();
+        let error = said(r#"{"error":"invalid_grant","error_description":"AADSTS53003: Access has been blocked."}"#);
+        assert!(error.remedy_text().unwrap().contains("Conditional Access"));
+        assert_eq!(error.link_text(), Some("https://login.microsoftonline.com/error?code=53003"));
+        assert_eq!(error.who_acts(), crate::error::Who::TenantAdministrator);
+        let error = said(r#"{"error":"invalid_grant","error_subtype":"invalid_rapt"}"#);
+        assert!(error.remedy_text().unwrap().contains("session control"));
+        let error = said(r#"{"error":"invalid_grant","error_codes":[123456789]}"#);
+        assert!(error.provider_code_text().unwrap().contains("AADSTS123456789"), "an unknown number passes through");
+    }
+
+    #[test]
     fn odd_types_in_a_refusal_do_not_hide_its_code() {
         assert_eq!(
-            kind_of(400, r#"{"error":"invalid_grant","error_description":{"x":1},"suberror":3}"#),
+            kind_of(
+                400,
+                r#"{"error":"invalid_grant","error_description":{"x":1},"suberror":3,"error_codes":"7000222"}"#
+            ),
             Some(Kind::ConsentRequired)
         );
     }

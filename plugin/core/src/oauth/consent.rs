@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Kind, Result},
     limits,
     net::Net,
+    remedies,
     secret::Secret,
     settings::{Account, Client},
     store::Table,
@@ -306,7 +307,13 @@ fn declined(account: &Account, code: &str, description: &str) -> Error {
     let error = match code {
         "access_denied" => Error::new(Kind::ConsentRequired, "The consent was declined in the consent window.")
             .remedy(format!("Open the consent window again, sign in as {} and accept; if an administrator's approval is asked for, get it first.", account.consenting_user)),
-        _ => answer::coded(code, host, Asked::Code).to_error(),
+        _ => {
+            let mut failure = answer::coded(code, host, Asked::Code);
+            if let Some(remedy) = answer::numbers_in(description).find_map(remedies::by_aadsts) {
+                failure.words.advise(remedy);
+            }
+            failure.to_error()
+        }
     };
     let mut words = provider_text(code, &[]);
     if !description.is_empty() {

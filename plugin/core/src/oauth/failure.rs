@@ -5,9 +5,10 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, Fault, Kind},
+    error::{Error, Fault, Kind, Who},
     limits,
     log::redact,
+    remedies::Remedy,
 };
 
 /// What [`Error`] says, without its source chain: can be cloned and stored.
@@ -25,11 +26,23 @@ pub(super) struct Failure {
 pub(super) struct Words {
     pub message: String,
     pub remedy: Option<String>,
+    /// `None`, also in older records: who usually acts on this kind.
+    #[serde(default)]
+    pub who: Option<Who>,
+    #[serde(default)]
+    pub link: Option<String>,
     pub provider_code: Option<String>,
     pub correlation: Option<String>,
 }
 
 impl Words {
+    /// What is to be done, in place of what stood here.
+    pub fn advise(&mut self, remedy: Remedy) {
+        self.remedy = Some(remedy.sentence().to_owned());
+        self.who = Some(remedy.who());
+        self.link = remedy.link();
+    }
+
     pub fn to_error(&self, kind: Kind) -> Error {
         self.dress(Error::new(kind, self.message.clone()))
     }
@@ -37,6 +50,12 @@ impl Words {
     fn dress(&self, mut error: Error) -> Error {
         if let Some(remedy) = &self.remedy {
             error = error.remedy(remedy.clone());
+        }
+        if let Some(who) = self.who {
+            error = error.who(who);
+        }
+        if let Some(link) = &self.link {
+            error = error.link(link.clone());
         }
         if let Some(code) = &self.provider_code {
             error = error.provider_code(code.clone());
@@ -54,6 +73,13 @@ impl Failure {
         Self { kind, words, retry_after: None, field: None }
     }
 
+    /// As the table of remedies has it.
+    pub fn known(remedy: Remedy, host: &str) -> Self {
+        let mut words = Words { message: remedy.what(host).unwrap_or_default(), ..Words::default() };
+        words.advise(remedy);
+        Self { kind: remedy.kind(), words, retry_after: None, field: remedy.field() }
+    }
+
     /// A field of the form is wrong.
     pub fn field(pointer: &'static str, label: &'static str, message: impl Into<String>) -> Self {
         let words = Words { message: message.into(), ..Words::default() };
@@ -62,16 +88,15 @@ impl Failure {
 
     /// The sentence of an error that has no provider behind it (no answer came).
     pub fn of(error: &Error) -> Self {
-        let document = error.to_json();
-        let text = |name: &str| document[name].as_str().map(str::to_owned);
         let words = Words {
             message: error.message().to_owned(),
-            remedy: text("remedy"),
-            provider_code: text("provider_code"),
-            correlation: text("correlation"),
+            remedy: error.remedy_text().map(str::to_owned),
+            who: Some(error.who_acts()),
+            link: error.link_text().map(str::to_owned),
+            provider_code: error.provider_code_text().map(str::to_owned),
+            correlation: error.correlation_text().map(str::to_owned),
         };
-        let retry_after = document["retry_after_seconds"].as_u64().map(Duration::from_secs);
-        Self { kind: error.kind(), words, retry_after, field: None }
+        Self { kind: error.kind(), words, retry_after: error.wait(), field: None }
     }
 
     pub fn to_error(&self) -> Error {

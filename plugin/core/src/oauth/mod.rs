@@ -9,7 +9,7 @@
 //! | refresh.rs · flight.rs | handing out and renewing access tokens; one at a time, with pauses after failures |
 //! | grant.rs · scopes.rs | the stored record; what was granted, compared with what is needed |
 //! | status.rs · revoke.rs | how it stands; ending it |
-//! | token_request.rs · answer.rs · failure.rs · remedies.rs | asking the token endpoint, and what its answers mean |
+//! | token_request.rs · answer.rs · failure.rs | asking the token endpoint, and what its answers mean |
 //! | client_auth.rs · assertion.rs · discovery.rs | how the client proves itself, by secret or signature; what the server says of itself |
 //! | inspect.rs | the same for the diagnosis: held against the settings |
 //!
@@ -42,7 +42,6 @@ mod inspect;
 mod jwt_bearer;
 mod redeem;
 mod refresh;
-mod remedies;
 mod revoke;
 mod scopes;
 mod status;

@@ -5,7 +5,7 @@ use imap_proto::{AttributeValue, Response};
 use super::framer::find;
 use crate::{
     error::{Error, Kind},
-    guard,
+    guard, remedies,
 };
 
 /// Parses one framed response. `None`: the parser cannot read it, or panicked on it (`INTERNALDATE NIL` does that to
@@ -128,23 +128,8 @@ pub fn refused(what: &str, words: &str) -> Error {
 /// Words that mean the same whatever was asked. Response codes: RFC 5530; `LIMIT` also from Dovecot for too many
 /// connections; the sentences are Exchange Online's and Gmail's.
 pub fn meaning(words: &str) -> Option<Error> {
-    let upper = words.to_ascii_uppercase();
-    let has = |needles: &[&str]| needles.iter().any(|needle| upper.contains(needle));
-    let error = if has(&["AUTHENTICATED BUT NOT CONNECTED"]) {
-        Error::new(Kind::Refused, "The token is valid, but its owner has no right on this mailbox.").remedy(
-            "Give the account that consented full access to the mailbox, check its licence and that IMAP is enabled, \
-             or authorize with the mailbox's own account.",
-        )
-    } else if has(&["[LIMIT]", "[THROTTLED]", "TOO MANY", "THROTTL", "RATE LIMIT", "BANDWIDTH LIMIT"]) {
-        Error::new(Kind::Throttled, "The mail server asks to slow down.")
-            .remedy("It is tried again later; fewer programs on this mailbox, or a longer interval, help.")
-    } else if has(&["[UNAVAILABLE]", "[INUSE]", "[SERVERBUG]", "[CONTACTADMIN]", "TEMPORARY", "TRY AGAIN"]) {
-        Error::new(Kind::Transient, "The mail server cannot answer at the moment.")
-            .remedy("It is tried again at the next interval; if it keeps happening, ask the server's administrator.")
-    } else {
-        return None;
-    };
-    Some(error.provider_code(words))
+    let remedy = remedies::by_imap(words)?;
+    Some(remedy.error(remedy.what("The mail server").unwrap_or_default()).provider_code(words))
 }
 
 #[cfg(test)]

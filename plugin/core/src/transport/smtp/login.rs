@@ -124,16 +124,17 @@ fn refused(reply: &Reply, challenge: Option<&str>, server: &Endpoint) -> OpenErr
     if let Some(challenge) = challenge {
         code = format!("{code} {challenge}");
     }
-    if let Some(error) = refusal::known(reply, host) {
-        let error = error.provider_code(code);
-        // A policy may judge a fresh token otherwise; a switch of the tenant or the mailbox does not.
-        let judged_the_token = reply.says("5.7.139") && !reply.says("SmtpClientAuthentication");
-        return if judged_the_token { OpenError::LoginRefused(error) } else { OpenError::Other(error) };
-    }
     if reply.is_transient() {
         return OpenError::Other(refusal::transient(reply, host).provider_code(code));
     }
-    if challenge.is_none() && !KNOWN.iter().any(|known| code.contains(known)) {
+    let judged_the_token = KNOWN.iter().any(|known| code.contains(known));
+    if let Some(error) = refusal::known(reply, host) {
+        let error = error.provider_code(code);
+        // A policy may judge a fresh token otherwise; a switch of the tenant or the mailbox does not.
+        let by_policy = reply.says("5.7.139") && !reply.says("SmtpClientAuthentication");
+        return if judged_the_token || by_policy { OpenError::LoginRefused(error) } else { OpenError::Other(error) };
+    }
+    if challenge.is_none() && !judged_the_token {
         let error = match reply.code() {
             500..=504 => Error::new(Kind::Unsupported, format!("{host} does not take this way of signing in."))
                 .remedy("Choose the other mechanism under advanced, or ask the provider whether OAuth is switched on for SMTP."),

@@ -5,53 +5,14 @@ use std::time::Duration;
 use super::reply::Reply;
 use crate::{
     error::{Error, Kind},
-    limits,
+    limits, remedies,
     transport::Outcome,
 };
 
-/// Replies whose text names the cause. Source: Microsoft's "Fix issues with printers, scanners, and LOB applications
-/// that send email", "Exchange Online limits", and what the servers were seen to answer.
+/// Replies whose code or text names the cause.
 pub(super) fn known(reply: &Reply, host: &str) -> Option<Error> {
-    let (kind, sentence, remedy) = if reply.says("SmtpClientAuthentication is disabled") {
-        (
-            Kind::AdminRequired,
-            "Sending by SMTP is switched off for this mailbox or its organisation.",
-            "An Exchange administrator must set SmtpClientAuthenticationDisabled to $false (Set-CASMailbox for the mailbox, Set-TransportConfig for the organisation); this is needed for OAuth too.",
-        )
-    } else if reply.says("5.7.139") {
-        (
-            Kind::AdminRequired,
-            "The organisation's security policy refused the sign-in.",
-            "An administrator must allow this application and account in Conditional Access or security defaults (Entra sign-in log names the policy).",
-        )
-    } else if reply.says("5.7.57") {
-        (
-            Kind::Refused,
-            "The server does not take mail from this session.",
-            "Check that the mailbox has a licence and that SMTP sending is switched on for it.",
-        )
-    } else if reply.says("5.7.30") {
-        (
-            Kind::AdminRequired,
-            "The server takes no passwords any more, and took this session for one.",
-            "An administrator must allow OAuth for SMTP (permission SMTP.Send or SMTP.SendAsApp).",
-        )
-    } else if reply.says("SendAsDenied") || reply.says("5.7.60") || reply.says("not owned by user") {
-        (
-            Kind::Refused,
-            "The account may not send with this From address.",
-            "Set the From address to the account's own, or grant it Send As on the other mailbox.",
-        )
-    } else if reply.says("QuotaExceeded") {
-        (
-            Kind::AdminRequired,
-            "The sending mailbox is full (the server keeps a copy of what is sent).",
-            "Make room in the mailbox, Sent Items above all.",
-        )
-    } else {
-        return None;
-    };
-    Some(Error::new(kind, format!("{host}: {sentence}")).remedy(remedy))
+    let remedy = remedies::by_smtp(&reply.text())?;
+    Some(remedy.error(format!("{host}: {}", remedy.what(host).unwrap_or_default())))
 }
 
 /// A 4yz reply: too much at once, or just not now.

@@ -1,0 +1,178 @@
+//! What providers' refusals mean and who must act: a table, `remedies.json`, and its lookup.
+//!
+//! What is done depends on the standard's `error` and on nothing else; numbers and descriptions only choose the
+//! sentence (Microsoft asks for that in its reference of error codes). The `kind` of a row that is found by a number
+//! says what usually comes with it, for whoever reads the table. An unknown code keeps the general sentence of its
+//! `error`, and the code itself is always passed on verbatim.
+//!
+//! Sources: Microsoft Entra reference-error-codes; Google OAuth 2.0 and Gmail API error pages; Exchange Online SMTP and
+//! limits pages; EWS ResponseCode; Microsoft Graph errors; RFC 6749 5.2, 8628 3.5, 5530.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Kind, Who};
+
+/// What one row says.
+#[derive(Clone, Copy, Debug)]
+pub struct Remedy {
+    row: &'static Row,
+    /// What the row was found by, for its link.
+    code: Option<u32>,
+}
+
+impl Remedy {
+    pub fn kind(self) -> Kind {
+        self.row.kind
+    }
+
+    pub fn who(self) -> Who {
+        self.row.who
+    }
+
+    /// What to do, with who does it; one sentence.
+    pub fn sentence(self) -> &'static str {
+        &self.row.sentence
+    }
+
+    /// What happened, said of `host`; `None`: that stands in the row of the `error` that came with it.
+    pub fn what(self, host: &str) -> Option<String> {
+        self.row.what.as_ref().map(|what| what.replace("{host}", host))
+    }
+
+    /// Pointer and label of the field of the form that is wrong.
+    pub fn field(self) -> Option<(&'static str, &'static str)> {
+        Some(match self.row.field? {
+            Field::ClientId => ("/client_id", "Client ID"),
+            Field::ClientSecret => ("/client_secret", "Client Secret"),
+            Field::Scope => ("/scope", "Scope"),
+            Field::RedirectUrl => ("/redirect_url", "Redirect URL"),
+        })
+    }
+
+    /// Where the vendor says more.
+    pub fn link(self) -> Option<String> {
+        let link = self.row.link.as_ref()?;
+        Some(match self.code {
+            Some(code) => link.replace("{code}", &code.to_string()),
+            None => link.clone(),
+        })
+    }
+
+    /// An error of this kind, with this advice.
+    pub fn error(self, message: impl Into<String>) -> Error {
+        let error = Error::new(self.kind(), message).remedy(self.sentence()).who(self.who());
+        match self.link() {
+            Some(link) => error.link(link),
+            None => error,
+        }
+    }
+}
+
+/// By the `error` of an authorization server, whatever it is. `of_code`: the request redeemed an authorization code.
+pub fn by_error(error: &str, of_code: bool) -> Option<Remedy> {
+    let special = if of_code { find(|by| matches!(by, Match::ErrorOfCode(list) if has(list, error))) } else { None };
+    let named = |error: &str| find(|by| matches!(by, Match::Error(list) if has(list, error)));
+    special.or_else(|| named(error)).or_else(|| named("*"))
+}
+
+/// By Microsoft's `suberror` or Google's `error_subtype`.
+pub fn by_suberror(suberror: &str) -> Option<Remedy> {
+    find(|by| matches!(by, Match::Suberror(list) if has(list, suberror)))
+}
+
+/// By Microsoft's number.
+pub fn by_aadsts(number: u32) -> Option<Remedy> {
+    find(|by| matches!(by, Match::Aadsts(list) if list.contains(&number)))
+        .map(|remedy| Remedy { code: Some(number), ..remedy })
+}
+
+/// By the text of an SMTP reply, its enhanced status code included (RFC 2034). The first row whose parts all stand in it.
+pub fn by_smtp(reply: &str) -> Option<Remedy> {
+    let reply = reply.to_ascii_lowercase();
+    find(|by| {
+        let Match::Smtp { code, text } = by else { return false };
+        code.as_ref().is_none_or(|code| reply.split([' ', '-', '\n']).any(|word| word == code))
+            && text.as_ref().is_none_or(|text| reply.contains(&text.to_ascii_lowercase()))
+    })
+}
+
+/// By the words of an IMAP status response.
+pub fn by_imap(words: &str) -> Option<Remedy> {
+    let words = words.to_ascii_uppercase();
+    find(|by| matches!(by, Match::Imap(list) if list.iter().any(|text| words.contains(text.as_str()))))
+}
+
+/// By an EWS ResponseCode, or `HTTP 403` where there is none.
+pub fn by_ews(code: &str) -> Option<Remedy> {
+    find(|by| matches!(by, Match::Ews(list) if has(list, code)))
+}
+
+/// By the `code` of a Microsoft Graph error, or `HTTP 413`.
+pub fn by_graph(code: &str) -> Option<Remedy> {
+    find(|by| matches!(by, Match::Graph(list) if has(list, code)))
+}
+
+/// By the `reason` of a Gmail API error, or `HTTP 429`.
+pub fn by_gmail(reason: &str) -> Option<Remedy> {
+    find(|by| matches!(by, Match::Gmail(list) if has(list, reason)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    /// For whoever reads the table.
+    #[serde(rename = "provider")]
+    _provider: String,
+    #[serde(rename = "match")]
+    by: Match,
+    kind: Kind,
+    who: Who,
+    field: Option<Field>,
+    what: Option<String>,
+    sentence: String,
+    link: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Match {
+    Error(Vec<String>),
+    /// Only of a request that redeemed an authorization code.
+    ErrorOfCode(Vec<String>),
+    Suberror(Vec<String>),
+    Aadsts(Vec<u32>),
+    Smtp {
+        code: Option<String>,
+        text: Option<String>,
+    },
+    Imap(Vec<String>),
+    Ews(Vec<String>),
+    Graph(Vec<String>),
+    Gmail(Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Field {
+    ClientId,
+    ClientSecret,
+    Scope,
+    RedirectUrl,
+}
+
+/// Read once. A table that cannot be read is empty, and the first test fails.
+static ROWS: LazyLock<Vec<Row>> =
+    LazyLock::new(|| serde_json::from_str(include_str!("remedies.json")).unwrap_or_default());
+
+fn find(fits: impl Fn(&Match) -> bool) -> Option<Remedy> {
+    ROWS.iter().find(|row| fits(&row.by)).map(|row| Remedy { row, code: None })
+}
+
+fn has(list: &[String], wanted: &str) -> bool {
+    list.iter().any(|one| one == wanted)
+}
+
+#[cfg(test)]
+mod tests;
