@@ -116,6 +116,13 @@ impl Host {
         Ok(Self { plugin, settings })
     }
 
+    /// For a host that stays: told of each change in the health of a mailbox.
+    pub fn watching(library: &Library, settings: Settings, output: &Output) -> Result<Self> {
+        let config = &settings.document["plugin"];
+        let plugin = library.watched_plugin(config, output.logger(), output.health_watcher())?;
+        Ok(Self { plugin, settings })
+    }
+
     pub fn open(&self, direction: Direction) -> Result<Arc<Account>> {
         interrupt::check()?;
         let account = Arc::new(self.plugin.open(&self.settings.form(direction)?)?);

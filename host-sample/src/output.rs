@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 use oauth_mail_abi::Level;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{failure::Failure, progress::Progress};
 
@@ -49,6 +49,15 @@ impl Output {
         Progress::new(!self.json && io::stderr().is_terminal())
     }
 
+    /// Each change in the health of a mailbox, as it happens: what a helpdesk would call its operator for.
+    pub fn health_watcher(&self) -> impl Fn(&str, &Value) + Send + Sync + 'static {
+        let output = *self;
+        move |mailbox, health| {
+            let line = format!("health of {mailbox}, {}", health_line(health));
+            output.say(&line, &json!({"event": "health", "mailbox": mailbox, "health": health}));
+        }
+    }
+
     /// The library's log lines, on standard error.
     pub fn logger(&self) -> impl Fn(Level, &str, &str) + Send + Sync + 'static {
         let most = self.log;
@@ -64,4 +73,18 @@ impl Output {
             }
         }
     }
+}
+
+/// `incoming: consent needed. Why. What to do. (who)`
+pub fn health_line(health: &Value) -> String {
+    let text = |field: &str| health[field].as_str().unwrap_or_default();
+    let mut line = format!("{}: {}.", text("direction"), text("state").replace('_', " "));
+    for sentence in [text("why"), text("remedy")].into_iter().filter(|sentence| !sentence.is_empty()) {
+        line.push(' ');
+        line.push_str(sentence);
+    }
+    if let Some(who) = health["who"].as_str().filter(|who| *who != "nobody") {
+        line.push_str(&format!(" ({who})"));
+    }
+    line
 }

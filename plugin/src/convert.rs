@@ -1,11 +1,16 @@
 //! Core types to ABI types and back. The only file that names both.
 
+use std::sync::Arc;
+
 use abi_stable::std_types::{RResult, RString};
-use oauth_mail_abi::root::{ABI_VERSION, HookError, LogCallback};
+use oauth_mail_abi::{
+    health::HealthCallback,
+    root::{ABI_VERSION, HookError, LogCallback},
+};
 use oauth_mail_core::{
     Error, Result,
     guard::guarded,
-    hooks::{self, Batch},
+    hooks::{self, Batch, Watcher},
     log::Logger,
 };
 use serde_json::{Map, Value, json};
@@ -52,6 +57,26 @@ impl Drop for Callback {
     fn drop(&mut self) {
         (self.0.release)(self.0.userdata);
     }
+}
+
+/// The host's callback for changes of health; released with the last clone of it.
+pub fn watcher(callback: HealthCallback) -> Watcher {
+    struct Owned(HealthCallback);
+
+    impl Owned {
+        fn call(&self, mailbox: &str, health: &str) {
+            (self.0.call)(self.0.userdata, mailbox.into(), health.into());
+        }
+    }
+
+    impl Drop for Owned {
+        fn drop(&mut self) {
+            (self.0.release)(self.0.userdata);
+        }
+    }
+
+    let owned = Owned(callback);
+    Arc::new(move |mailbox, health| owned.call(mailbox, health))
 }
 
 /// A batch that the host reads in place.

@@ -7,7 +7,8 @@ use std::{
 
 use oauth_mail_core::{
     Error, Kind, Result,
-    hooks::{self, Batch, Handle},
+    clock::Clock,
+    hooks::{self, Batch, Handle, Watcher},
     log::Logger,
 };
 
@@ -18,8 +19,9 @@ pub struct OpenPlugin {
 }
 
 impl OpenPlugin {
-    pub fn new(config: &str, logger: Logger) -> Result<Self> {
-        guard::hook("plugin_new", config, || hooks::Plugin::new(config, logger))
+    /// `watcher` hears of changes in the health of mailboxes.
+    pub fn new(config: &str, logger: Logger, watcher: Option<Watcher>) -> Result<Self> {
+        guard::hook("plugin_new", config, || hooks::Plugin::with_clock(config, logger, watcher, Clock::default()))
             .map(|plugin| Self { plugin: Guarded::new(plugin) })
     }
 

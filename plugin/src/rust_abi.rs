@@ -7,9 +7,12 @@ use abi_stable::{
     sabi_extern_fn,
     std_types::{ROption, RResult, RSlice, RStr, RString},
 };
-use oauth_mail_abi::root::{
-    ABI_VERSION, AccountHooks, AccountHooks_TO, AccountObject, BatchObject, BatchView, BatchView_TO, Extension,
-    HookError, LogCallback, OauthMailModule, OauthMailModuleRef, PluginHooks, PluginHooks_TO, PluginObject,
+use oauth_mail_abi::{
+    health::{HEALTH_EXTENSION, HealthCallback, HealthTable},
+    root::{
+        ABI_VERSION, AccountHooks, AccountHooks_TO, AccountObject, BatchObject, BatchView, BatchView_TO, Extension,
+        HookError, LogCallback, OauthMailModule, OauthMailModuleRef, PluginHooks, PluginHooks_TO, PluginObject,
+    },
 };
 
 use crate::{
@@ -31,13 +34,25 @@ fn describe() -> RString {
 #[sabi_extern_fn]
 fn plugin_new(config: RStr<'_>, log: LogCallback) -> RResult<PluginObject, HookError> {
     guard::quiet();
-    convert::result(OpenPlugin::new(config.as_str(), convert::logger(log)), plugin_object)
+    convert::result(OpenPlugin::new(config.as_str(), convert::logger(log), None), plugin_object)
 }
 
-/// No ability beyond the hooks exists yet.
+/// The abilities beyond the hooks.
 #[sabi_extern_fn]
-fn extension(_id: RStr<'_>) -> ROption<Extension> {
-    ROption::RNone
+fn extension(id: RStr<'_>) -> ROption<Extension> {
+    match id.as_str() {
+        HEALTH_EXTENSION => ROption::RSome(Extension { table: (&raw const HEALTH).cast() }),
+        _ => ROption::RNone,
+    }
+}
+
+static HEALTH: HealthTable = HealthTable { plugin_new: watched_plugin_new };
+
+#[sabi_extern_fn]
+fn watched_plugin_new(config: RStr<'_>, log: LogCallback, health: HealthCallback) -> RResult<PluginObject, HookError> {
+    guard::quiet();
+    let watcher = Some(convert::watcher(health));
+    convert::result(OpenPlugin::new(config.as_str(), convert::logger(log), watcher), plugin_object)
 }
 
 impl PluginHooks for OpenPlugin {

@@ -8,7 +8,7 @@ use std::{
 
 use oauth_mail_core::{
     clock::Clock,
-    hooks::{Handle, Plugin},
+    hooks::{Handle, Plugin, Watcher},
     log::{Level, Logger},
 };
 use serde_json::{Value, json};
@@ -27,6 +27,7 @@ pub struct Fixture<'a> {
     /// Moves the time of `plugin`, and of those that [`Fixture::plugin_again`] makes.
     pub clock: Clock,
     log: Log,
+    health: Changes,
     dir: TempDir,
 }
 
@@ -55,6 +56,25 @@ impl Log {
     }
 }
 
+/// Mailbox and health, as a host is told of each change.
+#[derive(Clone, Default)]
+pub struct Changes(Arc<Mutex<Vec<(String, Value)>>>);
+
+impl Changes {
+    fn watcher(&self) -> Watcher {
+        let changes = self.0.clone();
+        Arc::new(move |mailbox, health| {
+            changes.lock().unwrap_or_else(PoisonError::into_inner).push((mailbox.to_owned(), parse(health)));
+        })
+    }
+
+    /// Those since the last call.
+    pub fn take(&self) -> Vec<Value> {
+        let mut changes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.drain(..).map(|(_, health)| health).collect()
+    }
+}
+
 impl<'a> Fixture<'a> {
     /// # Panics
     /// When the library cannot open a store in a temporary folder.
@@ -64,9 +84,9 @@ impl<'a> Fixture<'a> {
 
     fn try_new(servers: &'a Servers) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("om-store").tempdir()?;
-        let (clock, log) = (Clock::default(), Log::default());
-        let plugin = open_plugin(dir.path(), &log, &clock)?;
-        Ok(Self { servers, plugin, clock, log, dir })
+        let (clock, log, health) = (Clock::default(), Log::default(), Changes::default());
+        let plugin = open_plugin(dir.path(), &log, &health, &clock)?;
+        Ok(Self { servers, plugin, clock, log, health, dir })
     }
 
     /// The folder of the store, and nothing else in it.
@@ -82,9 +102,14 @@ impl<'a> Fixture<'a> {
         &self.log
     }
 
+    /// What the host was told of the health of mailboxes.
+    pub fn health(&self) -> &Changes {
+        &self.health
+    }
+
     /// Another plugin over the same store, with the same clock: another process, or this one after a restart.
     pub fn plugin_again(&self) -> Plugin {
-        open_plugin(self.dir.path(), &self.log, &self.clock).expect("the store opens again")
+        open_plugin(self.dir.path(), &self.log, &self.health, &self.clock).expect("the store opens again")
     }
 
     /// Somebody's mailbox for reading: opened, consented, connected. `change` sees `{"incoming":{…}}` first.
@@ -186,13 +211,14 @@ pub fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-fn open_plugin(dir: &Path, log: &Log, clock: &Clock) -> Result<Plugin> {
+fn open_plugin(dir: &Path, log: &Log, health: &Changes, clock: &Clock) -> Result<Plugin> {
     let config = json!({
         "store": format!("sqlite:{}", store_file(dir).display()),
         "key": {"value": STORE_KEY},
         "private_networks": "allow",
     });
-    Plugin::with_clock(&config.to_string(), log.logger(), clock.clone()).map_err(Error::doing("a plugin"))
+    Plugin::with_clock(&config.to_string(), log.logger(), Some(health.watcher()), clock.clone())
+        .map_err(Error::doing("a plugin"))
 }
 
 fn store_file(dir: &Path) -> PathBuf {

@@ -39,7 +39,7 @@ fn mail_goes_on_while_postgres_is_away() {
     let mut postgres = Postgres::start(&Ca::create(dir.path()).unwrap()).unwrap();
     let (clock, log) = (Clock::default(), Log::default());
     let config = json!({"store": postgres.url(), "key": {"value": STORE_KEY}}).to_string();
-    let plugin = Plugin::with_clock(&config, log.logger(), clock.clone()).unwrap();
+    let plugin = Plugin::with_clock(&config, log.logger(), None, clock.clone()).unwrap();
     let inbox = plugin.open(&servers.incoming_settings("alice").to_string()).unwrap();
     fixture::consent(&servers, &inbox, "alice").unwrap();
     // The same grant serves both directions.
@@ -59,6 +59,13 @@ fn mail_goes_on_while_postgres_is_away() {
     assert_eq!(second.len(), 1, "what was settled before does not come again");
     assert_ne!(second, first);
     assert_eq!(send(&outbox)["outcome"], "sent");
+    let status = fixture::authenticate(&inbox, json!({"action": "status"})).unwrap();
+    assert_eq!(status["state"], "authorized", "{status}");
+    assert_eq!(
+        (&status["health"]["state"], &status["health"]["what"]),
+        (&json!("degraded"), &json!("store")),
+        "{status}"
+    );
     // That it was imported cannot be noted now, and the host is told so.
     assert_eq!(settle(&inbox, &second).unwrap_err().kind(), Kind::Transient);
     assert_eq!(fetch(&inbox).unwrap(), second, "at least once");
@@ -68,6 +75,8 @@ fn mail_goes_on_while_postgres_is_away() {
     clock.advance(3_600);
     assert!(fetch(&inbox).unwrap().is_empty());
     assert_eq!(send(&outbox)["outcome"], "sent", "the expired token was renewed");
+    let status = fixture::authenticate(&inbox, json!({"action": "status"})).unwrap();
+    assert_eq!(status["health"]["state"], "ok", "{status}");
     servers.wait_for("bob", "INBOX", 3).unwrap();
     let log = log.text();
     assert!(log.contains("access token that is in memory"), "{log}");

@@ -23,7 +23,7 @@ use crate::{
     failure::Result,
     helpdesk::Helpdesk,
     host::{self, Direction, Host, Settings},
-    output::{LogLevel, Output},
+    output::{LogLevel, Output, health_line},
 };
 
 pub use consent::{Consented, consent_with, redirect_url};
@@ -97,7 +97,10 @@ pub fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Command::Consent(arguments) => consent::run(&start(library, arguments.settings(), output)?, &arguments, output),
         Command::Fetch(arguments) => fetch::run(&start(library, arguments.settings(), output)?, &arguments, output),
         Command::Send(arguments) => send::run(&start(library, arguments.settings(), output)?, &arguments, output),
-        Command::Run(arguments) => run::run(&start(library, arguments.settings(), output)?, &arguments, output),
+        Command::Run(arguments) => {
+            let settings = Settings::read(arguments.settings())?;
+            run::run(&Host::watching(&host::load(library)?, settings, output)?, &arguments, output)
+        }
         Command::Status(common) => status::run(&start(library, &common.settings, output)?, output),
         Command::Doctor(arguments) => doctor::run(&start(library, arguments.settings(), output)?, &arguments, output),
         Command::Revoke(common) => revoke::run(&start(library, &common.settings, output)?, output),
@@ -129,6 +132,10 @@ pub fn state_line(direction: Direction, answer: &Value) -> String {
     let mut line = sentences.join(" ");
     for warning in answer["warnings"].as_array().into_iter().flatten() {
         line.push_str(&format!("\n  warning: {}", warning.as_str().unwrap_or_default()));
+    }
+    let health = &answer["health"];
+    if !["ok", "consent_needed"].contains(&health["state"].as_str().unwrap_or("ok")) {
+        line.push_str(&format!("\n  health: {}", health_line(health)));
     }
     line
 }

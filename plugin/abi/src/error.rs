@@ -107,6 +107,10 @@ impl Error {
     }
 
     /// For what goes wrong on this side of the boundary.
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Unsupported, ..Self::internal(message) }
+    }
+
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         let kind = Kind::Internal;
         Self { kind, faults: Vec::new(), document: json!({"kind": kind.name(), "message": message.into()}) }

@@ -26,6 +26,7 @@
 //! |---|---|
 //! | [`library`] | [`Library`]: checked loading; a mismatch is one sentence |
 //! | [`handles`] | [`Plugin`], [`Account`], [`Batch`], [`Message`]: the hooks, safe and pleasant |
+//! | [`health`] | the later ability to be called when the health of a mailbox changes; `Library::watched_plugin` uses it |
 //! | [`error`] | [`Error`], [`Kind`]: what a hook answers when it cannot go on |
 //! | [`root`] | the frozen root module and trait objects that cross; a host does not need it |
 //!
@@ -40,6 +41,7 @@ struct Readme;
 mod elf;
 pub mod error;
 pub mod handles;
+pub mod health;
 pub mod library;
 pub mod root;
 

@@ -17,6 +17,7 @@ use crate::{
     elf,
     error::Error,
     handles::{Plugin, checked},
+    health::{HEALTH_EXTENSION, HealthCallback, HealthTable},
     root::{Extension, LogCallback, OauthMailModuleRef},
 };
 
@@ -84,10 +85,31 @@ impl Library {
         config: &Value,
         log: impl Fn(Level, &str, &str) + Send + Sync + 'static,
     ) -> Result<Plugin, Error> {
-        let sink: Box<Sink> = Box::new(Box::new(log));
-        let callback =
-            LogCallback { call: log_call, release: log_release, userdata: Box::into_raw(sink).expose_provenance() };
-        let object = checked(self.root.plugin_new()(config.to_string().as_str().into(), callback))?;
+        let object = checked(self.root.plugin_new()(config.to_string().as_str().into(), log_callback(log)))?;
+        Ok(Plugin { object })
+    }
+
+    /// As [`Library::plugin`], and `watcher` is called with mailbox and health once per change: `{"state":"ok"/"expiring"/
+    /// "degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","direction","why","remedy","who","what","when",
+    /// "field",…}`. A mailbox begins as `ok`. On the thread of the hook that noticed the change, before that hook returns;
+    /// it may ask the same account for its status.
+    ///
+    /// # Errors
+    /// As [`Library::plugin`]; `Unsupported` by a library that is older than this ability.
+    pub fn watched_plugin(
+        &self,
+        config: &Value,
+        log: impl Fn(Level, &str, &str) + Send + Sync + 'static,
+        watcher: impl Fn(&str, &Value) + Send + Sync + 'static,
+    ) -> Result<Plugin, Error> {
+        let Some(extension) = self.extension(HEALTH_EXTENSION) else {
+            return Err(Error::unsupported("This library cannot tell of the health of mailboxes: it is too old."));
+        };
+        // SAFETY: the id says what it points to, and the library is never unloaded.
+        let table = unsafe { &*extension.table.cast::<HealthTable>() };
+        let config = config.to_string();
+        let object =
+            checked((table.plugin_new)(config.as_str().into(), log_callback(log), HealthCallback::new(watcher)))?;
         Ok(Plugin { object })
     }
 
@@ -244,9 +266,14 @@ fn one_line(text: &str) -> String {
     line.trim_end_matches('.').chars().take(300).collect()
 }
 
+fn log_callback(log: impl Fn(Level, &str, &str) + Send + Sync + 'static) -> LogCallback {
+    let sink: Box<Sink> = Box::new(Box::new(log));
+    LogCallback { call: log_call, release: log_release, userdata: Box::into_raw(sink).expose_provenance() }
+}
+
 extern "C" fn log_call(userdata: usize, level: u32, mailbox: RStr<'_>, line: RStr<'_>) {
     let sink = std::ptr::with_exposed_provenance::<Sink>(userdata);
-    // SAFETY: `Library::plugin` made it from a Box, and the library calls no more once it called `log_release`.
+    // SAFETY: `log_callback` made it from a Box, and the library calls no more once it called `log_release`.
     let sink = unsafe { &*sink };
     // Unwinding through `extern "C"` would abort the process for the sake of a log line.
     let _ = catch_unwind(AssertUnwindSafe(|| sink(Level::from_number(level), mailbox.as_str(), line.as_str())));
@@ -254,7 +281,7 @@ extern "C" fn log_call(userdata: usize, level: u32, mailbox: RStr<'_>, line: RSt
 
 extern "C" fn log_release(userdata: usize) {
     let sink = std::ptr::with_exposed_provenance_mut::<Sink>(userdata);
-    // SAFETY: made by `Box::into_raw` in `Library::plugin`, and released exactly once (see `OauthMailModule::plugin_new`).
+    // SAFETY: made by `Box::into_raw` in `log_callback`, and released exactly once (see `OauthMailModule::plugin_new`).
     let sink = unsafe { Box::from_raw(sink) };
     let _ = catch_unwind(AssertUnwindSafe(move || drop(sink)));
 }

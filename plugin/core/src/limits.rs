@@ -123,8 +123,17 @@ pub const REFRESH_PAUSE_FIRST: Duration = Duration::from_secs(2);
 pub const REFRESH_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Refreshes in one hour that only a mail server's refusal asked for; beyond, its refusal stands.
 pub const REFRESH_FORCED_PER_HOUR: usize = 6;
-/// Days ahead, in seconds, that the end of a refresh token is warned of.
-pub const REFRESH_EXPIRY_WARNING: i64 = 14 * 86_400;
+/// Seconds ahead that the end of a consent, refresh token, client secret or client certificate is warned of: two weeks
+/// cover a holiday of the one person who can renew it.
+pub const EXPIRY_WARNING: i64 = 14 * 86_400;
+/// Calls in a row that fail for reasons that waiting may cure before a mailbox counts as degraded: one lost connection in
+/// a night calls nobody.
+pub const HEALTH_FAILURES: u32 = 3;
+/// Seconds after which the health of a mailbox is looked at anew although its calls succeed: the end of a secret comes
+/// near by itself.
+pub const HEALTH_INTERVAL: i64 = 60;
+/// How long a mailbox counts as backing off when the server that throttles it names no wait.
+pub const HEALTH_BACK_OFF: Duration = Duration::from_secs(60);
 /// Longest Retry-After believed.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// An authorization server's metadata is asked for again after this many seconds, and after a failure.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Context, Work, diagnose, request};
+use super::{Context, Work, diagnose, health, request};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
@@ -80,7 +80,11 @@ pub fn parse(text: &str) -> Result<Request> {
 /// From what is stored, without the network.
 pub fn status(context: &Context) -> Result<String> {
     let session = &context.session;
-    Ok(session.grants.status(&session.account)?.to_json().to_string())
+    let status = session.grants.status(&session.account);
+    let health = health::look(context, status.as_ref());
+    let mut answer = status?.to_json();
+    answer["health"] = health.to_json();
+    Ok(answer.to_string())
 }
 
 pub fn run(work: &mut Work, request: Request) -> Result<String> {
@@ -113,6 +117,7 @@ pub fn run(work: &mut Work, request: Request) -> Result<String> {
             // Whatever is still connected was opened with the token that is now gone.
             work.fetch.disconnect();
             work.send.disconnect();
+            health::sign_in_changed(&work.context);
             Ok(revoked.to_json().to_string())
         }
     }
@@ -175,6 +180,7 @@ fn keep_if_accepted(work: &mut Work, redeemed: Redeemed, deadline: Deadline) -> 
         }
     };
     let status = session.grants.keep(&session.account, redeemed)?;
+    health::sign_in_changed(&work.context);
     session.log.info(format_args!("Signed in; connected by {} to {}.", proof.protocol, proof.tls.server));
     Ok(success(status.to_json(), session.account.login_user(), &proof).to_string())
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny"}` | plugin |
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}` | handle, or all faults at once |
-//! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}` |
+//! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}`; `status` with `"health":{"state":"ok"/"expiring"/"degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","why","remedy","who","what","when","field",…}` |
 //! | the same | `{"action":"diagnose","send_to":ADDRESS,"send":BOOL,"refresh":BOOL,"verbose":BOOL}` | `{"healthy":BOOL,"summary",…,"steps":[{"step","status":"ok"/"warning"/"failed"/"skipped","saw","means","who","remedy","took_ms"}]}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |
 //! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"}}` | `{"done":{KEY:…}}` |
@@ -15,6 +15,7 @@
 mod authenticate;
 mod diagnose;
 mod fetch_batch;
+mod health;
 mod key;
 mod plugin;
 mod reader;
@@ -32,6 +33,7 @@ use crate::{
     store::Store,
 };
 
+pub use health::Watcher;
 pub use plugin::{Plugin, describe};
 
 use fetch_batch::Fetch;
@@ -48,6 +50,7 @@ pub struct Handle {
 struct Context {
     session: Session,
     store: Arc<dyn Store>,
+    health: Arc<health::Book>,
 }
 
 /// The thread on which the hooks of one handle run; started by the first call.
@@ -65,8 +68,8 @@ struct Work {
 }
 
 impl Handle {
-    fn new(session: Session, store: Arc<dyn Store>) -> Self {
-        Self { context: Arc::new(Context { session, store }), front: Mutex::new(Front::Idle) }
+    fn new(session: Session, store: Arc<dyn Store>, health: Arc<health::Book>) -> Self {
+        Self { context: Arc::new(Context { session, store, health }), front: Mutex::new(Front::Idle) }
     }
 
     /// Status, consent, revocation, diagnosis. Only `status` answers without the network.
@@ -90,7 +93,10 @@ impl Handle {
     /// protocol. What was already read is handed over first, the error comes with the next call.
     pub fn fetch_batch(&self, request: &str) -> Result<Batch> {
         let request = fetch_batch::parse(request)?;
-        self.call("fetch_batch", request.deadline, move |work| work.fetch.next_batch(&work.context, &request))
+        let batch =
+            self.call("fetch_batch", request.deadline, move |work| work.fetch.next_batch(&work.context, &request));
+        health::note(&self.context, &batch);
+        batch
     }
 
     /// Says what became of messages; then, and only then, the mailbox and the cursor change. Can be repeated.
@@ -103,7 +109,9 @@ impl Handle {
             self.front()?;
             return Ok(settle_batch::NOTHING.to_owned());
         }
-        self.call("settle_batch", request.deadline, move |work| settle_batch::run(work, &request))
+        let done = self.call("settle_batch", request.deadline, move |work| settle_batch::run(work, &request));
+        health::note(&self.context, &done);
+        done
     }
 
     /// Sends one message. `raw` empty: the request's content is composed. Else `raw` is sent to the request's envelope.
@@ -113,8 +121,11 @@ impl Handle {
     pub fn send_message(&self, request: &str, raw: &[u8]) -> Result<String> {
         let request = send_message::parse(request, raw)?;
         let progress = request.progress.clone();
-        self.call("send_message", request.deadline, move |work| work.send.run(&work.context, request))
-            .or_else(|error| progress.answer_to(error))
+        let outcome = self
+            .call("send_message", request.deadline, move |work| work.send.run(&work.context, request))
+            .or_else(|error| progress.answer_to(error));
+        health::note_outcome(&self.context, &outcome);
+        outcome
     }
 
     /// Ends what the handle started and frees its connections. Later calls get a `Closed` error.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Handle, request};
+use super::{Handle, Watcher, health::Book, request};
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
@@ -24,6 +24,7 @@ pub struct Plugin {
     egress: Egress,
     clock: Clock,
     log: Logger,
+    health: Arc<Book>,
 }
 
 #[derive(Deserialize)]
@@ -50,11 +51,15 @@ impl Plugin {
     /// # Errors
     /// `Misuse` for a configuration that cannot be understood; what the store or the key has to say.
     pub fn new(config: &str, log: Logger) -> Result<Self> {
-        Self::with_clock(config, log, Clock::default())
+        Self::with_clock(config, log, None, Clock::default())
     }
 
-    /// As [`Plugin::new`], with a clock that a test can move.
-    pub fn with_clock(config: &str, log: Logger, clock: Clock) -> Result<Self> {
+    /// As [`Plugin::new`], with a watcher that hears of each change in the health of a mailbox, and a clock that a test can
+    /// move.
+    ///
+    /// # Errors
+    /// As [`Plugin::new`].
+    pub fn with_clock(config: &str, log: Logger, watcher: Option<Watcher>, clock: Clock) -> Result<Self> {
         let config: Config = request::parse("plugin_new", config)?;
         let previous = config.previous_keys.iter().map(SealingKey::from_config).collect::<Result<Vec<_>>>()?;
         let key = SealingKey::from_config(&config.key)?.with_previous(previous);
@@ -69,7 +74,7 @@ impl Plugin {
         }
         let grants = Grants::new(store.clone(), clock.clone(), log.clone());
         let egress = Egress { deny_private_networks: config.private_networks == PrivateNetworks::Deny };
-        Ok(Self { store, grants, egress, clock, log })
+        Ok(Self { store, grants, egress, clock, log, health: Arc::new(Book::new(watcher)) })
     }
 
     /// Turns a settings document into a handle. Nothing is connected yet.
@@ -82,7 +87,7 @@ impl Plugin {
             .map_err(|error| error.under(account.direction.pointer()))?;
         let log = self.log.for_mailbox(&account.username);
         let session = Session::new(account, net, self.grants.clone(), self.clock.clone(), log);
-        Ok(Handle::new(session, self.store.clone()))
+        Ok(Handle::new(session, self.store.clone(), self.health.clone()))
     }
 }
 
@@ -98,7 +103,7 @@ pub fn describe() -> String {
             "incoming": schema(settings::INCOMING_SCHEMA),
             "outgoing": schema(settings::OUTGOING_SCHEMA),
         },
-        "extensions": [],
+        "extensions": ["oauth-mail/health/1"],
     })
     .to_string()
 }

@@ -127,6 +127,11 @@ fn certificate(reference: &CertificateRef) -> Result<CertificateDer<'static>> {
         .map_err(|_| fault(CERTIFICATE, "It does not hold a certificate in PEM form"))
 }
 
+/// When the client certificate ends.
+pub(super) fn certificate_end(reference: &CertificateRef) -> Result<UnixSeconds> {
+    validity(&certificate(reference)?).map(|(_, to)| to)
+}
+
 fn validity(certificate: &CertificateDer<'_>) -> Result<(UnixSeconds, UnixSeconds)> {
     let (_, parsed) = parse_x509_certificate(certificate)
         .map_err(|_| fault(CERTIFICATE, "It holds a certificate that cannot be understood"))?;
@@ -203,7 +208,7 @@ fn fault((pointer, label): (&'static str, &'static str), wrong: impl AsRef<str>)
     Failure::field(pointer, label, format!("{}; {right}.", wrong.as_ref())).to_error()
 }
 
-fn day(at: UnixSeconds) -> String {
+pub(super) fn day(at: UnixSeconds) -> String {
     time::OffsetDateTime::from_unix_timestamp(at).map_or_else(|_| at.to_string(), |moment| moment.date().to_string())
 }
 
@@ -260,6 +265,13 @@ mod tests {
             assert_eq!((&claims["iss"], &claims["aud"]), (&json!("client-1"), &json!("https://idp.test/token")));
             assert!(claims["exp"].as_i64().unwrap() - NOW <= 300);
         }
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_read_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        write_pair(dir.path(), 2031);
+        assert_eq!(day(certificate_end(&reference(dir.path())).unwrap()), "2031-12-31");
     }
 
     #[test]

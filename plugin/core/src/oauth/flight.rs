@@ -24,6 +24,8 @@ struct Flight {
     /// Empty while somebody flies.
     seat: Mutex<Option<Box<Memory>>>,
     freed: Condvar,
+    /// What was read or saved last; used only while the store cannot be read, and to be seen also while somebody flies.
+    last: Mutex<Option<Grant>>,
 }
 
 /// What this process knows of a grant beyond its record.
@@ -32,8 +34,6 @@ pub(super) struct Memory {
     /// New tokens whose write failed, and the version they are to replace. The old refresh token is spent: they are the
     /// truth now.
     pub unsaved: Option<(Grant, u64)>,
-    /// What was read or saved last; used only while the store cannot be read.
-    pub last: Option<Grant>,
     pub pause: Option<Pause>,
     /// When refreshes were forced by a mail server's refusal, oldest first.
     forced: VecDeque<UnixSeconds>,
@@ -73,18 +73,48 @@ impl Flights {
         seat.as_deref().map(look)
     }
 
+    /// What was last known of a grant, also while somebody is in.
+    pub fn last(&self, id: &str) -> Option<Grant> {
+        self.flight(id).last()
+    }
+
     fn flight(&self, id: &str) -> Arc<Flight> {
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         flights
             .entry(id.to_owned())
-            .or_insert_with(|| Arc::new(Flight { seat: Mutex::new(Some(Box::default())), freed: Condvar::new() }))
+            .or_insert_with(|| {
+                let seat = Mutex::new(Some(Box::default()));
+                Arc::new(Flight { seat, freed: Condvar::new(), last: Mutex::default() })
+            })
             .clone()
+    }
+}
+
+impl Flight {
+    fn last(&self) -> Option<Grant> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 pub(super) struct Guard {
     flight: Arc<Flight>,
     memory: Box<Memory>,
+}
+
+impl Guard {
+    pub fn last(&self) -> Option<Grant> {
+        self.flight.last()
+    }
+
+    pub fn remember(&self, grant: Option<Grant>) {
+        *self.flight.last.lock().unwrap_or_else(PoisonError::into_inner) = grant;
+    }
+
+    /// Nothing of what was known holds any more.
+    pub fn forget(&mut self) {
+        *self.memory = Memory::default();
+        self.remember(None);
+    }
 }
 
 impl Deref for Guard {

@@ -79,7 +79,7 @@ pub use inspect::{Inspected, Metadata, inspect};
 pub use redeem::Redeemed;
 pub use revoke::Revoked;
 pub use scopes::Scopes;
-pub use status::{State, Status};
+pub use status::{About, State, Status, Warning, credentials_end};
 
 /// Names the grant of an account: hex SHA-256 over authorization server, client and consenting user. Incoming and
 /// outgoing forms of one mailbox share it, and so do the shared mailboxes of one consenting user.

@@ -7,7 +7,7 @@ use super::{
     AccessToken, Inner,
     application::{self, Application},
     client_auth::Proof,
-    flight::{Guard, Memory},
+    flight::Guard,
     grant::{Grant, Lease},
     grant_id, status, token_request,
 };
@@ -75,16 +75,16 @@ fn in_hand(
     inner: &Inner,
     account: &Account,
     refused: Option<&AccessToken>,
-    memory: &Memory,
+    memory: &Guard,
     error: Error,
 ) -> Result<AccessToken> {
     let now = inner.clock.now();
-    let is_good = |grant: &&Grant| {
+    let is_good = |grant: &Grant| {
         grant.refusal.is_none()
             && grant.is_valid(now)
             && refused.is_none_or(|refused| refused.secret != grant.access_token)
     };
-    let Some(grant) = memory.last.as_ref().filter(is_good).filter(|_| error.is_transient()) else { return Err(error) };
+    let Some(grant) = memory.last().filter(is_good).filter(|_| error.is_transient()) else { return Err(error) };
     inner
         .log(account)
         .warn(format_args!("The store cannot be read; going on with the access token that is in memory. {error}"));
@@ -92,13 +92,13 @@ fn in_hand(
 }
 
 /// The record, or the newer tokens that could not be written.
-pub(super) fn load(inner: &Inner, account: &Account, id: &str, memory: &mut Memory) -> Result<Option<(Grant, u64)>> {
+pub(super) fn load(inner: &Inner, account: &Account, id: &str, memory: &mut Guard) -> Result<Option<(Grant, u64)>> {
     let found = load_newest(inner, account, id, memory)?;
-    memory.last = found.as_ref().map(|(grant, _)| grant.clone());
+    memory.remember(found.as_ref().map(|(grant, _)| grant.clone()));
     Ok(found)
 }
 
-fn load_newest(inner: &Inner, account: &Account, id: &str, memory: &mut Memory) -> Result<Option<(Grant, u64)>> {
+fn load_newest(inner: &Inner, account: &Account, id: &str, memory: &mut Guard) -> Result<Option<(Grant, u64)>> {
     while let Some((grant, expected)) = memory.unsaved.clone() {
         match grant.write(&*inner.store, id, Some(expected)) {
             Ok(Some(version)) => {
@@ -245,7 +245,7 @@ fn save(
 ) -> Result<Option<Grant>> {
     match grant.write(&*inner.store, id, Some(version)) {
         Ok(Some(_)) => {
-            memory.last = Some(grant.clone());
+            memory.remember(Some(grant.clone()));
             Ok(Some(grant))
         }
         Ok(None) => {
@@ -257,7 +257,7 @@ fn save(
                 "The renewed sign-in could not be saved; it is kept in memory and saved at the next use. {e}"
             ));
             memory.unsaved = Some((grant.clone(), version));
-            memory.last = Some(grant.clone());
+            memory.remember(Some(grant.clone()));
             Ok(Some(grant))
         }
     }
@@ -279,7 +279,7 @@ pub(super) fn keep(inner: &Inner, id: &str, mut grant: Grant) -> Result<Grant> {
             }
         }
         if grant.write(&*inner.store, id, old)?.is_some() {
-            *memory = Memory::default();
+            memory.forget();
             return Ok(grant);
         }
     }

@@ -142,7 +142,7 @@ fn a_failed_write_after_rotation_never_replays_the_old_token() {
     bench.store.fail_write_in.store(2, Ordering::SeqCst);
     assert_eq!(token(&bench).unwrap(), "access-2");
     assert!(bench.log.lock().unwrap().contains("could not be saved"));
-    assert!(bench.grants.status(&bench.account).unwrap().warnings[0].contains("could not be saved"));
+    assert!(bench.grants.status(&bench.account).unwrap().warnings[0].sentence.contains("could not be saved"));
     // Still no disk: the tokens in memory serve, and no refresh is asked for that could not be saved.
     bench.store.fail_writes.store(true, Ordering::SeqCst);
     assert_eq!(token(&bench).unwrap(), "access-2");
@@ -201,7 +201,15 @@ fn a_transient_fault_pauses_and_heals_by_itself() {
     let tries = *at.lock().unwrap();
     assert!((4..=14).contains(&tries), "{tries} requests in 500 s");
     assert_eq!(bench.grants.status(&bench.account).unwrap().state, State::Authorized);
-    assert!(bench.grants.status(&bench.account).unwrap().warnings.iter().any(|line| line.contains("renewal failed")));
+    assert!(
+        bench
+            .grants
+            .status(&bench.account)
+            .unwrap()
+            .warnings
+            .iter()
+            .any(|warning| warning.sentence.contains("renewal failed"))
+    );
     bench.clock.advance(400);
     bench.idp.set(move |asked| server.answer(asked));
     assert_eq!(token(&bench).unwrap(), "access-2");
@@ -333,8 +341,8 @@ fn ungranted_scopes_and_a_missing_refresh_token_are_warned_of() {
     let mut bench = Bench::new(|_| json(200, r#"{"access_token":"a","expires_in":3600,"scope":"openid other"}"#));
     bench.consent();
     let warnings = bench.grants.status(&bench.account).unwrap().warnings;
-    assert!(warnings.iter().any(|line| line.contains("did not grant mail")), "{warnings:?}");
-    assert!(warnings.iter().any(|line| line.contains("offline_access")), "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.sentence.contains("did not grant mail")), "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.sentence.contains("offline_access")), "{warnings:?}");
     bench.clock.advance(3600);
     assert_eq!(token(&bench).unwrap_err().kind(), Kind::ConsentRequired);
     assert_eq!(bench.grants.status(&bench.account).unwrap().state, State::ConsentRequired);

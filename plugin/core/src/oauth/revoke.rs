@@ -1,12 +1,12 @@
 //! Ending a grant (RFC 7009): at the provider when it offers that, here in any case.
 
 use serde_json::{Value, json};
+use url::Url;
 
 use super::{
     Inner,
     answer::{Asked, refusal},
     discovery::Metadata,
-    flight::Memory,
     grant::Grant,
     grant_id, refresh,
 };
@@ -47,7 +47,7 @@ pub(super) fn revoke(inner: &Inner, account: &Account, net: &Net, deadline: Dead
         at_provider(inner, account, net, &grant, metadata.as_deref(), deadline)
     });
     inner.store.delete(Table::Grant, &id)?;
-    *memory = Memory::default();
+    memory.forget();
     Ok(match outcome {
         None => Revoked { at_provider: false, note: Some("There was no sign-in to revoke.".into()) },
         Some(Ok(())) => Revoked { at_provider: true, note: None },
@@ -58,7 +58,8 @@ pub(super) fn revoke(inner: &Inner, account: &Account, net: &Net, deadline: Dead
     })
 }
 
-/// The refresh token first: with it all access tokens end (RFC 7009 2.1).
+/// The refresh token first: with it a server ends the access tokens too, but need not (RFC 7009 2.1), so the last of
+/// them is named after it. The refresh token decides: without it the access token ends by itself.
 pub(super) fn at_provider(
     inner: &Inner,
     account: &Account,
@@ -68,19 +69,32 @@ pub(super) fn at_provider(
     deadline: Deadline,
 ) -> Result<()> {
     let configured = account.client.revocation_url.as_ref();
-    let by_hand =
-        format!("End the access of this app in the account settings of {} at the provider.", account.consenting_user);
     let Some(url) = configured.or_else(|| metadata.and_then(|metadata| metadata.revocation_endpoint.as_ref())) else {
         return Err(Error::new(
             Kind::Unsupported,
             "The tokens were removed here, but the provider offers no way to revoke them.",
         )
-        .remedy(by_hand));
+        .remedy(by_hand(account)));
     };
-    let (token, hint) = match &grant.refresh_token {
-        Some(token) => (token, "refresh_token"),
-        None => (&grant.access_token, "access_token"),
-    };
+    let end = |token: &Secret, hint: &str| end_token(inner, account, net, grant, url, (token, hint), deadline);
+    let Some(refresh_token) = &grant.refresh_token else { return end(&grant.access_token, "access_token") };
+    end(refresh_token, "refresh_token")?;
+    // Not every server revokes access tokens (RFC 7009 2.2.1, unsupported_token_type).
+    if let Err(e) = end(&grant.access_token, "access_token") {
+        inner.log(account).info(format_args!("The sign-in has ended; its last access token runs out by itself. {e}"));
+    }
+    Ok(())
+}
+
+fn end_token(
+    inner: &Inner,
+    account: &Account,
+    net: &Net,
+    grant: &Grant,
+    url: &Url,
+    (token, hint): (&Secret, &str),
+    deadline: Deadline,
+) -> Result<()> {
     let proof = grant.client_auth.still(&account.client).prove(&account.client, inner.clock.now())?;
     let fields = [("token", token.expose()), ("token_type_hint", hint)];
     let answer = proof.post(&account.client, net, url, &fields, deadline)?;
@@ -96,6 +110,10 @@ pub(super) fn at_provider(
         return Ok(());
     }
     Err(Error::new(Kind::ServerMisbehaved, format!("{host} did not revoke the tokens."))
-        .remedy(by_hand)
+        .remedy(by_hand(account))
         .provider_code(words.unwrap_or_else(|| format!("HTTP {}", answer.status))))
+}
+
+fn by_hand(account: &Account) -> String {
+    format!("End the access of this app in the account settings of {} at the provider.", account.consenting_user)
 }

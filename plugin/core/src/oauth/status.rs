@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Inner, Scopes, grant::Grant, grant_id};
+use super::{Inner, Scopes, assertion, failure::Failure, grant::Grant, grant_id};
 use crate::{
     clock::UnixSeconds,
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, Who},
     limits,
-    settings::Account,
+    settings::{Account, Client},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,64 @@ pub struct Status {
     pub expires_at: Option<UnixSeconds>,
     pub consented_at: Option<UnixSeconds>,
     pub renewed_at: Option<UnixSeconds>,
-    /// What will need a person soon, or is not as configured; one sentence each.
-    pub warnings: Vec<String>,
+    /// What will need a person soon, or is not as it should be.
+    pub warnings: Vec<Warning>,
+    /// The last renewal failed; until when the provider is left alone.
+    pub paused: Option<(Error, UnixSeconds)>,
+}
+
+/// Said before mail stops, and while it goes on.
+#[derive(Clone, Debug)]
+pub struct Warning {
+    pub about: About,
+    /// When it ends; `None`: it is so now.
+    pub ends_at: Option<UnixSeconds>,
+    /// What, and what to do.
+    pub sentence: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    ClientSecret,
+    Certificate,
+    /// The consent, and the refresh token that stands for it.
+    SignIn,
+    /// There is no refresh token to renew it with.
+    AccessToken,
+    Scopes,
+    Renewal,
+    Store,
+}
+
+impl About {
+    /// As the health of a mailbox calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientSecret => "client_secret",
+            Self::Certificate => "certificate",
+            Self::SignIn => "sign_in",
+            Self::AccessToken => "access_token",
+            Self::Scopes => "scopes",
+            Self::Renewal => "renewal",
+            Self::Store => "store",
+        }
+    }
+
+    pub fn who(self) -> Who {
+        match self {
+            Self::SignIn | Self::AccessToken | Self::Scopes => Who::MailboxOwner,
+            Self::ClientSecret | Self::Certificate | Self::Store => Who::HelpdeskAdministrator,
+            Self::Renewal => Who::Nobody,
+        }
+    }
+
+    fn now(self, sentence: impl Into<String>) -> Warning {
+        Warning { about: self, ends_at: None, sentence: sentence.into() }
+    }
+
+    fn ends(self, at: UnixSeconds, sentence: impl Into<String>) -> Warning {
+        Warning { about: self, ends_at: Some(at), sentence: sentence.into() }
+    }
 }
 
 impl Status {
@@ -47,7 +103,7 @@ impl Status {
             "expires_at": self.expires_at,
             "consented_at": self.consented_at,
             "renewed_at": self.renewed_at,
-            "warnings": self.warnings,
+            "warnings": self.warnings.iter().map(|warning| &warning.sentence).collect::<Vec<_>>(),
         })
     }
 }
@@ -56,26 +112,51 @@ pub(super) fn status(inner: &Inner, account: &Account) -> Result<Status> {
     let id = grant_id(account);
     let now = inner.clock.now();
     // Never waits for a refresh in progress: while one runs, the record is what is known.
-    let (unsaved, failure) = inner
+    let (unsaved, pause) = inner
         .flights
         .peek(&id, |memory| {
             let unsaved = memory.unsaved.as_ref().map(|(grant, _)| grant.clone());
-            (unsaved, memory.pause.as_ref().map(|pause| pause.failure.to_error()))
+            (unsaved, memory.pause.as_ref().map(|pause| (pause.failure.clone(), pause.until)))
         })
         .unwrap_or_default();
     let mut warnings = Vec::new();
     if unsaved.is_some() {
-        warnings.push("The renewed sign-in could not be saved yet; check the disk of the store.".to_owned());
+        warnings.push(About::Store.now("The renewed sign-in could not be saved yet; check the disk of the store."));
     }
-    let grant = match unsaved {
-        Some(grant) => Some(grant),
-        None => Grant::read(&*inner.store, &id)?.map(|(grant, _)| grant),
+    let grant = match unsaved.map(Ok).unwrap_or_else(|| stored(inner, &id, &mut warnings)) {
+        Ok(grant) => Some(grant),
+        Err(Some(e)) => return Err(e),
+        Err(None) => None,
     };
-    warnings.extend(failure.map(|failure| format!("The last renewal failed and is tried again: {failure}")));
-    Ok(describe(grant, account, now, warnings))
+    let paused = pause.map(|(failure, until)| (Failure::to_error(&failure), until));
+    if let Some((failure, _)) = &paused {
+        warnings.push(About::Renewal.now(format!("The last renewal failed and is tried again: {failure}")));
+    }
+    let mut status = describe(grant, account, now, warnings);
+    status.paused = paused;
+    Ok(status)
 }
 
-pub(super) fn describe(grant: Option<Grant>, account: &Account, now: UnixSeconds, mut warnings: Vec<String>) -> Status {
+/// `Err(None)`: there is none. What this process last knew stands in while the store is away: mail goes on with it too.
+fn stored(inner: &Inner, id: &str, warnings: &mut Vec<Warning>) -> Result<Grant, Option<Error>> {
+    match Grant::read(&*inner.store, id) {
+        Ok(found) => found.map(|(grant, _)| grant).ok_or(None),
+        Err(e) => {
+            let last = inner.flights.last(id).filter(|_| e.is_transient()).ok_or_else(|| Some(e))?;
+            warnings.push(About::Store.now(
+                "The store cannot be reached, so this is what was last known; check the database and the way to it.",
+            ));
+            Ok(last)
+        }
+    }
+}
+
+pub(super) fn describe(
+    grant: Option<Grant>,
+    account: &Account,
+    now: UnixSeconds,
+    mut warnings: Vec<Warning>,
+) -> Status {
     let Some(grant) = grant else {
         return Status {
             state: State::ConsentRequired,
@@ -86,6 +167,7 @@ pub(super) fn describe(grant: Option<Grant>, account: &Account, now: UnixSeconds
             consented_at: None,
             renewed_at: None,
             warnings,
+            paused: None,
         };
     };
     let reason = match (&grant.refusal, &grant.refresh_token) {
@@ -105,32 +187,72 @@ pub(super) fn describe(grant: Option<Grant>, account: &Account, now: UnixSeconds
         consented_at: Some(grant.consented_at),
         renewed_at: Some(grant.issued_at),
         warnings,
+        paused: None,
     }
 }
 
-fn ahead(grant: &Grant, account: &Account, now: UnixSeconds) -> Vec<String> {
-    let mut warnings = Vec::new();
+fn ahead(grant: &Grant, account: &Account, now: UnixSeconds) -> Vec<Warning> {
+    let mut warnings = credentials_end(&account.client, now);
     let scopes = grant.scopes(account);
     if !scopes.missing.is_empty() {
-        warnings.push(format!(
+        warnings.push(About::Scopes.now(format!(
             "The provider did not grant {}: open the consent window again and leave all boxes ticked, or correct Scope.",
             scopes.missing.join(", ")
-        ));
+        )));
     }
-    warnings.extend(scopes.note());
+    warnings.extend(scopes.note().map(|note| About::Scopes.now(note)));
     match (&grant.refresh_token, grant.refresh_expires_at) {
         (None, _) if account.client.grant.is_app_only() => {}
-        (None, _) => warnings.push(format!(
-            "The provider gave no refresh token, so a person must consent again when the access token expires: {}",
-            offline_advice(account)
-        )),
-        (Some(_), Some(end)) if end - now < limits::REFRESH_EXPIRY_WARNING => warnings.push(format!(
-            "The provider ends this sign-in in {} days: open the consent window before.",
-            ((end - now) / 86_400).max(0)
+        (None, _) => {
+            let sentence = format!(
+                "The provider gave no refresh token, so a person must consent again when the access token expires: {}",
+                offline_advice(account)
+            );
+            warnings.push(Warning { about: About::AccessToken, ends_at: grant.expires_at, sentence });
+        }
+        (Some(_), Some(end)) if end - now < limits::EXPIRY_WARNING => warnings.push(About::SignIn.ends(
+            end,
+            format!("The provider ends this sign-in {}: open the consent window before.", in_days(end, now)),
         )),
         _ => {}
     }
     warnings
+}
+
+/// What the client proves itself with, when it ends soon or has ended.
+pub fn credentials_end(client: &Client, now: UnixSeconds) -> Vec<Warning> {
+    let soon = |end: &UnixSeconds| end - now < limits::EXPIRY_WARNING;
+    let mut warnings = Vec::new();
+    if let Some(end) = client.client_secret_expires.filter(soon) {
+        warnings.push(About::ClientSecret.ends(
+            end,
+            format!(
+                "The client secret ends {}: make a new one at the provider and enter it here before, with its date.",
+                in_days(end, now)
+            ),
+        ));
+    }
+    // One that cannot be read is the fault of the next request to the provider, with its field.
+    let certificate = client.certificate.as_ref().and_then(|reference| assertion::certificate_end(reference).ok());
+    if let Some(end) = certificate.filter(soon) {
+        warnings.push(About::Certificate.ends(
+            end,
+            format!(
+                "The client certificate ends {}: register a new one at the provider and put it and its key in place before.",
+                in_days(end, now)
+            ),
+        ));
+    }
+    warnings
+}
+
+fn in_days(end: UnixSeconds, now: UnixSeconds) -> String {
+    match (end - now).div_euclid(86_400) {
+        ..0 => format!("now (its date was {})", assertion::day(end)),
+        0 => "within a day".to_owned(),
+        1 => "in one day".to_owned(),
+        days => format!("in {days} days"),
+    }
 }
 
 pub(super) fn never_consented(account: &Account) -> Error {

@@ -8,7 +8,7 @@ use url::Url;
 use super::secret_ref::SecretRef;
 use crate::{clock::UnixSeconds, secret::Secret};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     Incoming,
     Outgoing,

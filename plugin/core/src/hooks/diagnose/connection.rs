@@ -11,6 +11,7 @@ use crate::{
         Net, TlsFacts,
         probe::{Certificate, TrustedBy},
     },
+    oauth,
     settings::{Account, Direction, Endpoint, Protocol, TlsMode},
     transport::smtp,
 };
@@ -33,15 +34,10 @@ pub fn settings(walk: &mut Walk<'_>) {
             client.client_id,
             client.grant.name()
         );
-        let finding = Finding::ok(saw, "The settings are complete.");
-        let finding = match client.client_secret_expires {
-            Some(end) if end - now < limits::REFRESH_EXPIRY_WARNING => finding.but(
-                &format!("The client secret {}.", ends(end, now)),
-                KEEPER,
-                "Make a new client secret at the provider and enter it here before the old one ends.",
-            ),
-            _ => finding,
-        };
+        let mut finding = Finding::ok(saw, "The settings are complete.");
+        for warning in oauth::credentials_end(client, now) {
+            finding = finding.but(&warning.sentence, KEEPER, "Do it before mail stops.");
+        }
         (finding, Some(()))
     });
 }

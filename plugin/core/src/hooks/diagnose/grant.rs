@@ -5,7 +5,7 @@ use crate::{
     clock::UnixSeconds,
     error::Kind,
     limits,
-    oauth::{self, AccessToken, Inspected, Metadata, Scopes},
+    oauth::{self, About, AccessToken, Inspected, Metadata, Scopes},
     session::Session,
     settings::Account,
 };
@@ -114,12 +114,13 @@ fn good(
     let means = if renewed { "Renewing works." } else { "The sign-in is there." };
     let mut finding = Finding::ok(saw, means);
     for warning in status.map(|status| status.warnings).unwrap_or_default() {
-        // Scopes have a step of their own.
-        if !warning.contains("did not grant") {
-            let is_consent = warning.contains("consent");
-            let who = if is_consent { account.consenting_user.as_str() } else { KEEPER };
-            finding = finding.but(&warning, who, "Act on this warning before the access token ends.");
-        }
+        let who = match warning.about {
+            About::SignIn | About::AccessToken => account.consenting_user.as_str(),
+            About::Renewal | About::Store => KEEPER,
+            // These have steps of their own.
+            About::Scopes | About::ClientSecret | About::Certificate => continue,
+        };
+        finding = finding.but(&warning.sentence, who, "Act on this warning before the access token ends.");
     }
     match skew {
         Some(skew) if skew.abs() > limits::CLOCK_SKEW_WARNING => finding.but(
