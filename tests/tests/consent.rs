@@ -86,7 +86,11 @@ fn a_wrong_account_is_named_and_nothing_of_it_is_kept() {
         assert!(error.message().contains(&address), "{error}");
     }
     assert_eq!(status(&handle)["state"], "consent_required");
-    assert_eq!(requests_to(&servers, "/token/revocation"), revocations + 1, "the provider was told to forget it");
+    assert_eq!(
+        requests_to(&servers, "/token/revocation"),
+        revocations + 2,
+        "the provider was told to forget both tokens"
+    );
     assert_eq!(handle.fetch_batch("{}").err().unwrap().kind(), Kind::ConsentRequired);
     // The right person sets it right.
     assert_eq!(consent(&servers, &handle, "alice").unwrap()["state"], "authorized");

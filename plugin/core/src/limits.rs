@@ -232,8 +232,13 @@ pub const REQUEST_MAX: usize = 256 * 1024 * 1024;
 pub const READ_AHEAD_MAX: Duration = Duration::from_secs(900);
 /// `close` waits this long for what is under way, then leaves it behind to end by its own deadline.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
-/// A claim on an idempotency key is tried again this often when somebody gives the key back at the same moment.
+/// A record that several may make at once is tried again this often.
 pub const CLAIM_ATTEMPTS: usize = 3;
+/// Whoever began to send under an idempotency key counts as dead this long after the deadline of its call: the write of the
+/// outcome comes after it.
+pub const CLAIM_MARGIN: Duration = Duration::from_secs(15);
+/// A count of automatic mails is written anew this often when others write it at the same moment.
+pub const BRAKE_ATTEMPTS: usize = 20;
 /// Calls that may wait for a handle that is busy.
 pub const CALLS_QUEUED_MAX: usize = 64;
 /// One settings document, bytes. The largest that passes all bounds of its fields stays under half of it.
@@ -247,6 +252,17 @@ pub const SETTING_TEXT_MAX: usize = 320;
 pub const SETTING_URL_MAX: usize = 2_000;
 /// The scope field, characters: a dozen URLs.
 pub const SETTING_SCOPE_MAX: usize = 2_000;
+/// Automatic mails to one correspondent within [`BRAKE_WINDOW`] when the settings name no number, and the most they may
+/// name: the answer to a new request, and one more. RFC 3834 section 2 asks for restraint without a number.
+pub const BRAKE_MAILS_DEFAULT: u32 = 2;
+pub const AUTOMATIC_MAILS_MAX: u64 = 1_000;
+/// Within which automatic mails to one correspondent are counted, seconds from the first of them. Longer than the longest
+/// fetch interval, so that a loop that turns once a day ends too.
+pub const BRAKE_WINDOW: i64 = 86_400;
+/// The most messages per minute that the settings may name, and what Exchange Online takes from a mailbox ("Exchange
+/// Online limits", message rate limit: 30 per minute).
+pub const MESSAGES_PER_MINUTE_MAX: u64 = 10_000;
+pub const MICROSOFT_MESSAGES_PER_MINUTE: u32 = 30;
 /// Entries of a list in the settings.
 pub const SETTING_LIST_MAX: usize = 100;
 /// A client secret, characters; also the bound of the file that holds one, bytes.

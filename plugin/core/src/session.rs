@@ -10,6 +10,14 @@ use crate::{
     transport::{Inbox, Login, OpenError, Outbox, Transcript, imap, smtp},
 };
 
+/// Was a Message-ID found in the sent folder?
+#[derive(Debug)]
+pub struct Found {
+    pub folder: String,
+    pub server: String,
+    pub is_there: bool,
+}
+
 /// One mailbox in one direction, ready to connect.
 pub struct Session {
     pub account: Account,
@@ -38,6 +46,30 @@ impl Session {
     /// Opens the connection for sending. Errors as in [`Session::open_inbox`].
     pub fn open_outbox(&self, deadline: Deadline) -> Result<Box<dyn Outbox>> {
         self.authenticated(deadline, |login| self.outbox(login, deadline))
+    }
+
+    /// Looks for a Message-ID in the sent folder.
+    ///
+    /// # Errors
+    /// `Unsupported` when nobody knows where the sent folder is; else as [`Session::open_inbox`].
+    pub fn find_sent(&self, message_id: &str, deadline: Deadline) -> Result<Found> {
+        let server = self.account.sending.as_ref().and_then(|sending| sending.sent_folder_server.clone());
+        let Some(server) = server else {
+            return Err(Error::new(Kind::Unsupported, "It is not known where the sent folder is.")
+                .remedy("Name the IMAP server under advanced › Sent Folder Server."));
+        };
+        let host = server.host.clone();
+        let account = Account { protocol: Protocol::Imap { server }, ..self.account.clone() };
+        let mut inbox = self.authenticated(deadline, |login| {
+            // The mailbox, whoever signs in at the SMTP server.
+            let login = Login { username: &account.username, token: login.token };
+            imap::open(&account, &self.net, &login, &self.transcript, &self.log, deadline)
+        })?;
+        match inbox.find_sent(message_id, deadline)? {
+            Some((folder, is_there)) => Ok(Found { folder, server: host, is_there }),
+            None => Err(Error::new(Kind::Unsupported, format!("{} has no sent folder at {host}.", account.username))
+                .remedy("Look for the Message-ID where the server keeps what was sent.")),
+        }
     }
 
     /// Opens the inbox with a token that is not stored yet: the proof that ends a consent.

@@ -203,7 +203,7 @@ fn message_parse() -> Result<Target> {
             let bytes = message::attachment(input, listed.part_index).map(|bytes| bytes.len() as u64);
             assert_eq!(bytes.ok(), Some(listed.size), "{listed:?}");
         }
-        let document = parse(&message::describe(input, &fetching, &[], None));
+        let document = parse(&message::describe(input, &fetching, &[], None, None));
         assert!(document["disposition"]["action"].is_string());
     }))
 }

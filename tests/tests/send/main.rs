@@ -7,6 +7,8 @@ mod broken;
 mod content;
 mod once;
 mod refused;
+mod restraint;
+mod threading;
 mod token;
 
 use std::{

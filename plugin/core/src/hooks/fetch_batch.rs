@@ -330,7 +330,8 @@ impl Fetch {
         self.handed_out.insert(entry.key.clone());
         match raw {
             Ok(raw) => {
-                let facts = message::describe(&raw, fetching, &self.own_addresses, entry.received_at);
+                let signer = context.shared.signing.signer(&*context.store).ok();
+                let facts = message::describe(&raw, fetching, &self.own_addresses, signer, entry.received_at);
                 batch.bytes += raw.len() as u64;
                 batch.messages.push(Message { key: text, raw, facts });
             }

@@ -139,7 +139,7 @@ fn note_trouble(context: &Context, error: Option<&Error>) {
     }
     let (account, now) = (&context.session.account, context.session.clock.now());
     let due = {
-        let mut entries = context.health.lock();
+        let mut entries = context.shared.health.lock();
         let entry = entries.entry(key(account)).or_default();
         entry.failures = if error.is_some() { entry.failures.saturating_add(1) } else { 0 };
         let trouble = error.and_then(|error| of_error(account, error, entry.failures, now));
@@ -155,7 +155,7 @@ fn note_trouble(context: &Context, error: Option<&Error>) {
 /// There is a new sign-in, proven by a connection, or none any more: whatever went wrong before is over.
 pub fn sign_in_changed(context: &Context) {
     let session = &context.session;
-    context.health.lock().entry(key(&session.account)).or_default().trouble = None;
+    context.shared.health.lock().entry(key(&session.account)).or_default().trouble = None;
     look(context, session.grants.status(&session.account).as_ref());
 }
 
@@ -163,7 +163,7 @@ pub fn sign_in_changed(context: &Context) {
 pub fn look(context: &Context, status: Result<&Status, &Error>) -> Health {
     let (account, now) = (&context.session.account, context.session.clock.now());
     let (health, is_new) = {
-        let mut entries = context.health.lock();
+        let mut entries = context.shared.health.lock();
         let entry = entries.entry(key(account)).or_default();
         entry.looked_at = now;
         let health = worst(account, status, entry.trouble.clone(), now);
@@ -174,7 +174,7 @@ pub fn look(context: &Context, status: Result<&Status, &Error>) -> Health {
         entry.told = Some(health.clone());
         (health, is_new)
     };
-    if is_new && let Some(watcher) = &context.health.watcher {
+    if is_new && let Some(watcher) = &context.shared.health.watcher {
         watcher(&account.username, &health.to_json().to_string());
     }
     health

@@ -8,20 +8,24 @@
 //! | the same | `{"action":"diagnose","send_to":ADDRESS,"send":BOOL,"refresh":BOOL,"verbose":BOOL}` | `{"healthy":BOOL,"summary",…,"steps":[{"step","status":"ok"/"warning"/"failed"/"skipped","saw","means","who","remedy","took_ms"}]}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |
 //! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"}}` | `{"done":{KEY:…}}` |
-//! | [`Handle::send_message`] | `{"to","cc","bcc","subject","text","html","attachments","in_reply_to","references","envelope","idempotency_key"}` + raw MIME | `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}` |
+//! | [`Handle::send_message`] | `{"to","cc","bcc","subject","text","html","attachments","in_reply_to","references","auto_submitted","envelope","request_id","idempotency_key","resend_unknown"}` + raw MIME, or `{"look_up":MESSAGE_ID}` | `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}` |
 //!
 //! Every request may carry `deadline_ms`. A handle serves one call at a time; any number of handles run side by side.
 
 mod authenticate;
+mod brake;
+mod claim;
 mod diagnose;
 mod fetch_batch;
 mod health;
 mod key;
 mod plugin;
+mod rate;
 mod reader;
 mod request;
 mod send_message;
 mod settle_batch;
+mod signing;
 mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,7 +54,14 @@ pub struct Handle {
 struct Context {
     session: Session,
     store: Arc<dyn Store>,
-    health: Arc<health::Book>,
+    shared: Arc<Shared>,
+}
+
+/// What all handles of one plugin share, besides the store.
+struct Shared {
+    health: health::Book,
+    signing: signing::Signing,
+    rates: rate::Rates,
 }
 
 /// The thread on which the hooks of one handle run; started by the first call.
@@ -68,8 +79,8 @@ struct Work {
 }
 
 impl Handle {
-    fn new(session: Session, store: Arc<dyn Store>, health: Arc<health::Book>) -> Self {
-        Self { context: Arc::new(Context { session, store, health }), front: Mutex::new(Front::Idle) }
+    fn new(session: Session, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
+        Self { context: Arc::new(Context { session, store, shared }), front: Mutex::new(Front::Idle) }
     }
 
     /// Status, consent, revocation, diagnosis. Only `status` answers without the network.

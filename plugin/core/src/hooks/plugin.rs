@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Handle, Watcher, health::Book, request};
+use super::{Handle, Shared, Watcher, health::Book, rate::Rates, request, signing::Signing};
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
@@ -24,7 +24,7 @@ pub struct Plugin {
     egress: Egress,
     clock: Clock,
     log: Logger,
-    health: Arc<Book>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Deserialize)]
@@ -74,7 +74,9 @@ impl Plugin {
         }
         let grants = Grants::new(store.clone(), clock.clone(), log.clone());
         let egress = Egress { deny_private_networks: config.private_networks == PrivateNetworks::Deny };
-        Ok(Self { store, grants, egress, clock, log, health: Arc::new(Book::new(watcher)) })
+        let shared =
+            Arc::new(Shared { health: Book::new(watcher), signing: Signing::default(), rates: Rates::default() });
+        Ok(Self { store, grants, egress, clock, log, shared })
     }
 
     /// Turns a settings document into a handle. Nothing is connected yet.
@@ -87,7 +89,7 @@ impl Plugin {
             .map_err(|error| error.under(account.direction.pointer()))?;
         let log = self.log.for_mailbox(&account.username);
         let session = Session::new(account, net, self.grants.clone(), self.clock.clone(), log);
-        Ok(Handle::new(session, self.store.clone(), self.health.clone()))
+        Ok(Handle::new(session, self.store.clone(), self.shared.clone()))
     }
 }
 

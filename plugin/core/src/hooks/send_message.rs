@@ -3,23 +3,32 @@
 //! From the moment a message is offered to a server, whatever ends the call early (its deadline, a panic, a store that
 //! hangs) is an outcome and no error: an error says that nothing was sent, and would be answered with another try.
 //!
-//! An `idempotency_key` makes the call repeatable: a key whose message was sent gets the same answer again, a key whose
-//! outcome is not known stays `unknown`, and only a key of which nothing was accepted is tried again.
+//! An `idempotency_key` makes the call repeatable: a key whose message was sent gets the same answer again; a key whose
+//! outcome is not known has its Message-ID looked for in the sent folder, and is sent again only when the host says
+//! `resend_unknown`; a key of which nothing was accepted is tried again. Who comes while another call sends waits for it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
-use super::{Context, plugin, request};
+use super::{
+    Context, brake,
+    claim::{Claim, Taken},
+    plugin, request,
+};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    limits,
-    message::compose::{self, Compose, Composed, EnvelopeRequest},
+    message::{
+        compose::{self, Compose, Composed, EnvelopeRequest},
+        wire,
+    },
+    session::Found,
     settings::Sending,
-    store::{Store, Table},
     transport::{Outbox, Outcome},
 };
 
@@ -27,6 +36,12 @@ pub struct Request {
     content: Content,
     envelope: Option<EnvelopeRequest>,
     idempotency_key: Option<String>,
+    /// The host's id of the request that the message belongs to: goes, signed, into the Message-ID.
+    request_id: Option<String>,
+    /// Of a key whose end is not known, and which is not in the sent folder: send it again.
+    resend_unknown: bool,
+    /// Nothing is sent: was this Message-ID?
+    look_up: Option<String>,
     pub deadline: Deadline,
     pub progress: Progress,
 }
@@ -44,15 +59,26 @@ pub fn parse(text: &str, raw: &[u8]) -> Result<Request> {
     struct Fields {
         deadline_ms: Option<u64>,
         idempotency_key: Option<String>,
+        request_id: Option<String>,
+        #[serde(default)]
+        resend_unknown: bool,
+        look_up: Option<String>,
         envelope: Option<EnvelopeRequest>,
     }
     let mut content: Map<String, Value> = request::parse("send_message", text)?;
-    let own: Map<String, Value> = ["deadline_ms", "idempotency_key", "envelope"]
-        .into_iter()
-        .filter_map(|name| content.remove_entry(name))
-        .collect();
+    let own: Map<String, Value> =
+        ["deadline_ms", "idempotency_key", "request_id", "resend_unknown", "look_up", "envelope"]
+            .into_iter()
+            .filter_map(|name| content.remove_entry(name))
+            .collect();
     let misuse = |e: serde_json::Error| request::misuse("send_message", &e);
     let fields: Fields = serde_json::from_value(own.into()).map_err(misuse)?;
+    if fields.look_up.is_some() && !(content.is_empty() && raw.is_empty()) {
+        return Err(Error::new(Kind::Misuse, "`look_up` sends nothing, so it stands without content."));
+    }
+    if fields.resend_unknown && fields.idempotency_key.is_none() {
+        return Err(Error::new(Kind::Misuse, "`resend_unknown` belongs to an `idempotency_key` that was used before."));
+    }
     let content = if raw.is_empty() {
         if fields.envelope.is_some() {
             return Err(Error::new(
@@ -70,6 +96,9 @@ pub fn parse(text: &str, raw: &[u8]) -> Result<Request> {
         content,
         envelope: fields.envelope,
         idempotency_key: fields.idempotency_key.filter(|key| !key.is_empty()),
+        request_id: fields.request_id,
+        resend_unknown: fields.resend_unknown,
+        look_up: fields.look_up,
         deadline: request::deadline(fields.deadline_ms)?,
         progress: Progress::default(),
     })
@@ -124,19 +153,28 @@ impl Send {
         let Some(sending) = &context.session.account.sending else {
             return Err(plugin::wrong_direction("send_message", "outgoing"));
         };
-        let message = prepare(request.content, request.envelope.as_ref(), sending, context)?;
+        if let Some(message_id) = &request.look_up {
+            return Ok(looked_up(context, message_id, request.deadline).to_string());
+        }
+        let mut message = prepare(&request, sending, context)?;
         let claim = match &request.idempotency_key {
             None => None,
-            Some(key) => {
-                let mailbox = &context.session.account.username;
-                match Claim::take(&*context.store, mailbox, key, &message.message_id)? {
-                    Ok(claim) => Some(claim),
-                    Err(earlier) => return Ok(earlier),
+            Some(key) => match Claim::take(context, key, &message.message_id, request.deadline)? {
+                Taken::Mine(claim) => Some(claim),
+                Taken::Earlier(earlier, mut claim) => {
+                    let answer = resolved(context, earlier, &claim, request.deadline);
+                    let message_id = answer["message_id"].as_str().unwrap_or_default();
+                    if !(request.resend_unknown && answer["outcome"] == "unknown") {
+                        return Ok(answer.to_string());
+                    }
+                    // Under the same Message-ID: whoever gets it twice can tell.
+                    message = prepare_as(&request, sending, context, message_id)?;
+                    claim.begin_again(context, &message.message_id, request.deadline)?;
+                    Some(claim)
                 }
-            }
+            },
         };
-        let sent = self.send(context, &message, request.deadline, &request.progress);
-        let outcome = sent.inspect_err(|_| {
+        let outcome = self.send_within_bounds(context, sending, &message, &request).inspect_err(|_| {
             if let Some(claim) = &claim {
                 claim.release(context);
             }
@@ -147,6 +185,35 @@ impl Send {
             claim.resolve(context, &outcome, &answer);
         }
         Ok(answer)
+    }
+
+    /// Unless the rate or the brake forbids it.
+    fn send_within_bounds(
+        &mut self,
+        context: &Context,
+        sending: &Sending,
+        message: &Composed,
+        request: &Request,
+    ) -> Result<Outcome> {
+        let reserved = match is_automatic(message) {
+            false => None,
+            true => {
+                let recipients = message.envelope.to.iter().map(AsRef::<str>::as_ref);
+                match brake::reserve(context, recipients, sending.automatic_mails_per_day) {
+                    Ok(reserved) => Some(reserved),
+                    Err(error) if error.kind() == Kind::Refused => return Ok(Outcome::Rejected(error)),
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let outcome = match context.shared.rates.take(&context.session.account, context.session.clock.now()) {
+            Ok(()) => self.send(context, message, request.deadline, &request.progress),
+            Err(wait) => Ok(Outcome::Retry { error: too_fast(wait), after: Some(wait) }),
+        };
+        if let (Some(reserved), Err(_) | Ok(Outcome::Retry { .. } | Outcome::Rejected(_))) = (reserved, &outcome) {
+            reserved.give_back(context);
+        }
+        outcome
     }
 
     pub fn adopt(&mut self, outbox: Box<dyn Outbox>) {
@@ -190,21 +257,71 @@ impl Send {
     }
 }
 
-fn prepare(
-    content: Content,
-    envelope: Option<&EnvelopeRequest>,
-    sending: &Sending,
-    context: &Context,
-) -> Result<Composed> {
+fn prepare(request: &Request, sending: &Sending, context: &Context) -> Result<Composed> {
+    let signer = context.shared.signing.signer(&*context.store)?;
+    let message_id = signer.message_id(&sending.from, request.request_id.as_deref())?;
+    prepare_as(request, sending, context, &message_id)
+}
+
+fn prepare_as(request: &Request, sending: &Sending, context: &Context, message_id: &str) -> Result<Composed> {
     let now = context.session.clock.now();
-    let message_id = compose::new_message_id(&sending.from)?;
-    match content {
-        Content::Compose(request) => compose::compose(*request, sending, now, &message_id),
-        Content::Raw(raw) => compose::accept_raw(&raw, envelope, sending, now, &message_id),
+    match &request.content {
+        Content::Compose(content) => compose::compose((**content).clone(), sending, now, message_id),
+        Content::Raw(raw) => compose::accept_raw(raw, request.envelope.as_ref(), sending, now, message_id),
     }
 }
 
-fn describe(outcome: &Outcome, message_id: &str) -> Value {
+/// RFC 3834 section 5, on the final bytes.
+fn is_automatic(message: &Composed) -> bool {
+    let (fields, _) = wire::fields(&message.raw);
+    let value = fields.iter().find(|field| field.name.eq_ignore_ascii_case("Auto-Submitted")).and_then(|field| {
+        let text = std::str::from_utf8(&message.raw[field.range.clone()]).ok()?;
+        Some(text.split_once(':')?.1.trim().to_owned())
+    });
+    value.is_some_and(|value| !value.eq_ignore_ascii_case("no"))
+}
+
+fn too_fast(wait: Duration) -> Error {
+    Error::new(Kind::Throttled, "This mailbox, or its app registration, has sent as much as it may within one minute.")
+        .remedy("It is sent a little later; advanced › Messages per Minute says how many are.")
+        .retry_after(wait)
+}
+
+/// What became of a message whose end was not known.
+fn resolved(context: &Context, earlier: Value, claim: &Claim, deadline: Deadline) -> Value {
+    let message_id = earlier["message_id"].as_str().filter(|_| earlier["outcome"] == "unknown");
+    let Some(message_id) = message_id else { return earlier };
+    let mut answer = looked_up(context, message_id, deadline);
+    if answer["outcome"] == "sent" {
+        claim.store(context, &answer.to_string());
+    } else {
+        // The server's words of then say more than that nothing was found.
+        answer["error"] = earlier["error"].clone();
+    }
+    answer
+}
+
+/// Looks for a Message-ID in the sent folder. Found, it was sent; not found, it may still come to lie there, and not every
+/// server keeps a copy: that is no proof of anything.
+fn looked_up(context: &Context, message_id: &str, deadline: Deadline) -> Value {
+    let (found, words) = match context.session.find_sent(message_id, deadline) {
+        Ok(Found { folder, server, is_there: true }) => {
+            let reply = format!("found in the folder {folder}");
+            let mut answer = describe(&Outcome::Sent { reply, server, refused: Vec::new() }, message_id);
+            answer["sent_folder"] = json!({"found": true, "folder": folder});
+            return answer;
+        }
+        Ok(Found { folder, .. }) => (json!(false), json!(format!("It does not lie in the folder {folder}."))),
+        Err(error) => (Value::Null, json!(error.to_string())),
+    };
+    let error = Error::new(Kind::Transient, "Whether this message was sent is not known.")
+        .remedy("Ask again in a few minutes; or send it again under the same key with \"resend_unknown\": true.");
+    let mut answer = describe(&Outcome::Unknown(error), message_id);
+    answer["sent_folder"] = json!({"found": found, "why": words});
+    answer
+}
+
+pub(super) fn describe(outcome: &Outcome, message_id: &str) -> Value {
     match outcome {
         Outcome::Sent { reply, server, refused } => json!({
             "outcome": "sent",
@@ -233,97 +350,9 @@ fn describe(outcome: &Outcome, message_id: &str) -> Value {
     }
 }
 
-/// The right to send the message of one idempotency key, written down before the first byte is sent.
-struct Claim {
-    id: String,
-    version: u64,
-}
-
-impl Claim {
-    /// `Ok(Err(answer))`: the key was used before, and this is what became of it.
-    fn take(store: &dyn Store, mailbox: &str, key: &str, message_id: &str) -> Result<Result<Self, String>> {
-        let digest = Sha256::digest(format!("{}\0{key}", mailbox.to_lowercase()));
-        let id: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        let begun =
-            Error::new(Kind::Transient, "A message with this idempotency key was begun, and its end is not known.")
-                .remedy("Look for its Message-ID in the sent folder before sending it under a new key.");
-        let pending = describe(&Outcome::Unknown(begun), message_id).to_string();
-        for _ in 0..limits::CLAIM_ATTEMPTS {
-            if let Some(version) = store.write(Table::Sent, &id, None, pending.as_bytes())? {
-                return Ok(Ok(Self { id, version }));
-            }
-            if let Some(earlier) = store.read(Table::Sent, &id)? {
-                return Ok(Err(String::from_utf8(earlier.bytes.to_vec()).unwrap_or(pending)));
-            }
-            // Given back between the two: it is free again.
-        }
-        Err(Error::new(Kind::Transient, "Many calls try to send under the same idempotency key.")
-            .remedy("Try again later; nothing was sent."))
-    }
-
-    fn resolve(&self, context: &Context, outcome: &Outcome, answer: &str) {
-        match outcome {
-            Outcome::Rejected(_) | Outcome::Retry { .. } => self.release(context),
-            Outcome::Sent { .. } | Outcome::Unknown(_) => {
-                // The message is out, whatever the store says now: its answer must reach the host.
-                if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), answer.as_bytes()) {
-                    context.session.log.warn(format_args!("The outcome of an idempotency key was not stored: {error}"));
-                }
-            }
-        }
-    }
-
-    /// Nothing was accepted: the same key may be tried again.
-    fn release(&self, context: &Context) {
-        if let Err(error) = context.store.delete(Table::Sent, &self.id) {
-            context.session.log.warn(format_args!("An idempotency key stays taken, because the store failed: {error}"));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use super::*;
-    use crate::store::{Record, SealingKey, SqliteStore};
-
-    /// In which somebody else gives a key back just after the first look at it.
-    struct Race {
-        store: SqliteStore,
-        writes: AtomicUsize,
-    }
-
-    impl Store for Race {
-        fn read(&self, table: Table, id: &str) -> Result<Option<Record>> {
-            self.store.read(table, id)
-        }
-
-        fn write(&self, table: Table, id: &str, expected: Option<u64>, bytes: &[u8]) -> Result<Option<u64>> {
-            match self.writes.fetch_add(1, Ordering::Relaxed) {
-                0 => Ok(None),
-                _ => self.store.write(table, id, expected, bytes),
-            }
-        }
-
-        fn take(&self, table: Table, id: &str) -> Result<Option<Record>> {
-            self.store.take(table, id)
-        }
-
-        fn delete(&self, table: Table, id: &str) -> Result<()> {
-            self.store.delete(table, id)
-        }
-    }
-
-    #[test]
-    fn a_key_given_back_meanwhile_is_not_called_unknown() {
-        let key = SealingKey::from_config(&json!({"value": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}));
-        let store = Race { store: SqliteStore::in_memory(key.unwrap()).unwrap(), writes: AtomicUsize::new(0) };
-        assert!(Claim::take(&store, "a@b.test", "key", "<1@b.test>").unwrap().is_ok());
-        let earlier = Claim::take(&store, "A@b.test", "key", "<2@b.test>").unwrap().err().unwrap();
-        let earlier: Value = serde_json::from_str(&earlier).unwrap();
-        assert_eq!((&earlier["outcome"], &earlier["message_id"]), (&json!("unknown"), &json!("<1@b.test>")));
-    }
 
     #[test]
     fn a_call_that_ends_early_says_how_far_it_came() {

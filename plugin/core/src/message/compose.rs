@@ -111,18 +111,6 @@ pub const HEADERS_ALLOWED: [&str; 13] = [
     "Sensitivity",
 ];
 
-/// A message id of ours: 128 random bits at the sender's domain (RFC 5322 3.6.4).
-///
-/// # Errors
-/// `Internal` when the system has no randomness; `Misuse` when `from` cannot be used.
-pub fn new_message_id(from: &Address) -> Result<String> {
-    let mut random = [0u8; 16];
-    getrandom::fill(&mut random)
-        .map_err(|e| Error::new(Kind::Internal, "The system gave no random bytes.").source_error(e.to_string()))?;
-    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("<{random}@{}>", parse_address(from.as_ref())?.domain()))
-}
-
 /// Builds the message of `request`, dated `now`. `message_id` has angle brackets.
 ///
 /// # Errors

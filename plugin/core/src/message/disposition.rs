@@ -6,7 +6,11 @@
 use lettre::Address;
 use serde::Serialize;
 
-use super::facts::{Facts, Mailbox};
+use super::{
+    automatic,
+    facts::{Facts, Mailbox},
+    signature::{Origin, Signer},
+};
 use crate::settings::Fetching;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -36,38 +40,60 @@ pub struct Evidence {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reference {
-    /// From the subject tag.
+    /// From a signed Message-ID, else from the subject tag.
     pub request_id: Option<String>,
-    /// From References, In-Reply-To or a report, the nearest first. The host knows which of them it has.
+    /// What shows that it refers to a request; the strongest there is.
+    pub proof: Proof,
+    /// From References, In-Reply-To or a report, the nearest first. The host knows which of them it has. Forged ones are
+    /// left out.
     pub message_ids: Vec<String>,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// A Message-ID that only this installation can have written: the sender got a message of ours.
+    SignedMessageId,
+    /// Anybody can write it.
+    SubjectTag,
+    /// Worth what the host knows of the Message-IDs.
+    #[default]
+    MessageIds,
+}
+
 /// Weighs the facts of a message. `own_addresses`: what else belongs to this helpdesk besides the fetched addresses.
-pub fn disposition(facts: &Facts, fetching: &Fetching, own_addresses: &[Address]) -> Disposition {
+/// `signer`: tells our Message-IDs from others; `None` while its key cannot be read.
+pub fn disposition(
+    facts: &Facts,
+    fetching: &Fetching,
+    own_addresses: &[Address],
+    signer: Option<&Signer>,
+) -> Disposition {
     let own = |mailbox: &Mailbox| fetching.email_addresses.iter().chain(own_addresses).any(|own| is_same(mailbox, own));
-    let reference = reference(facts, &fetching.subject_tag);
-    let ignored = own_mail(facts, own)
-        .or_else(|| report(facts))
-        .or_else(|| auto_submitted(facts))
-        .or_else(|| null_sender(facts))
-        .or_else(|| precedence(facts));
+    let (reference, forged) = reference(facts, &fetching.subject_tag, signer);
+    let ignored = own_mail(facts, own).or_else(|| automatic::finding(facts));
     let (action, reason, mut evidence) = match (ignored, &reference) {
         (Some((reason, evidence)), _) => (Action::Ignore, reason, vec![evidence]),
         (None, Some(_)) => {
             (Action::AppendToRequest, "The message refers to a request or to an earlier message.", vec![])
         }
-        (None, None) if fetching.disable_new_request_creation => {
-            let value = "true".to_owned();
-            let setting = Evidence { field: "disable_new_request_creation", value };
-            (Action::Ignore, "The message refers to no request, and new requests by email are disabled.", vec![setting])
-        }
+        (None, None) if fetching.disable_new_request_creation => match invited(facts, &fetching.new_requests_from) {
+            Some(evidence) => (Action::CreateRequest, "The sender may open new requests by email.", vec![evidence]),
+            None => {
+                let value = "true".to_owned();
+                let setting = Evidence { field: "disable_new_request_creation", value };
+                let reason = "The message refers to no request, and new requests by email are disabled.";
+                (Action::Ignore, reason, vec![setting])
+            }
+        },
         (None, None) => (Action::CreateRequest, "The message refers to no earlier message.", vec![]),
     };
     evidence.extend(reference.iter().flat_map(|reference| reference_evidence(facts, reference)));
+    evidence.extend(forged.map(|value| Evidence { field: "forged Message-ID", value }));
     Disposition { action, reason: reason.to_owned(), evidence, request_reference: reference }
 }
 
-type Finding = Option<(&'static str, Evidence)>;
+pub(super) type Finding = Option<(&'static str, Evidence)>;
 
 /// Mail that we, or the form itself, sent: answering it would answer ourselves.
 fn own_mail(facts: &Facts, own: impl Fn(&Mailbox) -> bool) -> Finding {
@@ -75,64 +101,61 @@ fn own_mail(facts: &Facts, own: impl Fn(&Mailbox) -> bool) -> Finding {
         let found = mailboxes.iter().find(|mailbox| own(mailbox))?;
         Some(("The message comes from one of our own addresses.", Evidence { field, value: found.address.clone() }))
     };
-    find("From", &facts.from).or_else(|| find("Sender", &facts.sender))
-}
-
-/// RFC 6522: bounces (RFC 3464), receipts (RFC 8098), abuse reports (RFC 5965).
-fn report(facts: &Facts) -> Finding {
-    let report = facts.report.as_ref()?;
-    let reason = match report.report_type.as_deref() {
-        Some("delivery-status") => "The message is a delivery report (a bounce or a delay).",
-        Some("disposition-notification") => "The message is a read receipt.",
-        _ => "The message is a report made by a mail system.",
+    let looped = || {
+        let is_own = |address: &&String| own(&Mailbox { name: None, address: (*address).clone() });
+        let value = facts.headers.x_loop.iter().find(is_own)?.clone();
+        Some(("The message went through one of our own addresses before.", Evidence { field: "X-Loop", value }))
     };
-    let parts = [&report.report_type, &report.action, &report.status, &report.final_recipient];
-    let value = parts.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join(" ");
-    Some((reason, Evidence { field: "Content-Type: multipart/report", value }))
+    find("From", &facts.from).or_else(|| find("Sender", &facts.sender)).or_else(looped)
 }
 
-/// RFC 3834 section 5: anything but `no` was not written by a person.
-fn auto_submitted(facts: &Facts) -> Finding {
-    let value = facts.headers.auto_submitted.as_ref()?;
-    let keyword = value.split([';', '(', ' ', '\t']).find(|word| !word.is_empty()).unwrap_or("no");
-    if keyword.eq_ignore_ascii_case("no") {
-        return None;
-    }
-    Some(("The message was sent automatically.", Evidence { field: "Auto-Submitted", value: value.clone() }))
+/// By the address in From: whether the sender is who they say is for the mail server to check (SPF, DKIM, DMARC).
+fn invited(facts: &Facts, allowed: &[String]) -> Option<Evidence> {
+    let [from] = &facts.from[..] else { return None };
+    let address = from.address.trim().to_lowercase();
+    let (_, domain) = address.rsplit_once('@')?;
+    let found = allowed.iter().find(|entry| **entry == address || **entry == domain)?;
+    Some(Evidence { field: "new_requests_from", value: found.clone() })
 }
 
-/// RFC 5321 section 4.5.5: the null sender marks notifications, which must never be answered.
-fn null_sender(facts: &Facts) -> Finding {
-    facts.headers.return_path.as_ref().filter(|path| path.is_empty())?;
-    Some(("The message has the null sender of notifications.", Evidence { field: "Return-Path", value: "<>".into() }))
-}
-
-/// RFC 2076 section 3.9 (non-standard, common): bulk and junk; `auto_reply` is what some responders write.
-/// `list` is not here: people write to lists, and a List-Id alone is no reason either.
-fn precedence(facts: &Facts) -> Finding {
-    let value = facts.headers.precedence.as_ref()?;
-    if !["bulk", "junk", "auto_reply", "auto-reply"].iter().any(|word| value.trim().eq_ignore_ascii_case(word)) {
-        return None;
-    }
-    Some(("The message is bulk mail or an automatic reply.", Evidence { field: "Precedence", value: value.clone() }))
-}
-
-/// RFC 5322 section 3.6.4: the last of References is the message that is answered, like In-Reply-To.
-fn reference(facts: &Facts, subject_tag: &str) -> Option<Reference> {
-    let request_id = facts.subject.as_deref().and_then(|subject| tagged_id(subject, subject_tag));
-    let reported = facts.report.iter().filter_map(|report| report.original_message_id.as_ref());
+/// RFC 5322 section 3.6.4: the last of References is the message that is answered, like In-Reply-To. What has the form of
+/// our Message-IDs and is not ours counts for nothing; it is the second value.
+fn reference(facts: &Facts, subject_tag: &str, signer: Option<&Signer>) -> (Option<Reference>, Option<String>) {
+    let tagged = facts.subject.as_deref().and_then(|subject| tagged_id(subject, subject_tag));
+    let returned = automatic::returned_message_id(facts);
+    let reported = facts.report.iter().filter_map(|report| report.original_message_id.as_ref()).chain(&returned);
     let mut message_ids: Vec<String> = Vec::new();
+    let (mut signed, mut forged) = (None, None);
     for id in reported.chain(&facts.in_reply_to).chain(facts.references.iter().rev()) {
+        match signer.map_or(Origin::Foreign, |signer| signer.origin(id)) {
+            Origin::Forged => {
+                forged.get_or_insert_with(|| id.clone());
+                continue;
+            }
+            Origin::Ours { request_id: Some(request_id) } => {
+                signed.get_or_insert(request_id);
+            }
+            Origin::Ours { request_id: None } | Origin::Foreign => {}
+        }
         if !message_ids.contains(id) {
             message_ids.push(id.clone());
         }
     }
-    (request_id.is_some() || !message_ids.is_empty()).then_some(Reference { request_id, message_ids })
+    let (request_id, proof) = match (signed, tagged) {
+        (Some(id), _) => (Some(id), Proof::SignedMessageId),
+        (None, Some(id)) => (Some(id), Proof::SubjectTag),
+        (None, None) => (None, Proof::MessageIds),
+    };
+    let found = request_id.is_some() || !message_ids.is_empty();
+    (found.then_some(Reference { request_id, proof, message_ids }), forged)
 }
 
 fn reference_evidence(facts: &Facts, reference: &Reference) -> Vec<Evidence> {
     let mut evidence = Vec::new();
-    if reference.request_id.is_some() {
+    if let (Proof::SignedMessageId, Some(request_id)) = (reference.proof, &reference.request_id) {
+        evidence.push(Evidence { field: "signed Message-ID", value: request_id.clone() });
+    }
+    if reference.proof == Proof::SubjectTag {
         evidence.push(Evidence { field: "Subject", value: facts.subject.clone().unwrap_or_default() });
     }
     if !facts.in_reply_to.is_empty() {

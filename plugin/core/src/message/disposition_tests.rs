@@ -6,6 +6,7 @@ fn fetching() -> Fetching {
         email_addresses: vec!["support@example.org".parse().unwrap()],
         interval_minutes: 5,
         disable_new_request_creation: false,
+        new_requests_from: Vec::new(),
         folders: vec!["INBOX".into()],
         since: settings::Since::Now,
         after_import: settings::Action::Leave,
@@ -24,6 +25,7 @@ fn of_with(headers: &str, fetching: &Fetching) -> Disposition {
         &parse(format!("{from}{headers}\n\nbody").as_bytes()),
         fetching,
         &["Reply@Example.org".parse().unwrap()],
+        None,
     )
 }
 
@@ -115,4 +117,63 @@ fn the_proposal_crosses_as_json() {
     assert_eq!(json["action"], "ignore");
     assert_eq!(json["evidence"], serde_json::json!([{"field": "Return-Path", "value": "<>"}]));
     assert_eq!(json["request_reference"], serde_json::Value::Null);
+}
+
+fn signer() -> Signer {
+    Signer::new(&Signer::fresh_key().unwrap()).unwrap()
+}
+
+fn signed(headers: &str, signer: &Signer, fetching: &Fetching) -> Disposition {
+    disposition(&parse(format!("From: ann@example.com\n{headers}\n\nbody").as_bytes()), fetching, &[], Some(signer))
+}
+
+#[test]
+fn a_signed_message_id_proves_the_request_and_wins_over_the_subject() {
+    let signer = signer();
+    let id = signer.message_id(&"desk@example.org".parse().unwrap(), Some("42")).unwrap();
+    let headers = format!("Subject: Re: [Request ID: ##7##] x\nIn-Reply-To: <a@x>\nReferences: {id} <a@x>");
+    let disposition = signed(&headers, &signer, &fetching());
+    let reference = disposition.request_reference.unwrap();
+    assert_eq!((reference.request_id.as_deref(), reference.proof), (Some("42"), Proof::SignedMessageId));
+    assert_eq!(disposition.evidence[0], Evidence { field: "signed Message-ID", value: "42".into() });
+    assert_eq!(
+        signed("Subject: [Request ID: ##7##]", &signer, &fetching()).request_reference.unwrap().proof,
+        Proof::SubjectTag
+    );
+}
+
+#[test]
+fn a_forged_reference_counts_for_nothing_and_is_told() {
+    let signer = signer();
+    let id = signer.message_id(&"desk@example.org".parse().unwrap(), Some("42")).unwrap();
+    let forged = id.replace(".42.", ".43.");
+    let disposition = signed(&format!("In-Reply-To: {forged}"), &signer, &fetching());
+    assert_eq!((disposition.action, &disposition.request_reference), (Action::CreateRequest, &None));
+    assert_eq!(disposition.evidence[0].field, "forged Message-ID");
+    let disposition = signed(&format!("References: <known@x>\nIn-Reply-To: {forged}"), &signer, &fetching());
+    assert_eq!(disposition.request_reference.unwrap().message_ids, ["known@x"]);
+}
+
+#[test]
+fn what_went_through_us_before_is_a_loop() {
+    assert_eq!(of("X-Loop: support@example.org").evidence[0].field, "X-Loop");
+    assert_eq!(of("X-Loop: somebody@example.com").action, Action::CreateRequest);
+}
+
+#[test]
+fn who_may_open_requests_although_they_are_disabled() {
+    let fetching = Fetching {
+        disable_new_request_creation: true,
+        new_requests_from: vec!["ceo@example.com".into(), "partner.example".into()],
+        ..fetching()
+    };
+    for (from, action) in [
+        ("CEO@example.com", Action::CreateRequest),
+        ("anyone@Partner.example", Action::CreateRequest),
+        ("anyone@sub.partner.example", Action::Ignore),
+        ("ann@example.com", Action::Ignore),
+        ("ceo@example.com, ann@example.com", Action::Ignore),
+    ] {
+        assert_eq!(of_with(&format!("From: {from}"), &fetching).action, action, "{from}");
+    }
 }

@@ -72,6 +72,12 @@ pub struct Headers {
     pub return_path: Option<String>,
     /// MS-OXCMAIL: the sender asks not to be answered automatically.
     pub x_auto_response_suppress: Option<String>,
+    /// X-Autoreply, X-Autorespond or X-Autoresponder: what responders older than RFC 3834 write.
+    pub x_autoreply: Option<String>,
+    /// Exim and Gmail write it into bounces: the addresses that were not reached.
+    pub x_failed_recipients: Option<String>,
+    /// Whoever wrote its address here has seen the message before.
+    pub x_loop: Vec<String>,
     /// One per hop that wrote it, the last hop first.
     pub delivered_to: Vec<String>,
 }

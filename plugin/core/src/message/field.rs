@@ -30,6 +30,9 @@ pub enum Name {
     ListId,
     ReturnPath,
     XAutoResponseSuppress,
+    XAutoReply,
+    XFailedRecipients,
+    XLoop,
     DeliveredTo,
     ContentType,
     ContentTransferEncoding,
@@ -41,7 +44,7 @@ pub enum Name {
     DiagnosticCode,
 }
 
-const NAMES: [(&str, Name); 25] = [
+const NAMES: [(&str, Name); 30] = [
     ("message-id", Name::MessageId),
     ("in-reply-to", Name::InReplyTo),
     ("references", Name::References),
@@ -58,6 +61,11 @@ const NAMES: [(&str, Name); 25] = [
     ("list-id", Name::ListId),
     ("return-path", Name::ReturnPath),
     ("x-auto-response-suppress", Name::XAutoResponseSuppress),
+    ("x-autoreply", Name::XAutoReply),
+    ("x-autorespond", Name::XAutoReply),
+    ("x-autoresponder", Name::XAutoReply),
+    ("x-failed-recipients", Name::XFailedRecipients),
+    ("x-loop", Name::XLoop),
     ("delivered-to", Name::DeliveredTo),
     ("content-type", Name::ContentType),
     ("content-transfer-encoding", Name::ContentTransferEncoding),

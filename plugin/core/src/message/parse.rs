@@ -87,6 +87,9 @@ fn headers_of(root: &Section<'_>) -> Headers {
         list_id: root.verbatim(Name::ListId),
         return_path: root.verbatim(Name::ReturnPath).map(|path| path.trim_matches(['<', '>', ' ']).to_owned()),
         x_auto_response_suppress: root.verbatim(Name::XAutoResponseSuppress),
+        x_autoreply: root.verbatim(Name::XAutoReply),
+        x_failed_recipients: root.verbatim(Name::XFailedRecipients),
+        x_loop: root.mailboxes(Name::XLoop).into_iter().map(|mailbox| mailbox.address).collect(),
         delivered_to: root.mailboxes(Name::DeliveredTo).into_iter().map(|mailbox| mailbox.address).collect(),
     }
 }

@@ -157,6 +157,8 @@ pub struct Fetching {
     pub email_addresses: Vec<Address>,
     pub interval_minutes: u32,
     pub disable_new_request_creation: bool,
+    /// Who may open new requests all the same: addresses, and domains without `@`. In lower case.
+    pub new_requests_from: Vec<String>,
     pub folders: Vec<String>,
     pub since: Since,
     /// What settling does in the mailbox with imported and duplicate messages.
@@ -179,6 +181,14 @@ pub struct Sending {
     pub from: Address,
     pub sender_name: Option<String>,
     pub reply_to: Option<Address>,
+    /// The brake: automatic mails to one correspondent within `limits::BRAKE_WINDOW`.
+    pub automatic_mails_per_day: u32,
+    /// `None`: as many as the server takes.
+    pub messages_per_minute: Option<u32>,
+    /// The same for all mailboxes of one app registration together.
+    pub app_messages_per_minute: Option<u32>,
+    /// Where the sent folder is looked into when the end of a sending is not known.
+    pub sent_folder_server: Option<Endpoint>,
 }
 
 /// Everything a session needs, checked.

@@ -9,6 +9,7 @@ use super::{
     pattern::Pattern,
     secret_ref::SecretRef,
 };
+use crate::limits::{AUTOMATIC_MAILS_MAX, BRAKE_MAILS_DEFAULT, MESSAGES_PER_MINUTE_MAX};
 
 /// `advanced` of the incoming form.
 #[derive(Deserialize)]
@@ -66,6 +67,9 @@ pub struct IncomingAdvanced {
     /// How a subject names the request it belongs to; {id} stands for the request's number.
     #[serde(default = "subject_tag")]
     pub subject_tag: String,
+    /// Addresses and domains that open new requests although new request creation by email is disabled.
+    #[serde(default)]
+    pub new_requests_from: Vec<String>,
 }
 
 /// `advanced` of the outgoing form.
@@ -112,6 +116,19 @@ pub struct OutgoingAdvanced {
     pub from_address: Option<String>,
     /// TCP port of the alternate server, when it is not the first one's.
     pub alternate_port: Option<u16>,
+    /// Automatic mails to one correspondent within 24 hours; more are refused, so that two machines cannot answer each
+    /// other without end.
+    #[serde(default = "automatic_mails_per_day")]
+    pub automatic_mails_per_day: u32,
+    /// Messages per minute of this mailbox; more wait. At Microsoft 30 by itself, elsewhere as many as the server takes.
+    pub messages_per_minute: Option<u32>,
+    /// Messages per minute of all mailboxes of this client id together; more wait.
+    pub app_messages_per_minute: Option<u32>,
+    /// IMAP server whose sent folder is looked into when the end of a sending is not known. Presets know it.
+    pub sent_folder_server: Option<String>,
+    /// TCP port of the sent folder's server.
+    #[serde(default = "sent_folder_port")]
+    pub sent_folder_port: u16,
 }
 
 /// `advanced.client_certificate`.
@@ -293,6 +310,15 @@ pub(super) static INCOMING_ADVANCED: &[Field] = &[
             "enter a text that holds {id} once, such as [Request ID: ##{id}##]",
         )
     },
+    Field {
+        examples: &["ceo@example.com", "partner.example"],
+        ..field(
+            "new_requests_from",
+            "New Requests From",
+            Rule::List { item: Pattern::Sender, min: 0 },
+            "enter a list of addresses and domains, such as [\"ceo@example.com\", \"partner.example\"]",
+        )
+    },
 ];
 
 pub(super) static OUTGOING_ADVANCED: &[Field] = &[
@@ -333,6 +359,38 @@ pub(super) static OUTGOING_ADVANCED: &[Field] = &[
         shown: MAIL,
         ..field("alternate_port", "Alternate Port", PORT, "enter a whole number from 1 to 65535, or leave it out")
     },
+    field(
+        "automatic_mails_per_day",
+        "Automatic Mails per Day",
+        Rule::Whole { min: 1, max: AUTOMATIC_MAILS_MAX },
+        "enter a whole number from 1 to 1000, or leave it out",
+    ),
+    field(
+        "app_messages_per_minute",
+        "Messages per Minute of the App",
+        Rule::Whole { min: 1, max: MESSAGES_PER_MINUTE_MAX },
+        "enter a whole number from 1 to 10000, or leave it out",
+    ),
+    field(
+        "messages_per_minute",
+        "Messages per Minute",
+        Rule::Whole { min: 1, max: MESSAGES_PER_MINUTE_MAX },
+        "enter a whole number from 1 to 10000, or leave it out",
+    ),
+    Field {
+        shown: MAIL,
+        examples: &["outlook.office365.com"],
+        ..field(
+            "sent_folder_server",
+            "Sent Folder Server",
+            Rule::Text(Pattern::Host),
+            "enter the name of the IMAP server, such as outlook.office365.com, or leave it out",
+        )
+    },
+    Field {
+        shown: MAIL,
+        ..field("sent_folder_port", "Sent Folder Port", PORT, "enter a whole number from 1 to 65535, or leave it out")
+    },
 ];
 
 fn authorization_code() -> String {
@@ -353,6 +411,14 @@ fn now() -> String {
 
 fn leave() -> String {
     "leave".to_owned()
+}
+
+fn automatic_mails_per_day() -> u32 {
+    BRAKE_MAILS_DEFAULT
+}
+
+fn sent_folder_port() -> u16 {
+    super::incoming::imaps_port()
 }
 
 fn subject_tag() -> String {

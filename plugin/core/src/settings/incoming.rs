@@ -171,7 +171,7 @@ fn imaps() -> String {
     "IMAPS".to_owned()
 }
 
-fn imaps_port() -> u16 {
+pub(super) fn imaps_port() -> u16 {
     993
 }
 

@@ -29,6 +29,8 @@ pub enum Pattern {
     RedirectUrl,
     /// `local@domain`, dot-atom form (RFC 5321 4.1.2), the local part may be internationalised (RFC 6531).
     Email,
+    /// An [`Pattern::Email`], or a domain: everybody there.
+    Sender,
     /// Scope tokens separated by spaces (RFC 6749 section 3.3).
     Scope,
     /// Absolute path of a file.
@@ -47,8 +49,21 @@ pub enum Pattern {
 
 use Pattern::*;
 
-const ALL: [Pattern; 12] =
-    [Line, Host, HttpsUrl, RedirectUrl, Email, Scope, Path, EnvironmentName, Since, Moment, SubjectTag, ParameterName];
+const ALL: [Pattern; 13] = [
+    Line,
+    Host,
+    HttpsUrl,
+    RedirectUrl,
+    Email,
+    Sender,
+    Scope,
+    Path,
+    EnvironmentName,
+    Since,
+    Moment,
+    SubjectTag,
+    ParameterName,
+];
 
 macro_rules! label {
     () => {
@@ -162,6 +177,7 @@ impl Pattern {
                 url_rest!()
             ),
             Email => concat!(atom!(), "(?:\\.", atom!(), ")*@", name!()),
+            Sender => concat!("(?:", atom!(), "(?:\\.", atom!(), ")*@)?", name!()),
             Scope => " *[!#-\\[\\]-~]+(?: +[!#-\\[\\]-~]+)* *",
             Path => "/[^\\u0000-\\u001F\\u007F-\\u009F]+",
             EnvironmentName => "[A-Za-z_][A-Za-z0-9_]*",
@@ -186,7 +202,7 @@ impl Pattern {
             Line | Path => SETTING_TEXT_MAX,
             // RFC 1035 2.3.4 and RFC 5321 4.5.3.1.3.
             Host => 253,
-            Email => 254,
+            Email | Sender => 254,
             EnvironmentName => 128,
             Since | Moment => 40,
             SubjectTag => 100,
@@ -211,6 +227,7 @@ impl Pattern {
         match self {
             HttpsUrl | RedirectUrl => Url::parse(text).is_ok_and(|url| url.host().is_some()),
             Email => text.parse::<Address>().is_ok(),
+            Sender => !text.contains('@') || text.parse::<Address>().is_ok(),
             Since => text == "now" || text == "all" || moment(text).is_some(),
             Moment => moment(text).is_some(),
             _ => true,
@@ -240,6 +257,7 @@ impl Pattern {
             Email if text.contains([',', ';']) => "It holds more than one address",
             Email if text.contains(['<', '>', '"']) => "It holds a display name",
             Email => "It is not an email address",
+            Sender => "It is neither an email address nor a domain",
             Scope => "It holds a character that no scope has",
             Path => "It is not an absolute path",
             EnvironmentName => "It is not the name of an environment variable",

@@ -59,6 +59,9 @@ pub fn fill(direction: Direction, document: &mut Value) {
             }
         }
     }
+    if let Some(preset) = named.as_deref().and_then(by_id).filter(|_| direction == Direction::Outgoing) {
+        preset.fill_sent_folder(form);
+    }
     let Some(url) = form.get("access_token_url").and_then(Value::as_str).and_then(|url| Url::parse(url).ok()) else {
         return;
     };
@@ -120,6 +123,25 @@ impl Preset {
             known.insert("scope".to_owned(), scope.as_str().into());
         }
         Some(known)
+    }
+
+    /// Mail that goes out by this provider's server lies in its sent folder, and its tokens open that too.
+    fn fill_sent_folder(&self, form: &mut Map<String, Value>) {
+        let server = |fields: Option<&Map<String, Value>>| fields.and_then(|fields| fields.get("server_name")).cloned();
+        let sends = server(self.fields(Direction::Outgoing, Connection::Mail));
+        let holds = server(self.fields(Direction::Incoming, Connection::Mail));
+        let connection = Connection::Mail.name(Direction::Outgoing);
+        if form.get("connection_protocol").and_then(Value::as_str) != Some(connection)
+            || sends.is_none()
+            || form.get("server_name") != sends.as_ref()
+        {
+            return;
+        }
+        if let (Some(Value::Object(advanced)), Some(holds)) = (form.get_mut("advanced"), holds)
+            && unset(section(Direction::Outgoing, "/advanced"), advanced, "sent_folder_server")
+        {
+            advanced.insert("sent_folder_server".to_owned(), holds);
+        }
     }
 
     pub fn token_hosts(&self) -> impl Iterator<Item = &str> {

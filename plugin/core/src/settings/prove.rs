@@ -18,7 +18,7 @@ use super::{
     pattern::moment,
     secret_ref::SecretRef,
 };
-use crate::{error::Fault, secret::Secret};
+use crate::{error::Fault, limits, secret::Secret};
 
 /// Where Microsoft Graph and the Gmail API are, unless Connect URL says otherwise (a national cloud, a test).
 const GRAPH_URL: &str = "https://graph.microsoft.com/v1.0";
@@ -51,6 +51,7 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
         after_import: action(&advanced.after_import, advanced.processed_folder),
         after_refusal: action(&advanced.after_refusal, advanced.error_folder),
         subject_tag: advanced.subject_tag,
+        new_requests_from: advanced.new_requests_from.iter().map(|sender| sender.to_lowercase()).collect(),
     };
     Ok(Account {
         direction: Direction::Incoming,
@@ -103,6 +104,12 @@ pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
             Some(from) => address("/advanced/from_address", from)?,
             None => address("/username", &form.username)?,
         },
+        automatic_mails_per_day: advanced.automatic_mails_per_day,
+        messages_per_minute: advanced
+            .messages_per_minute
+            .or_else(|| is_microsoft.then_some(limits::MICROSOFT_MESSAGES_PER_MINUTE)),
+        app_messages_per_minute: advanced.app_messages_per_minute,
+        sent_folder_server: advanced.sent_folder_server.map(|host| Endpoint { host, port: advanced.sent_folder_port }),
         sender_name: form.sender_name,
         reply_to: form.reply_to.as_deref().map(|reply_to| address("/reply_to", reply_to)).transpose()?,
     };

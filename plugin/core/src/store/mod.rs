@@ -50,15 +50,38 @@ pub enum Table {
     Cursor,
     /// What became of a message that was sent under an idempotency key. Id: SHA-256 of mailbox and key.
     Sent,
+    /// Keys of the library's own. Id: what the key is for.
+    Key,
+    /// How many automatic mails one correspondent got. Id: SHA-256 of mailbox and correspondent.
+    Brake,
+    /// Messages of one folder that failed, and how often. Id: mailbox + folder.
+    Quarantine,
+    /// The raw bytes of a quarantined message. Id: SHA-256 of its key.
+    Quarantined,
 }
 
 impl Table {
+    pub const ALL: [Self; 8] = [
+        Self::Grant,
+        Self::Consent,
+        Self::Cursor,
+        Self::Sent,
+        Self::Key,
+        Self::Brake,
+        Self::Quarantine,
+        Self::Quarantined,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Grant => "grant",
             Self::Consent => "consent",
             Self::Cursor => "cursor",
             Self::Sent => "sent",
+            Self::Key => "key",
+            Self::Brake => "brake",
+            Self::Quarantine => "quarantine",
+            Self::Quarantined => "quarantined",
         }
     }
 }

@@ -170,6 +170,13 @@ pub trait Inbox: Send {
     /// Answers within `deadline` when the connection is still alive.
     fn check(&mut self, deadline: Deadline) -> Result<()>;
 
+    /// Looks for a Message-ID in the sent folder: its name, and whether the message lies there. `None`: there is no sent
+    /// folder.
+    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, bool)>> {
+        let _ = (message_id, deadline);
+        Err(Error::new(Kind::Unsupported, "The sent folder cannot be looked into over this protocol."))
+    }
+
     /// Looks at a folder without changing anything; `None`: it is not there.
     fn look(&mut self, folder: &str, deadline: Deadline) -> Result<Option<FolderLook>> {
         let _ = (folder, deadline);

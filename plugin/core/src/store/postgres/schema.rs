@@ -54,7 +54,7 @@ async fn create(pool: &Pool, key: &SealingKey) -> Result<(), Trouble> {
     let client = seat.client();
     client.batch_execute(LOCK).await?;
     client.batch_execute(TABLES).await?;
-    for table in [Table::Grant, Table::Consent, Table::Cursor, Table::Sent] {
+    for table in Table::ALL {
         let sql = "INSERT INTO oauth_mail_floor (kind, version) VALUES ($1, 0) ON CONFLICT DO NOTHING";
         client.execute_typed(sql, &[(&table.name(), Type::TEXT)]).await?;
     }

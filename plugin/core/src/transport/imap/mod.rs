@@ -17,6 +17,7 @@ mod list;
 mod login;
 mod look;
 mod names;
+mod sent;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -157,6 +158,11 @@ impl Inbox for ImapInbox {
     fn check(&mut self, deadline: Deadline) -> Result<()> {
         self.ready(deadline)?;
         self.conn.run("NOOP").map(drop).map_err(|failure| failure.into_error("answer"))
+    }
+
+    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, bool)>> {
+        self.ready(deadline)?;
+        sent::find(&mut self.conn, message_id)
     }
 
     fn look(&mut self, folder: &str, deadline: Deadline) -> Result<Option<FolderLook>> {

@@ -52,6 +52,30 @@ fn modified_utf7(text: &str) -> String {
     out
 }
 
+/// A mailbox name as the server wrote it. What is no modified UTF-7 (servers that write UTF-8) stays as it is.
+pub fn decoded(name: &str) -> String {
+    let engine = GeneralPurpose::new(&IMAP_MUTF7, NO_PAD);
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once('&') {
+        out.push_str(before);
+        let Some((shifted, after)) = after.split_once('-') else { return name.to_owned() };
+        if shifted.is_empty() {
+            out.push('&');
+        } else {
+            let Ok(bytes) = engine.decode(shifted) else { return name.to_owned() };
+            let units = bytes.chunks_exact(2).map(|unit| u16::from_be_bytes([unit[0], unit[1]]));
+            if !bytes.len().is_multiple_of(2) {
+                return name.to_owned();
+            }
+            out.extend(char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)));
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
 /// Ascending UIDs as a set, cut into pieces that fit `max_len` bytes each: `1:3,7`.
 pub fn uid_sets(uids: &[u32], max_len: usize) -> Vec<String> {
     let mut sets = vec![String::new()];
@@ -94,6 +118,16 @@ mod tests {
         assert_eq!(quoted("~peter/mail/台北/日本語").unwrap(), "\"~peter/mail/&U,BTFw-/&ZeVnLIqe-\"");
         assert_eq!(quoted("Müll & Co").unwrap(), "\"M&APw-ll &- Co\"");
         assert_eq!(quoted("a\"b\\c").unwrap(), "\"a\\\"b\\\\c\"");
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for name in ["~peter/mail/台北/日本語", "Müll & Co", "Éléments envoyés", "INBOX"] {
+            assert_eq!(decoded(&modified_utf7(name)), name);
+        }
+        for odd in ["a&", "a&b", "Entwürfe", "&AAAA-"] {
+            assert_eq!(decoded(odd), odd, "written in no known way, it stays");
+        }
     }
 
     #[test]

@@ -65,6 +65,10 @@ impl World {
                 from: address("desk@desk.test"),
                 sender_name: None,
                 reply_to: None,
+                automatic_mails_per_day: 2,
+                messages_per_minute: None,
+                app_messages_per_minute: None,
+                sent_folder_server: None,
             }),
         };
         Self { authority, net, account, token: Secret::new("t0ken"), transcript: Arc::default() }

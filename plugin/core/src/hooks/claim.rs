@@ -1,0 +1,122 @@
+//! The right to send the message of one idempotency key, written down before the first byte is sent.
+//!
+//! ```text
+//! (nothing) ──take──▶ begun, until a moment ──▶ sent
+//!     ▲                  │          │
+//!     └── nothing was ───┘          └──▶ unknown ──(found in the sent folder)──▶ sent
+//!         accepted                          └──(the host says: send it again)──▶ begun
+//! ```
+//! Who finds it begun waits for the end; when the moment has passed, whoever began it has died, and nobody knows.
+
+use std::thread;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{Context, send_message::describe};
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    limits,
+    store::Table,
+    transport::Outcome,
+};
+
+pub struct Claim {
+    id: String,
+    version: u64,
+}
+
+pub enum Taken {
+    /// Ours to send.
+    Mine(Claim),
+    /// It was used before: what became of it, and the claim to say otherwise.
+    Earlier(Value, Claim),
+}
+
+impl Claim {
+    /// # Errors
+    /// Those of the store; `Transient` when another call is still sending at the deadline. Nothing was sent by this one.
+    pub fn take(context: &Context, key: &str, message_id: &str, deadline: Deadline) -> Result<Taken> {
+        let id = id_of(&context.session.account.username, key);
+        let mut poll = limits::REFRESH_POLL_FIRST;
+        loop {
+            if let Some(version) = context.store.write(Table::Sent, &id, None, &begun(context, message_id, deadline))? {
+                return Ok(Taken::Mine(Self { id, version }));
+            }
+            // Given back between the two: it is free again.
+            let Some(record) = context.store.read(Table::Sent, &id)? else { continue };
+            let mut earlier: Value = serde_json::from_slice(&record.bytes)
+                .map_err(|_| Error::new(Kind::Internal, "The outcome stored for an idempotency key is damaged."))?;
+            let until =
+                earlier.as_object_mut().and_then(|answer| answer.remove(BEGUN_UNTIL)).and_then(|at| at.as_i64());
+            let left = until.map_or(0, |until| until - context.session.clock.now());
+            // A moment that lies farther ahead than any call lasts is a clock's mistake.
+            let longest = (limits::DEADLINE_MAX + limits::CLAIM_MARGIN).as_secs() as i64;
+            if !(1..=longest).contains(&left) {
+                return Ok(Taken::Earlier(earlier, Self { id, version: record.version }));
+            }
+            let left = deadline.left();
+            if left.is_zero() {
+                return Err(Error::new(
+                    Kind::Transient,
+                    "Another call is sending under this idempotency key and has not come back yet.",
+                )
+                .remedy("Repeat the call with the same key; it says then what became of the message."));
+            }
+            thread::sleep(poll.min(left));
+            poll = (2 * poll).min(limits::REFRESH_POLL);
+        }
+    }
+
+    /// Sends once more what was begun before and whose end is not known.
+    ///
+    /// # Errors
+    /// Those of the store; `Transient` when somebody else was faster.
+    pub fn begin_again(&mut self, context: &Context, message_id: &str, deadline: Deadline) -> Result<()> {
+        let bytes = begun(context, message_id, deadline);
+        self.version = context.store.write(Table::Sent, &self.id, Some(self.version), &bytes)?.ok_or_else(|| {
+            Error::new(Kind::Transient, "Another call uses this idempotency key at this moment.")
+                .remedy("Repeat the call with the same key; it says then what became of the message.")
+        })?;
+        Ok(())
+    }
+
+    pub fn resolve(&self, context: &Context, outcome: &Outcome, answer: &str) {
+        match outcome {
+            Outcome::Rejected(_) | Outcome::Retry { .. } => self.release(context),
+            Outcome::Sent { .. } | Outcome::Unknown(_) => self.store(context, answer),
+        }
+    }
+
+    pub fn store(&self, context: &Context, answer: &str) {
+        // The message is out, whatever the store says now: its answer must reach the host.
+        if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), answer.as_bytes()) {
+            context.session.log.warn(format_args!("The outcome of an idempotency key was not stored: {error}"));
+        }
+    }
+
+    /// Nothing was accepted: the same key may be tried again.
+    pub fn release(&self, context: &Context) {
+        if let Err(error) = context.store.delete(Table::Sent, &self.id) {
+            context.session.log.warn(format_args!("An idempotency key stays taken, because the store failed: {error}"));
+        }
+    }
+}
+
+const BEGUN_UNTIL: &str = "begun_until";
+
+/// What the host is told when nobody ever writes the end.
+fn begun(context: &Context, message_id: &str, deadline: Deadline) -> Vec<u8> {
+    let error = Error::new(Kind::Transient, "A message with this idempotency key was begun, and its end is not known.")
+        .remedy("Look for its Message-ID in the sent folder before sending it again.");
+    let mut answer = describe(&Outcome::Unknown(error), message_id);
+    let until = context.session.clock.now() + (deadline.left() + limits::CLAIM_MARGIN).as_secs() as i64;
+    answer[BEGUN_UNTIL] = json!(until);
+    answer.to_string().into_bytes()
+}
+
+fn id_of(mailbox: &str, key: &str) -> String {
+    let digest = Sha256::digest(format!("{}\0{key}", mailbox.to_lowercase()));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,70 @@
+use super::*;
+use crate::message::parse;
+
+fn of(message: &str) -> Option<&'static str> {
+    finding(&parse(message.as_bytes())).map(|(_, evidence)| evidence.field)
+}
+
+#[test]
+fn bounces_of_every_make_are_recognised() {
+    for (make, message, field) in [
+        (
+            "Postfix, RFC 3464",
+            "From: MAILER-DAEMON@mx.test\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\n\n--b--\n",
+            "Content-Type: multipart/report",
+        ),
+        (
+            "Exim",
+            "From: Mail Delivery System <Mailer-Daemon@mx.test>\nX-Failed-Recipients: gone@b.test\nSubject: Mail delivery failed\n\nThis message was created automatically by mail delivery software.\n",
+            "X-Failed-Recipients",
+        ),
+        (
+            "Gmail without a report",
+            "From: Mail Delivery Subsystem <mailer-daemon@googlemail.com>\nSubject: Delivery Status Notification (Failure)\n\nAddress not found\n",
+            "From",
+        ),
+        (
+            "qmail",
+            "From: postmaster@mx.test\nSubject: failure notice\n\nHi. This is the qmail-send program at mx.test.\n",
+            "text",
+        ),
+        (
+            "Exchange",
+            "From: Microsoft Outlook <MicrosoftExchange329e71ec88ae4615bbc36ab6ce41109e@corp.test>\nSubject: Undeliverable: x\n\nDelivery has failed\n",
+            "From",
+        ),
+        (
+            "Sendmail",
+            "From: Mail Delivery Subsystem <MAILER-DAEMON>\nSubject: Returned mail\n\nThe original message\n",
+            "From",
+        ),
+    ] {
+        assert_eq!(of(message), Some(field), "{make}");
+    }
+}
+
+#[test]
+fn responders_are_recognised_and_people_are_not() {
+    for (message, field) in [
+        ("From: a@b.test\nX-Autoreply: yes\n\nAway", Some("X-Autoreply")),
+        ("From: a@b.test\nX-Autorespond: Vacation\n\nAway", Some("X-Autoreply")),
+        ("From: a@b.test\nX-Auto-Response-Suppress: All\nSubject: Automatic reply: Printer\n\nAway", Some("Subject")),
+        ("From: a@b.test\nX-Auto-Response-Suppress: OOF\nSubject: Abwesenheitsnotiz: Drucker\n\nWeg", Some("Subject")),
+        ("From: a@b.test\nX-Auto-Response-Suppress: All\nSubject: Printer\n\nHelp", None),
+        ("From: a@b.test\nSubject: Out of office printer\n\nIt is out of order", None),
+        ("From: postmaster@b.test\nSubject: Your open relay\n\nPlease close it", None),
+        ("From: a@b.test\nSubject: failure notice\n\nThe machine shows a failure notice", None),
+    ] {
+        assert_eq!(of(message), field, "{message}");
+    }
+}
+
+#[test]
+fn the_mail_that_came_back_is_found_in_the_text() {
+    let facts = parse(
+        b"From: MAILER-DAEMON@mx.test\nSubject: failure notice\n\nHi. This is the qmail-send program at mx.test.\n\n--- Below this line is a copy of the message.\n\nReturn-Path: <desk@example.test>\nMessage-ID: <om1.x@example.test>\nSubject: Printer\n\nHello\n",
+    );
+    assert_eq!(returned_message_id(&facts).as_deref(), Some("om1.x@example.test"));
+    let person = parse(b"From: a@b.test\n\nMessage-ID: <x@b.test>\n");
+    assert_eq!(returned_message_id(&person), None);
+}
