@@ -13,7 +13,7 @@
 //! | [`fuzz`] | mutates inputs of every parser |
 //! | [`mailbox`] | fetches and settles as a host does, and looks at the mailbox beside the library |
 //! | [`postgres`], [`strict_idp`], [`race`] | PostgreSQL with pgbouncer; a token endpoint that forgives nothing; many who refresh at once |
-//! | [`wayward_idp`] | a token endpoint that answers with any bytes, or none |
+//! | [`wayward_idp`], [`wayward_imap`] | a token endpoint that answers with any bytes, or none; an IMAP server with poison in its mail |
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
 //! | [`sources`] | the product's source text |
@@ -40,6 +40,7 @@ pub mod servers;
 pub mod sources;
 pub mod strict_idp;
 pub mod wayward_idp;
+pub mod wayward_imap;
 pub mod wire;
 
 pub use error::{Error, Result};

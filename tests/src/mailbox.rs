@@ -122,7 +122,7 @@ pub fn hash(raw: &[u8]) -> String {
 /// # Panics
 /// When the counts of the batch do not add up, or it is larger than was asked for.
 pub fn batch(handle: &Handle, request: &Value) -> oauth_mail_core::Result<Mail> {
-    let Batch { header, messages } = handle.fetch_batch(&request.to_string())?;
+    let Batch { header, messages, .. } = handle.fetch_batch(&request.to_string())?;
     let header = parse(&header);
     let list = |name: &str| header[name].as_array().cloned().unwrap_or_else(|| panic!("no {name}: {header}"));
     let mail = Mail {

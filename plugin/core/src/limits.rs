@@ -232,6 +232,16 @@ pub const REQUEST_MAX: usize = 256 * 1024 * 1024;
 pub const READ_AHEAD_MAX: Duration = Duration::from_secs(900);
 /// `close` waits this long for what is under way, then leaves it behind to end by its own deadline.
 pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// Failures after which a message is put aside: once may be the network, twice bad luck.
+pub const QUARANTINE_TRIES: u32 = 3;
+/// Messages of one folder that are counted or put aside at once: with 600 bytes of reason each, one record of the store
+/// holds them.
+pub const QUARANTINE_MAX: usize = 2_000;
+/// Memory that the large messages of all mailboxes of a plugin may take at once, MiB, when the configuration says nothing,
+/// and the least it may say: two of the largest messages there are.
+pub const MEMORY_MB_DEFAULT: u64 = 512;
+pub const MEMORY_MB_MIN: u64 = 16;
+pub const MEMORY_MB: u64 = 1 << 20;
 /// A record that several may make at once is tried again this often.
 pub const CLAIM_ATTEMPTS: usize = 3;
 /// Whoever began to send under an idempotency key counts as dead this long after the deadline of its call: the write of the

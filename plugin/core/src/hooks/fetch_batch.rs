@@ -5,8 +5,10 @@
 //! with the same key.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     io::Read,
+    ops::ControlFlow,
+    time::Duration,
 };
 
 use lettre::Address;
@@ -14,13 +16,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Batch, Context, Message, key, plugin,
+    Batch, Context, Message, key,
+    memory::Taken,
+    plugin, quarantine,
     reader::{Next, Reader, Room},
     request,
     settle_batch::{cursor_id, read_cursor, write_cursor},
 };
 use crate::{
-    clock::Deadline,
+    clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
     limits, message,
     settings::{Action, Fetching, Since},
@@ -28,6 +32,8 @@ use crate::{
 };
 
 pub struct Request {
+    /// `list`, or a key: nothing is fetched.
+    pub quarantine: Option<String>,
     max_messages: usize,
     max_bytes: u64,
     pub deadline: Deadline,
@@ -42,6 +48,7 @@ pub fn parse(text: &str) -> Result<Request> {
         max_messages: Option<usize>,
         max_bytes: Option<u64>,
         deadline_ms: Option<u64>,
+        quarantine: Option<String>,
     }
     let fields: Fields = request::parse("fetch_batch", text)?;
     let max_messages = fields.max_messages.unwrap_or(limits::BATCH_MESSAGES_DEFAULT);
@@ -57,7 +64,8 @@ pub fn parse(text: &str) -> Result<Request> {
         let max = limits::BATCH_BYTES_MAX;
         return Err(Error::new(Kind::Misuse, format!("max_bytes is {max_bytes}; it must be between 1 and {max}.")));
     }
-    Ok(Request { max_messages, max_bytes, deadline: request::deadline(fields.deadline_ms)? })
+    let deadline = request::deadline(fields.deadline_ms)?;
+    Ok(Request { quarantine: fields.quarantine, max_messages, max_bytes, deadline })
 }
 
 /// What a handle remembers between fetches.
@@ -80,6 +88,10 @@ pub struct Fetch {
     cursors: HashMap<String, Cursor>,
     /// Forced resynchronisations, to be told with the next batch.
     resets: Vec<String>,
+    /// Put aside, asked for again, and with their bytes in the store.
+    replays: VecDeque<Key>,
+    /// The message at which the connection ended, and how often in a row.
+    suspect: Option<(Key, u32)>,
 }
 
 impl Fetch {
@@ -91,6 +103,11 @@ impl Fetch {
         let Some(fetching) = &context.session.account.fetching else {
             return Err(plugin::wrong_direction("fetch_batch", "incoming"));
         };
+        match request.quarantine.as_deref() {
+            None => {}
+            Some("list") => return listed_aside(context),
+            Some(key) => return self.one_aside(context, fetching, key, request.deadline),
+        }
         let mut batch = Assembly::default();
         let mut reconnected = false;
         loop {
@@ -168,6 +185,46 @@ impl Fetch {
             .remedy("The same settle_batch can be repeated."))
     }
 
+    /// The bytes of one message that was handed out before; `None`: it is not there any more, or the server does not give
+    /// it out.
+    pub fn read_one(&mut self, context: &Context, key: &Key, deadline: Deadline) -> Result<Option<Vec<u8>>> {
+        let reader = self.connected(context, deadline)?;
+        // As a large one it travels alone.
+        let entry = Entry { key: key.clone(), size: limits::SPOOL_THRESHOLD as u64 + 1, received_at: None };
+        let item = reader.with_inbox("reading one message", deadline, move |inbox| {
+            let mut found = None;
+            inbox.read(&[entry], deadline, &mut |_, item| {
+                found = Some(item);
+                ControlFlow::Break(())
+            })?;
+            Ok(found)
+        });
+        match item.inspect_err(|_| self.hang_up())? {
+            Some(Item::Read(raw)) => into_bytes(raw).map(Some),
+            Some(Item::Gone | Item::Failed(_)) | None => Ok(None),
+        }
+    }
+
+    /// The raw bytes of one message that was put aside: from the store, else from the mailbox.
+    fn one_aside(&mut self, context: &Context, fetching: &Fetching, text: &str, deadline: Deadline) -> Result<Batch> {
+        let key = key::from_text(&context.session.account.username, text)?;
+        let known = quarantine::read(context, &key.folder)?;
+        let Some(failed) = known.get(&key.id).filter(|failed| failed.aside) else {
+            return Err(Error::new(Kind::Misuse, format!("{text} is not in quarantine."))
+                .remedy("Ask for {\"quarantine\": \"list\"}."));
+        };
+        let raw = match quarantine::raw(context, &key)? {
+            Some(raw) => Some(raw),
+            None => self.read_one(context, &key, deadline)?,
+        };
+        let mut batch = Assembly::default();
+        match raw {
+            Some(raw) => batch.push(self.message(context, fetching, text.to_owned(), raw, None), None),
+            None => batch.skipped.push(json!({"key": text, "reason": failed.reason})),
+        }
+        Ok(batch.finish(false, 0, Vec::new()))
+    }
+
     /// The host asks for this message again.
     pub fn hand_out_again(&mut self, key: &Key) {
         self.handed_out.remove(key);
@@ -195,14 +252,25 @@ impl Fetch {
         } else if self.reader.is_none() {
             self.begin_round(context, fetching, request.deadline)?;
         }
+        self.hand_out_replays(context, fetching, request, batch)?;
         loop {
             let Some(reader) = &self.reader else { return Ok(()) };
             if batch.is_full(request, reader.peek_size()) {
                 self.round = self.listing_cut || reader.remaining() > 0 || self.closed_folder.is_some();
                 return reader.rest();
             }
+            let patience = if batch.is_empty() { request.deadline } else { Deadline::after(Duration::ZERO) };
+            let taken = match context.shared.memory.take(reader.peek_size().unwrap_or(0), patience) {
+                Ok(taken) => taken,
+                // What is there goes first, and gives memory back.
+                Err(_) if !batch.is_empty() => return reader.rest(),
+                Err(error) => return Err(error),
+            };
             match reader.next(request.max_bytes, batch.room(request), request.deadline)? {
-                Next::Message(entry, item) => self.take(context, fetching, entry, item, batch),
+                Next::Message(entry, item) => {
+                    self.suspect = None;
+                    self.take(context, fetching, entry, item, taken, batch)?;
+                }
                 Next::NotYet if batch.is_empty() => {
                     return Err(request
                         .deadline
@@ -212,8 +280,12 @@ impl Fetch {
                 }
                 Next::NotYet => return reader.rest(),
                 Next::Failed(error) => {
+                    let at = reader.peek_entry();
                     // The rest of the round is listed anew, without what was handed out already.
                     self.hang_up();
+                    if let Some(entry) = at {
+                        self.suspected(context, entry, &error, batch)?;
+                    }
                     return Err(error);
                 }
                 Next::End if self.listing_cut => self.begin_round(context, fetching, request.deadline)?,
@@ -231,10 +303,18 @@ impl Fetch {
         self.listing_cut = false;
         self.closed_folder = None;
         let mut entries = Vec::new();
+        self.replays.clear();
         for folder in &fetching.folders {
-            entries.extend(self.list_open(context, fetching, folder, deadline)?);
+            let listed = self.list_open(context, fetching, folder, deadline)?;
+            entries.extend(self.without_quarantined(context, folder, listed)?);
         }
         entries.retain(|entry| !self.handed_out.contains(&entry.key));
+        if let Some((suspect, _)) = &self.suspect
+            && let Some(entry) = entries.iter_mut().find(|entry| entry.key == *suspect)
+        {
+            // As a large one it travels alone, and what ends the connection is known for sure.
+            entry.size = entry.size.max(limits::SPOOL_THRESHOLD as u64 + 1);
+        }
         if entries.is_empty() {
             self.listing_cut = false;
         }
@@ -315,7 +395,107 @@ impl Fetch {
         self.reader.as_ref().ok_or_else(|| Error::new(Kind::Internal, "The connection vanished."))
     }
 
-    fn take(&mut self, context: &Context, fetching: &Fetching, entry: Entry, item: Item, batch: &mut Assembly) {
+    /// What was put aside is not read again, unless the host asked for it.
+    fn without_quarantined(&mut self, context: &Context, folder: &str, listed: Vec<Entry>) -> Result<Vec<Entry>> {
+        let known = match quarantine::read(context, folder) {
+            Ok(known) => known,
+            // The store is away: then what was put aside comes again, which the host's own key catches.
+            Err(error) if error.is_transient() => return Ok(listed),
+            Err(error) => return Err(error),
+        };
+        if known.is_empty() {
+            return Ok(listed);
+        }
+        let (mut open, mut asked_for) = (Vec::new(), Vec::new());
+        for entry in listed {
+            match known.get(&entry.key.id).filter(|failed| failed.aside) {
+                None => open.push(entry),
+                // The cursor did not hear of it yet.
+                Some(_) => self.gone.entry(folder.to_owned()).or_default().push(entry.key),
+            }
+        }
+        for (id, failed) in known.into_iter().filter(|(_, failed)| failed.aside && failed.replay) {
+            let key = Key { folder: folder.to_owned(), id };
+            match failed.stored {
+                true if !self.handed_out.contains(&key) => self.replays.push_back(key),
+                true => {}
+                false => asked_for.push(Entry { key, size: failed.size, received_at: None }),
+            }
+        }
+        asked_for.append(&mut open);
+        Ok(asked_for)
+    }
+
+    fn hand_out_replays(
+        &mut self,
+        context: &Context,
+        fetching: &Fetching,
+        request: &Request,
+        batch: &mut Assembly,
+    ) -> Result<()> {
+        while !batch.is_full(request, None)
+            && let Some(key) = self.replays.pop_front()
+        {
+            let text = key::to_text(&context.session.account.username, &key);
+            match quarantine::raw(context, &key)? {
+                Some(raw) => batch.push(self.message(context, fetching, text, raw, None), None),
+                None => batch.skipped.push(json!({"key": text, "reason": "its bytes are not in the store any more"})),
+            }
+            self.handed_out.insert(key);
+        }
+        Ok(())
+    }
+
+    /// The connection ended at this message. Once may be chance; from the second time in a row on it counts as its fault.
+    fn suspected(&mut self, context: &Context, entry: Entry, error: &Error, batch: &mut Assembly) -> Result<()> {
+        let times = match self.suspect.take() {
+            Some((key, times)) if key == entry.key => times + 1,
+            _ => 1,
+        };
+        self.suspect = Some((entry.key.clone(), times));
+        if times < 2 {
+            return Ok(());
+        }
+        let why = format!("Reading it ends the connection: {}", error.message());
+        self.failed(context, &entry, &why, batch)
+    }
+
+    /// The server does not give it out. Counted; the last time it is put aside, without bytes.
+    fn failed(&mut self, context: &Context, entry: &Entry, why: &str, batch: &mut Assembly) -> Result<()> {
+        let text = key::to_text(&context.session.account.username, &entry.key);
+        let mut failed = quarantine::count(context, &entry.key, entry.size, why)?;
+        if failed.aside || quarantine::is_enough(&failed) {
+            failed = quarantine::put_aside(context, &entry.key, None)?;
+            self.suspect = None;
+            self.gone.entry(entry.key.folder.clone()).or_default().push(entry.key.clone());
+        }
+        context.session.log.warn(format_args!("{text} cannot be read (failure {}): {why}", failed.tries));
+        batch.quarantined.push(failed.to_json(&text));
+        Ok(())
+    }
+
+    fn message(
+        &self,
+        context: &Context,
+        fetching: &Fetching,
+        key: String,
+        raw: Vec<u8>,
+        received_at: Option<UnixSeconds>,
+    ) -> Message {
+        let signer = context.shared.signing.signer(&*context.store).ok();
+        let facts = message::describe(&raw, fetching, &self.own_addresses, signer, received_at);
+        Message { key, raw, facts }
+    }
+
+    fn take(
+        &mut self,
+        context: &Context,
+        fetching: &Fetching,
+        entry: Entry,
+        item: Item,
+        taken: Option<Taken>,
+        batch: &mut Assembly,
+    ) -> Result<()> {
         let account = &context.session.account;
         let text = key::to_text(&account.username, &entry.key);
         let raw = match item {
@@ -323,22 +503,17 @@ impl Fetch {
             Item::Gone => {
                 batch.skipped.push(json!({"key": text, "reason": "expunged before it was read"}));
                 self.gone.entry(entry.key.folder.clone()).or_default().push(entry.key);
-                return;
+                return Ok(());
             }
             Item::Failed(error) => Err(error),
         };
         self.handed_out.insert(entry.key.clone());
         match raw {
             Ok(raw) => {
-                let signer = context.shared.signing.signer(&*context.store).ok();
-                let facts = message::describe(&raw, fetching, &self.own_addresses, signer, entry.received_at);
-                batch.bytes += raw.len() as u64;
-                batch.messages.push(Message { key: text, raw, facts });
+                batch.push(self.message(context, fetching, text, raw, entry.received_at), taken);
+                Ok(())
             }
-            Err(error) => {
-                context.session.log.warn(format_args!("{text} cannot be read: {error}"));
-                batch.quarantined.push(json!({"key": text, "size": entry.size, "reason": error.message()}));
-            }
+            Err(error) => self.failed(context, &entry, error.message(), batch),
         }
     }
 }
@@ -350,9 +525,16 @@ struct Assembly {
     bytes: u64,
     skipped: Vec<Value>,
     quarantined: Vec<Value>,
+    taken: Vec<Taken>,
 }
 
 impl Assembly {
+    fn push(&mut self, message: Message, taken: Option<Taken>) {
+        self.bytes += message.raw.len() as u64;
+        self.messages.push(message);
+        self.taken.extend(taken);
+    }
+
     fn is_empty(&self) -> bool {
         self.messages.is_empty() && self.skipped.is_empty() && self.quarantined.is_empty()
     }
@@ -384,8 +566,14 @@ impl Assembly {
             "quarantined": self.quarantined,
             "resets": resets,
         });
-        Batch { header: header.to_string(), messages: self.messages }
+        Batch { header: header.to_string(), messages: self.messages, _taken: self.taken }
     }
+}
+
+/// What was put aside, in the header of an empty batch.
+fn listed_aside(context: &Context) -> Result<Batch> {
+    let header = json!({"more": false, "remaining": 0, "quarantine": quarantine::list(context)?});
+    Ok(Batch { header: header.to_string(), messages: Vec::new(), _taken: Vec::new() })
 }
 
 /// A spooled message is read back whole: the host gets bytes, and this is the only copy of it in memory.

@@ -2,12 +2,13 @@
 //!
 //! | call | in | out |
 //! |---|---|---|
-//! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny"}` | plugin |
+//! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny","memory_mb":512}` | plugin |
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}` | handle, or all faults at once |
 //! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}`; `status` with `"health":{"state":"ok"/"expiring"/"degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","why","remedy","who","what","when","field",…}` |
 //! | the same | `{"action":"diagnose","send_to":ADDRESS,"send":BOOL,"refresh":BOOL,"verbose":BOOL}` | `{"healthy":BOOL,"summary",…,"steps":[{"step","status":"ok"/"warning"/"failed"/"skipped","saw","means","who","remedy","took_ms"}]}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |
-//! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"}}` | `{"done":{KEY:…}}` |
+//! | the same | `{"quarantine":"list"}`, `{"quarantine":KEY}` | [`Batch`]: what was put aside, in its header; the raw bytes of one as its only message |
+//! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"/"failed"}}`; of what was put aside also `"replay"/"drop"` | `{"done":{KEY:…}}` |
 //! | [`Handle::send_message`] | `{"to","cc","bcc","subject","text","html","attachments","in_reply_to","references","auto_submitted","envelope","request_id","idempotency_key","resend_unknown"}` + raw MIME, or `{"look_up":MESSAGE_ID}` | `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}` |
 //!
 //! Every request may carry `deadline_ms`. A handle serves one call at a time; any number of handles run side by side.
@@ -19,7 +20,9 @@ mod diagnose;
 mod fetch_batch;
 mod health;
 mod key;
+mod memory;
 mod plugin;
+mod quarantine;
 mod rate;
 mod reader;
 mod request;
@@ -62,6 +65,7 @@ struct Shared {
     health: health::Book,
     signing: signing::Signing,
     rates: rate::Rates,
+    memory: memory::Memory,
 }
 
 /// The thread on which the hooks of one handle run; started by the first call.
@@ -182,10 +186,12 @@ impl Handle {
 }
 
 /// What one `fetch_batch` hands over. `header`: `{"more","remaining","counts":{"listed","delivered","skipped",
-/// "quarantined"},"skipped":[{"key","reason"}],"quarantined":[{"key","reason"}],"resets":[…]}`.
+/// "quarantined"},"skipped":[{"key","reason"}],"quarantined":[{"key","reason","tries","aside",…}],"resets":[…]}`.
 pub struct Batch {
     pub header: String,
     pub messages: Vec<Message>,
+    /// The share of the plugin's memory that the large ones take; given back when the batch is freed.
+    _taken: Vec<memory::Taken>,
 }
 
 pub struct Message {

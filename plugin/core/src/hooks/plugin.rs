@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Handle, Shared, Watcher, health::Book, rate::Rates, request, signing::Signing};
+use super::{Handle, Shared, Watcher, health::Book, memory::Memory, rate::Rates, request, signing::Signing};
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
+    limits,
     log::Logger,
     net::{Egress, Net},
     oauth::Grants,
@@ -37,6 +38,13 @@ struct Config {
     previous_keys: Vec<Value>,
     #[serde(default)]
     private_networks: PrivateNetworks,
+    /// What large messages of all mailboxes may take at once.
+    #[serde(default = "memory_mb")]
+    memory_mb: u64,
+}
+
+fn memory_mb() -> u64 {
+    limits::MEMORY_MB_DEFAULT
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Deserialize)]
@@ -61,6 +69,10 @@ impl Plugin {
     /// As [`Plugin::new`].
     pub fn with_clock(config: &str, log: Logger, watcher: Option<Watcher>, clock: Clock) -> Result<Self> {
         let config: Config = request::parse("plugin_new", config)?;
+        if config.memory_mb < limits::MEMORY_MB_MIN {
+            let message = format!("memory_mb is {}; it must be {} or more.", config.memory_mb, limits::MEMORY_MB_MIN);
+            return Err(Error::new(Kind::Misuse, message));
+        }
         let previous = config.previous_keys.iter().map(SealingKey::from_config).collect::<Result<Vec<_>>>()?;
         let key = SealingKey::from_config(&config.key)?.with_previous(previous);
         let store = store::open(&config.store, key)?;
@@ -74,8 +86,12 @@ impl Plugin {
         }
         let grants = Grants::new(store.clone(), clock.clone(), log.clone());
         let egress = Egress { deny_private_networks: config.private_networks == PrivateNetworks::Deny };
-        let shared =
-            Arc::new(Shared { health: Book::new(watcher), signing: Signing::default(), rates: Rates::default() });
+        let shared = Arc::new(Shared {
+            health: Book::new(watcher),
+            signing: Signing::default(),
+            rates: Rates::default(),
+            memory: Memory::new(config.memory_mb.saturating_mul(limits::MEMORY_MB)),
+        });
         Ok(Self { store, grants, egress, clock, log, shared })
     }
 

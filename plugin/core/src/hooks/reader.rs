@@ -120,6 +120,12 @@ impl Reader {
         state.plan.len() + state.ready.len()
     }
 
+    /// The next message of the plan that did not come yet.
+    pub fn peek_entry(&self) -> Option<Entry> {
+        let state = self.pipe.lock();
+        state.plan.front().cloned()
+    }
+
     /// The size of the next message: as it came, or as it was listed.
     pub fn peek_size(&self) -> Option<u64> {
         let state = self.pipe.lock();

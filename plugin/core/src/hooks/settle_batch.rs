@@ -2,13 +2,21 @@
 //!
 //! The mailbox first, then the cursor: a crash in between repeats a mailbox action, which does no harm; the other order
 //! would forget it. Every step can be repeated.
+//!
+//! | verdict | the mailbox | the message |
+//! |---|---|---|
+//! | `imported` · `duplicate` | `advanced.after_import` | settled |
+//! | `refused` | `advanced.after_refusal` | settled |
+//! | `retry` | nothing | comes again; counts as a failure when others of the same call could be taken |
+//! | `failed` | nothing; after the third failure as `refused` | comes again, the third time it is put aside (quarantine.rs) |
+//! | `replay` · `drop` | nothing | one that was put aside comes again, or is forgotten |
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Context, Work, key, plugin, request};
+use super::{Context, Work, key, plugin, quarantine, request};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
@@ -31,6 +39,18 @@ pub enum Verdict {
     Refused,
     /// The host could not take it now: hand it out again.
     Retry,
+    /// The host cannot take this one: it breaks what it touches.
+    Failed,
+    /// Of one that was put aside: hand it out again.
+    Replay,
+    /// Of one that was put aside: forget it.
+    Drop,
+}
+
+impl Verdict {
+    fn is_taken(self) -> bool {
+        matches!(self, Self::Imported | Self::Duplicate | Self::Refused)
+    }
 }
 
 pub struct Request {
@@ -66,36 +86,92 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
         read_cursor(&context, folder)?.ok_or_else(|| never_fetched(folder))?;
     }
 
+    let host_is_well = request.results.values().any(|verdict| verdict.is_taken());
     let mut done = Map::new();
     for (folder, results) in folders {
         let mut settled = Vec::new();
+        let known = quarantine::read(&context, &folder)?;
+        let mut open = Vec::new();
+        for (text, key, verdict) in results {
+            let failed = known.get(&key.id);
+            let answer = match (failed.is_some_and(|failed| failed.aside), verdict) {
+                (true, verdict) => aside(&context, &key, verdict)?,
+                (false, Verdict::Replay | Verdict::Drop) => "not_put_aside",
+                (false, Verdict::Failed | Verdict::Retry) if verdict == Verdict::Failed || host_is_well => {
+                    let why = match verdict {
+                        Verdict::Failed => "The helpdesk could not take the message.",
+                        _ => "The helpdesk took other messages and asked for this one again.",
+                    };
+                    let failed = quarantine::count(&context, &key, 0, why)?;
+                    if quarantine::is_enough(&failed) {
+                        let raw = work.fetch.read_one(&context, &key, request.deadline)?;
+                        quarantine::put_aside(&context, &key, raw.as_deref())?;
+                        // In the mailbox it is as good as refused.
+                        open.push((text, key, Verdict::Refused, Some("put_aside")));
+                        continue;
+                    }
+                    work.fetch.hand_out_again(&key);
+                    if verdict == Verdict::Failed { "failed" } else { "retry" }
+                }
+                (false, Verdict::Failed | Verdict::Retry) => {
+                    work.fetch.hand_out_again(&key);
+                    "retry"
+                }
+                (false, _) => {
+                    open.push((text, key, verdict, None));
+                    continue;
+                }
+            };
+            done.insert(text, json!(answer));
+        }
         for (verdicts, action) in [
             (&[Verdict::Imported, Verdict::Duplicate][..], &fetching.after_import),
             (&[Verdict::Refused][..], &fetching.after_refusal),
         ] {
-            let chosen: Vec<_> = results.iter().filter(|(_, _, verdict)| verdicts.contains(verdict)).collect();
-            let keys: Vec<Key> = chosen.iter().map(|(_, key, _)| key.clone()).collect();
+            let chosen: Vec<_> = open.iter().filter(|(_, _, verdict, _)| verdicts.contains(verdict)).collect();
+            let keys: Vec<Key> = chosen.iter().map(|(_, key, _, _)| key.clone()).collect();
             let found = if keys.is_empty() || *action == Action::Leave {
                 vec![true; keys.len()]
             } else {
                 work.fetch.settle(&context, keys.clone(), action.clone(), request.deadline)?
             };
-            for ((text, _, _), found) in chosen.iter().zip(found) {
-                done.insert(text.clone(), json!(if found { past_tense(action) } else { "gone" }));
+            for ((text, _, _, instead), found) in chosen.iter().zip(found) {
+                let done_to_it = if found { past_tense(action) } else { "gone" };
+                done.insert(text.clone(), json!(instead.unwrap_or(done_to_it)));
             }
             settled.extend(keys);
-        }
-        for (text, key, _) in results.iter().filter(|(_, _, verdict)| *verdict == Verdict::Retry) {
-            work.fetch.hand_out_again(key);
-            done.insert(text.clone(), json!("retry"));
         }
         settled.extend(work.fetch.take_gone(&folder));
         if let Some(cursor) = advance(&context, &folder, &settled)? {
             work.fetch.remember(&folder, cursor);
         }
+        for (_, key, _, instead) in &open {
+            // It stumbled before and is well now.
+            if instead.is_none() && known.contains_key(&key.id) {
+                quarantine::forget(&context, key)?;
+            }
+        }
         work.fetch.forget(&settled);
     }
     Ok(json!({"done": Value::Object(done)}).to_string())
+}
+
+/// What the host says of a message that was put aside. The mailbox was done with it then.
+fn aside(context: &Context, key: &Key, verdict: Verdict) -> Result<&'static str> {
+    match verdict {
+        Verdict::Imported | Verdict::Duplicate | Verdict::Refused | Verdict::Drop => {
+            quarantine::forget(context, key)?;
+            Ok(if verdict == Verdict::Drop { "dropped" } else { "released" })
+        }
+        Verdict::Replay | Verdict::Retry => {
+            quarantine::replay(context, key)?;
+            Ok("replay")
+        }
+        Verdict::Failed => {
+            quarantine::count(context, key, 0, "The helpdesk could not take the message.")?;
+            Ok("put_aside")
+        }
+    }
 }
 
 fn past_tense(action: &Action) -> &'static str {

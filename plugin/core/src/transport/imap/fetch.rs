@@ -18,6 +18,10 @@ use crate::{
     transport::{Entry, Item, Raw},
 };
 
+/// RFC 5530: the server stumbled over something of its own. Said of a FETCH it is about what was asked for (Dovecot says it of
+/// a file that it cannot read), and not about the connection.
+const SERVERBUG: &str = "[SERVERBUG]";
+
 /// Commands on their way, and what came before its turn. Survives from one call to the next: while the host looks at
 /// one batch, the server already sends the next.
 #[derive(Default)]
@@ -176,7 +180,9 @@ impl Pipeline {
             // RFC 3501 section 6.4.8: a UID that does not exist is left out without a word.
             Ok(()) => self.ready.extend(flight.missing().map(|uid| (uid, Item::Gone))),
             Err(Failure::No(words) | Failure::Bad(words)) => {
-                if let Some(error) = answer::meaning(&words) {
+                if !words.contains(SERVERBUG)
+                    && let Some(error) = answer::meaning(&words)
+                {
                     wire.kill();
                     return Err(error);
                 }

@@ -1,0 +1,183 @@
+//! An IMAP server with one folder, in which some messages are poison: they end the connection, break the protocol, or are
+//! refused. Dovecot does none of that on demand.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use crate::{Result, ca::Ca, strict_idp::tls_config};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poison {
+    /// The connection ends in the middle of the message.
+    HangUp,
+    /// What follows the message is a line longer than any that is accepted.
+    Flood,
+    /// `NO`, whenever it is among what is asked for.
+    Refused,
+}
+
+/// Ends when dropped.
+pub struct WaywardImap {
+    pub port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    mail: Mutex<BTreeMap<u32, (Vec<u8>, Option<Poison>)>>,
+    stop: AtomicBool,
+}
+
+impl WaywardImap {
+    pub fn start(ca: &Ca) -> Result<Self> {
+        let config = tls_config(ca)?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Shared::default());
+        thread::spawn({
+            let shared = shared.clone();
+            move || {
+                for tcp in listener.incoming() {
+                    if shared.stop.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let (Ok(tcp), shared, config) = (tcp, shared.clone(), config.clone()) else { continue };
+                    thread::spawn(move || drop(serve(tcp, config, &shared)));
+                }
+            }
+        });
+        Ok(Self { port, shared })
+    }
+
+    /// A message arrives.
+    pub fn deliver(&self, raw: &[u8], poison: Option<Poison>) {
+        let mut mail = self.shared.lock();
+        let uid = mail.keys().next_back().map_or(1, |last| last + 1);
+        mail.insert(uid, (raw.to_vec(), poison));
+    }
+
+    /// All poison is gone.
+    pub fn heal(&self) {
+        self.shared.lock().values_mut().for_each(|(_, poison)| *poison = None);
+    }
+}
+
+impl Drop for WaywardImap {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, (Vec<u8>, Option<Poison>)>> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Stream = BufReader<StreamOwned<ServerConnection, TcpStream>>;
+
+fn serve(tcp: TcpStream, config: Arc<ServerConfig>, shared: &Shared) -> std::io::Result<()> {
+    tcp.set_nodelay(true)?;
+    tcp.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
+    let mut stream = BufReader::new(StreamOwned::new(connection, tcp));
+    say(&mut stream, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n")?;
+    loop {
+        let mut line = String::new();
+        // Longer than any command of ours.
+        if (&mut stream).take(65_536).read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let mut words = line.split_whitespace();
+        let (tag, verb) = (words.next().unwrap_or_default(), words.next().unwrap_or_default().to_ascii_uppercase());
+        let rest: Vec<&str> = words.collect();
+        match (verb.as_str(), rest.first().map(|word| word.to_ascii_uppercase()).as_deref()) {
+            ("CAPABILITY", _) => say(&mut stream, "* CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2 UIDPLUS\r\n")?,
+            ("EXAMINE" | "SELECT", _) => {
+                let mail = shared.lock();
+                let next = mail.keys().next_back().map_or(1, |last| last + 1);
+                let lines = format!("* {} EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT {next}] x\r\n", mail.len());
+                drop(mail);
+                say(&mut stream, &lines)?;
+            }
+            ("UID", Some("FETCH")) => {
+                let uids = set(rest.get(1).copied().unwrap_or_default());
+                let bodies = line.to_ascii_uppercase().contains("BODY.PEEK[]");
+                if !fetch(&mut stream, shared, &uids, bodies)? {
+                    say(&mut stream, &format!("{tag} NO [SERVERBUG] one of them cannot be read\r\n"))?;
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        say(&mut stream, &format!("{tag} OK done\r\n"))?;
+        if verb == "LOGOUT" {
+            return Ok(());
+        }
+    }
+}
+
+/// `false`: refused.
+fn fetch(stream: &mut Stream, shared: &Shared, uids: &[(u32, u32)], bodies: bool) -> std::io::Result<bool> {
+    let wanted: Vec<_> = {
+        let mail = shared.lock();
+        let asked = |uid: &u32| uids.iter().any(|(first, last)| (first..=last).contains(&uid));
+        mail.iter().filter(|(uid, _)| asked(uid)).map(|(uid, (raw, poison))| (*uid, raw.clone(), *poison)).collect()
+    };
+    if bodies && wanted.iter().any(|(_, _, poison)| *poison == Some(Poison::Refused)) {
+        return Ok(false);
+    }
+    for (uid, raw, poison) in wanted {
+        if !bodies {
+            say(stream, &format!("* {uid} FETCH (UID {uid} RFC822.SIZE {})\r\n", raw.len()))?;
+            continue;
+        }
+        let out = stream.get_mut();
+        write!(out, "* {uid} FETCH (UID {uid} BODY[] {{{}}}\r\n", raw.len())?;
+        match poison {
+            Some(Poison::HangUp) => {
+                out.write_all(&raw[..raw.len() / 2])?;
+                out.flush()?;
+                return Err(std::io::ErrorKind::ConnectionAborted.into());
+            }
+            Some(Poison::Flood) => {
+                out.write_all(&raw)?;
+                out.write_all(&vec![b'x'; 512 * 1024])?;
+            }
+            _ => {
+                out.write_all(&raw)?;
+                out.write_all(b")\r\n")?;
+            }
+        }
+        out.flush()?;
+    }
+    Ok(true)
+}
+
+fn set(text: &str) -> Vec<(u32, u32)> {
+    let number = |text: &str| if text == "*" { Some(u32::MAX) } else { text.parse().ok() };
+    text.split(',')
+        .filter_map(|part| match part.split_once(':') {
+            Some((first, last)) => Some((number(first)?, number(last)?)),
+            None => number(part).map(|one| (one, one)),
+        })
+        .collect()
+}
+
+fn say(stream: &mut Stream, text: &str) -> std::io::Result<()> {
+    let out = stream.get_mut();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
