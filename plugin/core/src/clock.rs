@@ -5,10 +5,13 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    seam,
+};
 
 /// Seconds since 1970-01-01 UTC.
 pub type UnixSeconds = i64;
@@ -21,7 +24,7 @@ pub struct Clock {
 
 impl Clock {
     pub fn now(&self) -> UnixSeconds {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let now = seam::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         now + self.shift_seconds.load(Ordering::Relaxed)
     }
 
@@ -37,12 +40,12 @@ pub struct Deadline(Instant);
 
 impl Deadline {
     pub fn after(wait: Duration) -> Self {
-        Self(Instant::now() + wait)
+        Self(seam::instant() + wait)
     }
 
     /// Time left; zero when it has passed.
     pub fn left(self) -> Duration {
-        self.0.saturating_duration_since(Instant::now())
+        self.0.saturating_duration_since(seam::instant())
     }
 
     /// Time left, or a transient error that says what was being waited for.
@@ -59,6 +62,6 @@ impl Deadline {
 
     /// The earlier of this and `wait` from now.
     pub fn at_most(self, wait: Duration) -> Self {
-        Self(self.0.min(Instant::now() + wait))
+        Self(self.0.min(seam::instant() + wait))
     }
 }

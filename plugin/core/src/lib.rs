@@ -19,6 +19,7 @@ pub mod guard;
 pub mod limits;
 pub mod log;
 pub mod remedies;
+pub mod seam;
 pub mod secret;
 
 pub use error::{Error, Kind, Result};

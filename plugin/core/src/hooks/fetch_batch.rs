@@ -26,7 +26,7 @@ use super::{
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
-    limits, message,
+    limits, message, seam,
     settings::{Action, Fetching, Since},
     transport::{Cursor, Entry, Inbox, Item, Key, Raw},
 };
@@ -585,7 +585,8 @@ fn into_bytes(raw: Raw) -> Result<Vec<u8>> {
             bytes.try_reserve_exact(len as usize).map_err(|e| {
                 Error::new(Kind::TooLarge, "There is not enough memory for this message.").source_error(e)
             })?;
-            file.read_to_end(&mut bytes)
+            seam::step("spool.read")
+                .and_then(|()| file.read_to_end(&mut bytes))
                 .map_err(|e| Error::new(Kind::Transient, "The spool file cannot be read.").source_error(e))?;
             Ok(bytes)
         }

@@ -31,11 +31,12 @@ mod settle_batch;
 mod signing;
 mod worker;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
+    seam,
     session::Session,
     store::Store,
 };
@@ -181,7 +182,7 @@ impl Handle {
 
     fn lock(&self) -> MutexGuard<'_, Front> {
         // The guarded value is replaced whole, so it is never half-changed.
-        self.front.lock().unwrap_or_else(PoisonError::into_inner)
+        seam::lock("handle.front", &self.front)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
     guard::guarded,
-    limits,
+    limits, seam,
     transport::{Entry, Inbox, Item, Raw},
 };
 
@@ -203,9 +203,9 @@ impl Reader {
     fn silence(&self, state: &mut State) -> Duration {
         let received = self.received.load(Ordering::Relaxed);
         match state.silence {
-            Some((before, since)) if before == received => since.elapsed(),
+            Some((before, since)) if before == received => seam::instant().saturating_duration_since(since),
             _ => {
-                state.silence = Some((received, Instant::now()));
+                state.silence = Some((received, seam::instant()));
                 Duration::ZERO
             }
         }
@@ -287,7 +287,7 @@ impl Pipe {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        seam::lock("reader.pipe", &self.state)
     }
 }
 

@@ -8,7 +8,7 @@
 //! `resend_unknown`; a key of which nothing was accepted is tried again. Who comes while another call sends waits for it.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use crate::{
         compose::{self, Compose, Composed, EnvelopeRequest},
         wire,
     },
+    seam,
     session::Found,
     settings::Sending,
     transport::{Outbox, Outcome},
@@ -124,7 +125,7 @@ impl Progress {
     /// # Errors
     /// `error`, when nothing was offered to a server.
     pub fn answer_to(&self, error: Error) -> Result<String> {
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        match seam::lock("send.progress", &self.0).clone() {
             Stage::NothingOffered => Err(error),
             Stage::Answered(answer) => Ok(answer),
             Stage::Offered { message_id } => {
@@ -138,7 +139,7 @@ impl Progress {
     }
 
     fn is(&self, stage: Stage) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        *seam::lock("send.progress", &self.0) = stage;
     }
 }
 

@@ -10,14 +10,14 @@ use std::{
         mpsc::{self, RecvTimeoutError, SyncSender, TrySendError},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
     guard::guarded,
-    limits,
+    limits, seam,
 };
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
@@ -124,9 +124,9 @@ impl<S> Drop for Worker<S> {
     fn drop(&mut self) {
         self.jobs = None;
         let Some(thread) = self.thread.take() else { return };
-        let give_up = Instant::now() + limits::CLOSE_WAIT;
-        while !thread.is_finished() && Instant::now() < give_up {
-            thread::sleep(Duration::from_millis(1));
+        let give_up = seam::instant() + limits::CLOSE_WAIT;
+        while !thread.is_finished() && seam::instant() < give_up {
+            seam::sleep(Duration::from_millis(1));
         }
         if thread.is_finished() {
             let _ = thread.join();
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_caller_is_back_by_its_deadline_even_if_the_work_is_not() {
         let worker = Worker::start("test", ()).unwrap();
-        let begun = Instant::now();
+        let begun = seam::instant();
         let error = worker
             .call("a test", Deadline::after(Duration::from_millis(50)), |_| {
                 thread::sleep(Duration::from_millis(800));

@@ -6,7 +6,7 @@ use std::{
     fmt,
     io::{self, Read},
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ use super::{Egress, resolve};
 use crate::{
     clock::{Clock, Deadline, UnixSeconds},
     error::{Error, Kind, Result},
-    limits,
+    limits, seam,
     secret::Secret,
 };
 
@@ -142,6 +142,7 @@ impl Http {
         if let Some(body) = body {
             request = request.body(body);
         }
+        seam::step("http.send").map_err(|e| broken_off(host, e))?;
         read(request.send().map_err(|e| no_answer(host, e))?, host, deadline)
     }
 
@@ -163,7 +164,7 @@ impl Http {
     }
 
     fn client(&self) -> Result<Client> {
-        let mut slot = self.shared.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = seam::lock("http.client", &self.shared.client);
         if let Some(client) = &*slot {
             return Ok(client.clone());
         }
@@ -202,7 +203,7 @@ impl Permitted {
     const HOSTS_MAX: usize = 256;
 
     fn put(&self, host: &str, addresses: Vec<SocketAddr>) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut map = seam::lock("http.permitted", &self.0);
         if map.len() >= Self::HOSTS_MAX {
             map.clear();
         }
@@ -212,7 +213,7 @@ impl Permitted {
 
 impl Resolve for Permitted {
     fn resolve(&self, name: Name) -> Resolving {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = seam::lock("http.permitted", &self.0);
         let found = map.get(&name.as_str().to_ascii_lowercase()).cloned();
         Box::pin(std::future::ready(match found {
             Some(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
@@ -236,6 +237,7 @@ fn read(mut response: Response, host: &str, deadline: Deadline) -> Result<HttpAn
     let mut chunk = Zeroizing::new([0; limits::HTTP_CHUNK]);
     loop {
         deadline.check(&format!("the rest of an answer of {host}"))?;
+        seam::step("http.read").map_err(|e| broken_off(host, e))?;
         match response.read(&mut chunk[..]).map_err(|e| broken_off(host, e))? {
             0 => return Ok(answer),
             n if answer.body.len() + n > limits::HTTP_BODY_MAX => {

@@ -18,7 +18,7 @@ use rustls::ClientConfig;
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    limits,
+    limits, seam,
 };
 
 pub use egress::Egress;
@@ -70,7 +70,8 @@ impl Net {
                 last = Some(refusal);
                 continue;
             }
-            match TcpStream::connect_timeout(&address, deadline.check(&format!("a connection to {host}:{port}"))?) {
+            let wait = deadline.check(&format!("a connection to {host}:{port}"))?;
+            match seam::step("net.connect").and_then(|()| TcpStream::connect_timeout(&address, wait)) {
                 Ok(tcp) => {
                     // Without it every small command waits for the peer's delayed ACK (40 ms).
                     tcp.set_nodelay(true).map_err(|e| unreachable_error(host, port, e))?;
@@ -85,6 +86,7 @@ impl Net {
 
 /// `getaddrinfo` knows no deadline: it runs on a thread of its own, and is left behind when it takes too long.
 fn resolve(host: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>> {
+    seam::step("net.resolve").map_err(|e| not_found(host, e))?;
     let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     if let Ok(ip) = name.parse() {
         return Ok(vec![SocketAddr::new(ip, port)]);
@@ -102,12 +104,16 @@ fn resolve(host: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>>
         .map_err(|e| Error::new(Kind::Transient, "No thread could be started for a name lookup.").source_error(e))?;
     match receiver.recv_timeout(deadline.check(&format!("the address of {host}"))?) {
         Ok(Ok(addresses)) => Ok(addresses),
-        Ok(Err(e)) => Err(Error::new(Kind::Transient, format!("The name {host} could not be found."))
-            .remedy("Check the server name and this machine's DNS.")
-            .source_error(e)),
+        Ok(Err(e)) => Err(not_found(host, e)),
         Err(_) => Err(Error::new(Kind::Transient, format!("The name lookup of {host} gave no answer in time."))
             .remedy("Check this machine's DNS.")),
     }
+}
+
+fn not_found(host: &str, e: std::io::Error) -> Error {
+    Error::new(Kind::Transient, format!("The name {host} could not be found."))
+        .remedy("Check the server name and this machine's DNS.")
+        .source_error(e)
 }
 
 fn unreachable_error(host: &str, port: u16, e: std::io::Error) -> Error {

@@ -4,8 +4,8 @@
 use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use rustls::{
@@ -23,7 +23,7 @@ use super::{Net, http::Http, resolve, tls, unreachable_error};
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
-    guard, limits,
+    guard, limits, seam,
 };
 
 /// The address that answered, and those before it that did not.
@@ -64,7 +64,7 @@ pub struct Watch(Arc<Watching>);
 impl Watch {
     /// `None`: no handshake came as far as a certificate, or it cannot be read.
     pub fn certificate(&self) -> Option<Certificate> {
-        let seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let seen = seam::lock("net.probe", &self.0.seen).clone()?;
         guard::guarded("the certificate parser", || Ok(describe(&seen))).ok().flatten()
     }
 }
@@ -97,7 +97,7 @@ impl Net {
                     refusal
                 }
                 Ok(()) => {
-                    let begun = Instant::now();
+                    let begun = seam::instant();
                     // The later ones get their turn, too.
                     let wait = (deadline.left() / (addresses.len() - at) as u32).max(Duration::from_millis(1));
                     match TcpStream::connect_timeout(&address, wait) {
@@ -176,8 +176,7 @@ impl ServerCertVerifier for Watching {
             (platform, Err(bundle)) if bundle == unknown => (None, platform.err()),
             (_, Err(bundle)) => (None, Some(bundle)),
         };
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(Seen { certificate: end_entity.clone().into_owned(), trusted_by });
+        *seam::lock("net.probe", &self.seen) = Some(Seen { certificate: end_entity.clone().into_owned(), trusted_by });
         refusal.map_or_else(|| Ok(ServerCertVerified::assertion()), Err)
     }
 

@@ -15,6 +15,7 @@ use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
     limits,
+    seam::{self, Way},
 };
 
 /// A connection before STARTTLS. Only a greeting and capabilities are ever read from it.
@@ -48,13 +49,19 @@ impl Plain {
 
 impl Read for Plain {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.timed.read(buffer)
+        let len = seam::passing(Way::Received, buffer.len(), || self.timed.wait())?;
+        let count = self.timed.read(&mut buffer[..len])?;
+        seam::passed(Way::Received, count);
+        Ok(count)
     }
 }
 
 impl Write for Plain {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.timed.write(bytes)
+        let len = seam::passing(Way::Sent, bytes.len(), || self.timed.wait())?;
+        let count = self.timed.write(&bytes[..len])?;
+        seam::passed(Way::Sent, count);
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -121,13 +128,19 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.tls.read(buffer)
+        let len = seam::passing(Way::Received, buffer.len(), || self.tls.sock.timed.wait())?;
+        let count = self.tls.read(&mut buffer[..len])?;
+        seam::passed(Way::Received, count);
+        Ok(count)
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.tls.write(bytes)
+        let len = seam::passing(Way::Sent, bytes.len(), || self.tls.sock.timed.wait())?;
+        let count = self.tls.write(&bytes[..len])?;
+        seam::passed(Way::Sent, count);
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -197,6 +210,7 @@ fn stale(armed: Option<Duration>, wait: Duration) -> bool {
 
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        seam::step("net.read")?;
         let wait = self.wait()?;
         if stale(self.armed_read, wait) {
             self.tcp.set_read_timeout(Some(wait))?;
@@ -208,6 +222,7 @@ impl Read for Timed {
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        seam::step("net.write")?;
         let wait = self.wait()?;
         if stale(self.armed_write, wait) {
             self.tcp.set_write_timeout(Some(wait))?;

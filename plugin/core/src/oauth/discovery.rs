@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use serde::Deserialize;
@@ -14,6 +14,7 @@ use crate::{
     limits,
     log::Logger,
     net::Net,
+    seam,
 };
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -73,7 +74,7 @@ impl Discovery {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        seam::lock("oauth.discovered", &self.0)
     }
 }
 

@@ -12,7 +12,7 @@ use super::{failure::Failure, grant::Grant};
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
-    limits,
+    limits, seam,
     secret::Secret,
     settings::Client,
 };
@@ -52,7 +52,7 @@ impl Flights {
     /// Waits until nobody else is in. The guard lets the next in when it is dropped, also by a panic.
     pub fn enter(&self, id: &str, deadline: Deadline) -> Result<Guard> {
         let flight = self.flight(id);
-        let mut seat = flight.seat.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seat = seam::lock("oauth.flight", &flight.seat);
         let memory = loop {
             match seat.take() {
                 Some(memory) => break memory,
@@ -69,7 +69,7 @@ impl Flights {
     /// Looks without waiting; `None` while somebody is in.
     pub fn peek<T>(&self, id: &str, look: impl FnOnce(&Memory) -> T) -> Option<T> {
         let flight = self.flight(id);
-        let seat = flight.seat.lock().unwrap_or_else(PoisonError::into_inner);
+        let seat = seam::lock("oauth.flight", &flight.seat);
         seat.as_deref().map(look)
     }
 
@@ -79,7 +79,7 @@ impl Flights {
     }
 
     fn flight(&self, id: &str) -> Arc<Flight> {
-        let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = seam::lock("oauth.flights", &self.0);
         flights
             .entry(id.to_owned())
             .or_insert_with(|| {
@@ -133,7 +133,7 @@ impl DerefMut for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        *self.flight.seat.lock().unwrap_or_else(PoisonError::into_inner) = Some(mem::take(&mut self.memory));
+        *seam::lock("oauth.flight", &self.flight.seat) = Some(mem::take(&mut self.memory));
         self.flight.freed.notify_one();
     }
 }

@@ -59,7 +59,7 @@ mod refresh_tests;
 #[cfg(test)]
 mod tests_support;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 use url::Url;
@@ -69,6 +69,7 @@ use crate::{
     error::Result,
     log::Logger,
     net::Net,
+    seam,
     secret::Secret,
     settings::{Account, Client},
     store::{Store, Table},
@@ -280,11 +281,11 @@ impl Inner {
     }
 
     fn remember_consent(&self, id: String, expires_at: UnixSeconds) {
-        self.started.lock().unwrap_or_else(PoisonError::into_inner).push((id, expires_at));
+        seam::lock("oauth.started", &self.started).push((id, expires_at));
     }
 
     fn forget_expired_consents(&self, now: UnixSeconds) {
-        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut started = seam::lock("oauth.started", &self.started);
         started.retain(|(id, expires_at)| {
             // What cannot be deleted now is tried again at the next consent.
             *expires_at > now || self.store.delete(Table::Consent, id).is_err()

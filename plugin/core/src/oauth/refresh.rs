@@ -1,8 +1,6 @@
 //! Handing out access tokens, and renewing them: once per expiry among threads and processes, saved before they are
 //! used, and never with a refresh token that is known to be spent.
 
-use std::thread;
-
 use super::{
     AccessToken, Inner,
     application::{self, Application},
@@ -16,6 +14,7 @@ use crate::{
     error::{Error, Kind, Result},
     limits,
     net::Net,
+    seam,
     secret::Secret,
     settings::Account,
 };
@@ -55,7 +54,7 @@ pub(super) fn current(
                 if let Some(token) = fallback {
                     return Ok(token);
                 }
-                thread::sleep(poll.min(deadline.left()));
+                seam::sleep(poll.min(deadline.left()));
                 poll = (2 * poll).min(limits::REFRESH_POLL);
             }
             Err(e) if e.kind() == Kind::ConsentRequired => return fallback.ok_or(e),

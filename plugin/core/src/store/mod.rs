@@ -1,5 +1,7 @@
 //! What must survive a crash: grants, consent states, cursors. Small sealed records, each replaced atomically.
 
+#[cfg(feature = "test-seam")]
+mod observed;
 pub mod postgres;
 mod reseal;
 pub mod sealed;
@@ -25,6 +27,13 @@ pub use sqlite::SqliteStore;
 /// # Errors
 /// `Settings` for a URL that cannot be meant or used; and those of [`SqliteStore::open`] and [`PostgresStore::open`].
 pub fn open(url: &str, key: SealingKey) -> Result<Arc<dyn Store>> {
+    let store = open_database(url, key)?;
+    #[cfg(feature = "test-seam")]
+    let store: Arc<dyn Store> = Arc::new(observed::Observed(store));
+    Ok(store)
+}
+
+fn open_database(url: &str, key: SealingKey) -> Result<Arc<dyn Store>> {
     match url.split_once(':') {
         Some(("sqlite", ":memory:")) => Ok(Arc::new(SqliteStore::in_memory(key)?)),
         Some(("sqlite", path)) if !path.is_empty() => {

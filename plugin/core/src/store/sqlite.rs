@@ -6,8 +6,8 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    limits,
+    limits, seam,
 };
 
 /// `PRAGMA user_version` of the layout below.
@@ -82,7 +82,7 @@ impl SqliteStore {
 
     /// A panic of another thread cannot have left a transaction open: dropping it rolled back.
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        seam::lock("sqlite.connection", &self.connection)
     }
 
     fn failed(&self, error: rusqlite::Error) -> Error {
@@ -330,11 +330,11 @@ fn configure(connection: &Connection, on_disk: bool) -> rusqlite::Result<()> {
         return Ok(());
     }
     // The change to WAL needs the file alone for a moment, and SQLite does not call the busy handler for it.
-    let give_up = Instant::now() + limits::STORE_BUSY_TIMEOUT;
+    let give_up = seam::instant() + limits::STORE_BUSY_TIMEOUT;
     loop {
         match connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)) {
             Ok(_) => return Ok(()),
-            Err(error) if is_busy(&error) && Instant::now() < give_up => std::thread::sleep(Duration::from_millis(5)),
+            Err(error) if is_busy(&error) && seam::instant() < give_up => seam::sleep(Duration::from_millis(5)),
             Err(error) => return Err(error),
         }
     }

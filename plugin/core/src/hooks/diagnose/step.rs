@@ -1,7 +1,5 @@
 //! One step after the other: its share of the time, what stops it, and how it is told.
 
-use std::time::Instant;
-
 use serde_json::{Value, json};
 
 use crate::{
@@ -9,6 +7,7 @@ use crate::{
     error::{Error, Kind},
     guard, limits,
     log::redact,
+    seam,
     secret::Secret,
     session::Session,
     settings::Account,
@@ -174,7 +173,7 @@ impl<'a> Walk<'a> {
             self.steps.push(Step { name, finding, took_ms: 0, root: Some(root) });
             return None;
         }
-        let begun = Instant::now();
+        let begun = seam::instant();
         let outcome = match self.deadline.check(&format!("the step {name}")) {
             Ok(_) => guard::guarded(name, || Ok(work(self.deadline.at_most(share)))),
             Err(late) => Err(late),

@@ -5,7 +5,7 @@ use std::{
     error::Error as StdError,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
@@ -22,7 +22,7 @@ use tokio_postgres::{
 };
 use tokio_rustls::{TlsConnector, client};
 
-use crate::limits;
+use crate::{limits, seam};
 
 pub struct Pool {
     config: Config,
@@ -72,7 +72,7 @@ impl Pool {
     }
 
     fn pop(&self) -> Option<Client> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = seam::lock("postgres.pool", &self.idle);
         idle.retain(|client| !client.is_closed());
         idle.pop()
     }
@@ -98,7 +98,7 @@ impl Seat<'_> {
     /// For the next operation.
     pub fn keep(mut self) {
         if let Some(client) = self.client.take() {
-            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+            seam::lock("postgres.pool", &self.pool.idle).push(client);
         }
     }
 }

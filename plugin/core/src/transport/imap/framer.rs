@@ -15,7 +15,7 @@ use std::{
 
 use crate::{
     error::{Error, Kind, Result},
-    limits,
+    limits, seam,
     transport::Raw,
 };
 
@@ -198,11 +198,11 @@ impl<R: Read> Framer<R> {
             }
             return Ok(Raw::Memory(bytes));
         }
-        let mut file = tempfile::tempfile().map_err(spool_error)?;
+        let mut file = seam::step("spool.create").and_then(|()| tempfile::tempfile()).map_err(spool_error)?;
         while left > 0 {
             let part = self.available(left)?;
             let len = part.len();
-            file.write_all(part).map_err(spool_error)?;
+            seam::step("spool.write").and_then(|()| file.write_all(part)).map_err(spool_error)?;
             left -= len;
             self.start += len;
         }
@@ -305,8 +305,8 @@ fn announced(line: &[u8]) -> Option<(usize, u64)> {
 
 /// Moves a message from memory to a spool file.
 pub fn spill(bytes: &[u8]) -> Result<Raw> {
-    let mut file: File = tempfile::tempfile().map_err(spool_error)?;
-    file.write_all(bytes).map_err(spool_error)?;
+    let mut file: File = seam::step("spool.create").and_then(|()| tempfile::tempfile()).map_err(spool_error)?;
+    seam::step("spool.write").and_then(|()| file.write_all(bytes)).map_err(spool_error)?;
     file.rewind().map_err(spool_error)?;
     Ok(Raw::Spool { file, len: bytes.len() as u64 })
 }

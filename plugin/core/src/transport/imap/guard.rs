@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     clock::Deadline,
     error::{Error, Result},
-    net,
+    net, seam,
     transport::Transcript,
 };
 
@@ -161,7 +161,7 @@ impl SharedWire {
 
     /// A panic of the parser while the lock was held leaves the wire usable; whoever caught it kills the connection.
     pub fn lock(&self) -> MutexGuard<'_, Wire> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        seam::lock("imap.wire", &self.0)
     }
 }
 

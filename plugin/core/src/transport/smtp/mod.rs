@@ -23,6 +23,7 @@ use crate::{
     limits,
     log::Logger,
     net::{Net, Stream, TlsFacts},
+    seam,
     settings::{Account, Endpoint, Mechanism, Protocol, TlsMode},
 };
 
@@ -133,7 +134,7 @@ fn open_one(
         server: server.clone(),
         tls,
         mechanism,
-        idle_since: Instant::now(),
+        idle_since: seam::instant(),
         broken: false,
         lost: false,
     })
@@ -163,12 +164,12 @@ impl Outbox for SmtpOutbox {
             send::send(&mut self.dialogue, &self.extensions, &self.server.host, envelope, raw, deadline);
         self.broken = after != After::Ready;
         self.lost = after == After::BrokenAtOnce && !deadline.left().is_zero();
-        self.idle_since = Instant::now();
+        self.idle_since = seam::instant();
         outcome
     }
 
     fn is_fresh(&mut self) -> bool {
-        !self.broken && self.idle_since.elapsed() < limits::SMTP_IDLE_KEEP
+        !self.broken && seam::instant().saturating_duration_since(self.idle_since) < limits::SMTP_IDLE_KEEP
     }
 
     fn lost(&self) -> bool {

@@ -4,11 +4,11 @@
 use std::{
     collections::VecDeque,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use super::{Envelope, Outbox, Outcome, Proof};
-use crate::{clock::Deadline, net::TlsFacts};
+use crate::{clock::Deadline, net::TlsFacts, seam};
 
 /// The test's end. Clones share one record.
 #[derive(Clone, Default)]
@@ -70,7 +70,7 @@ impl Stub {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        seam::lock("stub", &self.0)
     }
 }
 
