@@ -33,9 +33,12 @@ pub struct WaywardImap {
     shared: Arc<Shared>,
 }
 
+/// By UID.
+type Mail = BTreeMap<u32, (Vec<u8>, Option<Poison>)>;
+
 #[derive(Default)]
 struct Shared {
-    mail: Mutex<BTreeMap<u32, (Vec<u8>, Option<Poison>)>>,
+    mail: Mutex<Mail>,
     stop: AtomicBool,
 }
 
@@ -81,7 +84,7 @@ impl Drop for WaywardImap {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, (Vec<u8>, Option<Poison>)>> {
+    fn lock(&self) -> MutexGuard<'_, Mail> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,8 +8,6 @@
 //! ```
 //! Who finds it begun waits for the end; when the moment has passed, whoever began it has died, and nobody knows.
 
-use std::thread;
-
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -17,7 +15,7 @@ use super::{Context, send_message::describe};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    limits,
+    limits, seam,
     store::Table,
     transport::Outcome,
 };
@@ -64,7 +62,7 @@ impl Claim {
                 )
                 .remedy("Repeat the call with the same key; it says then what became of the message."));
             }
-            thread::sleep(poll.min(left));
+            seam::sleep(poll.min(left));
             poll = (2 * poll).min(limits::REFRESH_POLL);
         }
     }

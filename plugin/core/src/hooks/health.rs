@@ -16,7 +16,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -29,6 +29,7 @@ use crate::{
     error::{Error, Kind, Result},
     limits,
     oauth::{About, Status},
+    seam,
     settings::{Account, Direction},
 };
 
@@ -97,7 +98,7 @@ impl Book {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(Direction, String), Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        seam::lock("hooks.health", &self.entries)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    limits,
+    limits, seam,
 };
 
 pub struct Memory(Arc<Budget>);
@@ -38,7 +38,7 @@ impl Memory {
             return Ok(None);
         }
         let bytes = bytes.min(self.0.most);
-        let mut left = self.0.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = seam::lock("hooks.memory", &self.0.left);
         while *left < bytes {
             let wait = deadline.check("memory that large messages of other mailboxes take").map_err(|error| {
                 Error::new(Kind::Transient, error.message())
@@ -53,7 +53,7 @@ impl Memory {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        *self.budget.left.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
+        *seam::lock("hooks.memory", &self.budget.left) += self.bytes;
         self.budget.freed.notify_all();
     }
 }

@@ -6,11 +6,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
+    sync::Mutex,
     time::Duration,
 };
 
-use crate::{clock::UnixSeconds, settings::Account};
+use crate::{clock::UnixSeconds, seam, settings::Account};
 
 const WINDOW: i64 = 60;
 
@@ -30,7 +30,7 @@ impl Rates {
             (mailbox, sending.messages_per_minute),
             (format!("{}\0", account.client.client_id), sending.app_messages_per_minute),
         ];
-        let mut sent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = seam::lock("hooks.rate", &self.0);
         let mut wait = None;
         for (who, most) in &budgets {
             let (Some(most), Some(times)) = (most, sent.get_mut(who)) else { continue };

@@ -92,7 +92,7 @@ impl Flights {
 
 impl Flight {
     fn last(&self) -> Option<Grant> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        seam::lock("oauth.last", &self.last).clone()
     }
 }
 
@@ -107,7 +107,7 @@ impl Guard {
     }
 
     pub fn remember(&self, grant: Option<Grant>) {
-        *self.flight.last.lock().unwrap_or_else(PoisonError::into_inner) = grant;
+        *seam::lock("oauth.last", &self.flight.last) = grant;
     }
 
     /// Nothing of what was known holds any more.
