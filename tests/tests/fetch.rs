@@ -196,6 +196,29 @@ fn a_renumbered_folder_is_told_and_neither_floods_nor_loses() {
     assert_eq!((mail.subjects(), mail.resets.len()), (vec!["note 30", "note 31"], 1));
 }
 
+/// Everything was fetched once, one message is never settled, and then the folder is renumbered.
+#[test]
+fn a_folder_that_is_never_without_open_mail_does_not_flood_either() {
+    let servers = servers();
+    let address = servers.address("renumbered");
+    servers.doveadm(&["mailbox", "create", "-u", &address, "Busy"]).unwrap();
+    for number in 0..20 {
+        append(&servers, "renumbered", "Busy", "01-Jan-2020 10:00:00 +0000", "", &note(number)).unwrap();
+    }
+    append(&servers, "renumbered", "Busy", "01-Jan-2026 10:00:00 +0000", "", &note(20)).unwrap();
+    let fixture = Fixture::new(&servers);
+    let handle = fixture.incoming("renumbered", |settings| {
+        since_all(settings);
+        settings["incoming"]["advanced"]["folders"] = json!(["Busy"]);
+    });
+    let all = round(&handle, &json!({})).unwrap();
+    settle(&handle, all.keys().into_iter().take(20), "imported").unwrap();
+    assert_eq!(round(&handle, &json!({})).unwrap().subjects(), ["note 20"]);
+    servers.doveadm(&["mailbox", "update", "-u", &address, "--uid-validity", "7654321", "Busy"]).unwrap();
+    let mail = round(&handle, &json!({})).unwrap();
+    assert_eq!((mail.subjects(), mail.resets.len()), (vec!["note 20"], 1));
+}
+
 #[test]
 fn messages_that_vanish_between_list_and_read_are_skipped_with_a_reason() {
     // A Maildir: whoever has an mdbox open still reads what is expunged there.

@@ -244,11 +244,14 @@ fn what_cannot_be_meant_changes_nothing() {
     let keys = keys_of(&handle);
     let key = keys[0].as_str();
     let elsewhere = key.replace("INBOX", "Archive");
+    let (folder, uid) = key.rsplit_once('.').unwrap();
+    let made_up = format!("{folder}.{}", uid.parse::<u32>().unwrap() + 1_000);
     for results in [
         json!({key: "imported", key.replace("foreign", "other"): "imported"}),
         json!({key: "imported", "": "imported"}),
         json!({key: "imported", "INBOX/1": "imported"}),
         json!({key: "imported", elsewhere: "imported"}),
+        json!({key: "imported", made_up: "imported"}),
         json!({key: "import"}),
         json!([key]),
         json!(null),

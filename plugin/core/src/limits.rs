@@ -66,6 +66,8 @@ pub const LOGOUT_TIMEOUT: Duration = Duration::from_millis(500);
 pub const IMAP_LITERAL_FIRST: usize = 64 * 1024;
 /// Seconds between two notes that a folder had nothing new: each note is a durable write.
 pub const IMAP_NOTE_INTERVAL: i64 = 3_600;
+/// With more unsettled messages than this, their dates are not asked for to find out since when all is settled.
+pub const IMAP_NOTE_UIDS: usize = 5_000;
 /// A literal larger than this goes to a spool file instead of memory, bytes.
 pub const SPOOL_THRESHOLD: usize = 1 << 20;
 /// Largest message accepted, bytes. Exchange Online stops at 150 MB.

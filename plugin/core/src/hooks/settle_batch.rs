@@ -82,8 +82,12 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
     }
 
     // Before anything is done in the mailbox.
-    for folder in folders.keys() {
-        read_cursor(&context, folder)?.ok_or_else(|| never_fetched(folder))?;
+    for (folder, results) in &folders {
+        let (cursor, _) = read_cursor(&context, folder)?.ok_or_else(|| never_fetched(folder))?;
+        if let Some((text, _, _)) = results.iter().find(|(_, key, _)| !cursor.listed(key)) {
+            return Err(Error::new(Kind::Misuse, format!("{text} was never handed out."))
+                .remedy("Give keys back exactly as fetch_batch handed them out."));
+        }
     }
 
     let host_is_well = request.results.values().any(|verdict| verdict.is_taken());

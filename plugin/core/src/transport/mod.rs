@@ -109,6 +109,13 @@ pub enum Cursor {
 }
 
 impl Cursor {
+    /// May this key have been handed out?
+    pub fn listed(&self, key: &Key) -> bool {
+        match self {
+            Self::Imap(cursor) => cursor.listed(&key.id),
+        }
+    }
+
     /// Counts these messages as settled. Keys from before a reset of the folder are passed over.
     pub fn settle(&mut self, keys: &[Key]) {
         match self {

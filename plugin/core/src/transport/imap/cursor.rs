@@ -19,23 +19,33 @@ pub struct Cursor {
     pub done: Vec<(u32, u32)>,
     /// Everything received before this moment is settled.
     pub resume_at: UnixSeconds,
+    /// The highest UID that was listed: what lies above it was never handed out. `None` in records of older versions.
+    #[serde(default)]
+    pub highest: Option<u32>,
 }
 
 impl Cursor {
     pub fn new(uidvalidity: u32, floor: u32, resume_at: UnixSeconds) -> Self {
-        Self { uidvalidity, floor, done: Vec::new(), resume_at }
+        Self { uidvalidity, floor, done: Vec::new(), resume_at, highest: None }
     }
 
     /// Counts a message as settled. `id` is the key's id, `UIDVALIDITY.UID`; one of another UIDVALIDITY is ignored.
     /// Returns whether something changed.
     pub fn settle(&mut self, id: &str) -> bool {
         match parse_id(id) {
-            Some((uidvalidity, uid)) if uidvalidity == self.uidvalidity && !self.is_done(uid) => {
+            Some((uidvalidity, uid)) if uidvalidity == self.uidvalidity && !self.is_done(uid) && self.listed(id) => {
                 self.insert(uid, uid);
                 true
             }
             _ => false,
         }
+    }
+
+    /// May this key have been handed out? One of another UIDVALIDITY may, before the folder was renumbered.
+    pub fn listed(&self, id: &str) -> bool {
+        parse_id(id).is_some_and(|(uidvalidity, uid)| {
+            uidvalidity != self.uidvalidity || self.highest.is_none_or(|highest| uid <= highest)
+        })
     }
 
     pub fn is_done(&self, uid: u32) -> bool {
@@ -128,6 +138,13 @@ mod tests {
         }
         assert_eq!((cursor.floor, cursor.done.len()), (15, 0));
         assert!(!cursor.settle(&id(8, 99)) && !cursor.settle("x") && !cursor.settle("7.0"));
+    }
+
+    #[test]
+    fn what_was_never_listed_cannot_be_settled() {
+        let mut cursor = Cursor { highest: Some(12), ..Cursor::new(7, 10, 0) };
+        assert!(!cursor.settle(&id(7, 13)) && !cursor.listed(&id(7, 13)) && !cursor.listed("x"));
+        assert!(cursor.settle(&id(7, 12)) && cursor.listed(&id(6, 99)));
     }
 
     #[test]

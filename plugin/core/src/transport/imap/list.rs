@@ -46,13 +46,21 @@ pub fn list(
         None => baseline(conn, &selected, last, since, now)?,
     };
 
+    cursor.highest = cursor.highest.max(Some(last));
     let (mut found, more) = unsettled(conn, &selected, &cursor, last, max)?;
     if !more {
         let existing: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
         cursor.compact(&existing, limits::IMAP_CURSOR_RANGES);
     }
-    if found.is_empty() && now - cursor.resume_at >= limits::IMAP_NOTE_INTERVAL {
-        cursor.resume_at = now;
+    if now - cursor.resume_at >= limits::IMAP_NOTE_INTERVAL {
+        // A folder that is never without unsettled mail: what is older than the oldest of it is settled.
+        let settled_before = match found.is_empty() {
+            true => Some(now),
+            // A new beginning has its moment already.
+            false if stored.is_none() || reset.is_some() || more || found.len() > limits::IMAP_NOTE_UIDS => None,
+            false => oldest(conn, &found)?,
+        };
+        cursor.resume_at = cursor.resume_at.max(settled_before.unwrap_or_default().min(now));
     }
     found.truncate(max);
     let entry = |(uid, size)| Entry {
@@ -66,6 +74,24 @@ pub fn list(
         cursor: transport::Cursor::Imap(cursor),
         reset,
     })
+}
+
+/// When the oldest of these was received; `None`: of one of them it cannot be read.
+fn oldest(conn: &mut Conn, found: &[(u32, u64)]) -> Result<Option<UnixSeconds>> {
+    let mut uids: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
+    uids.sort_unstable();
+    let mut oldest = Some(UnixSeconds::MAX);
+    for set in names::uid_sets(&uids, limits::IMAP_COMMAND_LINE_MAX / 2) {
+        conn.bulk(&format!("UID FETCH {set} (UID INTERNALDATE)"), Budget::CONTROL, &mut |frame| {
+            if let Some(found) = answer::fetched(&frame.line).filter(|found| uids.binary_search(&found.uid).is_ok()) {
+                let at = found.internal_date.as_deref().and_then(internal_date);
+                oldest = oldest.zip(at).map(|(oldest, at)| oldest.min(at));
+            }
+            Ok(())
+        })
+        .map_err(|failure| failure.into_error("tell when mail was received"))?;
+    }
+    Ok(oldest.filter(|at| *at != UnixSeconds::MAX))
 }
 
 /// The highest UID that may exist. Servers without UIDNEXT are asked for the last message's.
