@@ -114,6 +114,8 @@ fn consent_fetch_and_send_from_the_command_line() {
     one_sentence(&desk.run(&["fetch"]), 1);
     assert_eq!(desk.run(&["send", "--to", "bob@example.test", "--text", "x"]).code, 1);
     assert_eq!(servers.count("bob", "INBOX").unwrap(), 1);
+    let aside = desk.run(&["quarantine"]);
+    assert_eq!((aside.code, &*aside.stdout), (0, "Nothing was put aside.\n"), "{aside:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod check;
 mod consent;
 mod doctor;
 mod fetch;
+mod quarantine;
 pub mod requests;
 mod revoke;
 mod run;
@@ -61,6 +62,8 @@ enum Command {
     Status(Common),
     /// Find out why mail does not work: from the names of the servers to a sample of mail.
     Doctor(doctor::Arguments),
+    /// Look at messages that were put aside after three failures; try them again, or end them.
+    Quarantine(quarantine::Arguments),
     /// Take back the consent.
     Revoke(Common),
     /// List, show and answer requests.
@@ -103,6 +106,9 @@ pub fn run(arguments: Arguments, output: &Output) -> Result<()> {
         }
         Command::Status(common) => status::run(&start(library, &common.settings, output)?, output),
         Command::Doctor(arguments) => doctor::run(&start(library, arguments.settings(), output)?, &arguments, output),
+        Command::Quarantine(arguments) => {
+            quarantine::run(&start(library, arguments.settings(), output)?, &arguments, output)
+        }
         Command::Revoke(common) => revoke::run(&start(library, &common.settings, output)?, output),
         Command::Requests(arguments) => requests::run(&arguments, library, output),
         Command::Demo(arguments) => demo::run(&arguments, library, output),
