@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use abi_stable::std_types::{RResult, RString};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use oauth_mail_abi::{
     health::HealthCallback,
     root::{ABI_VERSION, HookError, LogCallback},
@@ -12,8 +13,10 @@ use oauth_mail_core::{
     guard::guarded,
     hooks::{self, Batch, Watcher},
     log::Logger,
+    secret::Secret,
 };
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 pub fn result<T, U>(result: Result<T>, wrap: impl FnOnce(T) -> U) -> RResult<U, HookError> {
     match result {
@@ -78,6 +81,21 @@ pub fn watcher(callback: HealthCallback) -> Watcher {
     let owned = Owned(callback);
     Arc::new(move |mailbox, health| owned.call(mailbox, health))
 }
+
+/// A key that the host writes, in base64 as the configuration takes it. Its copy here is wiped.
+///
+/// # Errors
+/// What the host answered, when that is not 0.
+pub fn key_from(write: impl FnOnce(&mut [u8]) -> u32) -> Result<Secret, u32> {
+    let mut key = Zeroizing::new([0u8; KEY_BYTES]);
+    match write(&mut key[..]) {
+        0 => Ok(Secret::new(STANDARD.encode(&key[..]))),
+        status => Err(status),
+    }
+}
+
+/// As the store's cipher takes it.
+const KEY_BYTES: usize = 32;
 
 /// A batch that the host reads in place.
 pub struct FetchedBatch(Batch);

@@ -56,6 +56,15 @@ impl OpenAccount {
         self.call("send_message", request, || self.handle.send_message(request, raw))
     }
 
+    /// Whoever waits in a call of this account comes back.
+    pub fn cancel(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(closed());
+        }
+        guard::quietly("cancel", || self.handle.cancel());
+        Ok(())
+    }
+
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         guard::quietly("close", || self.handle.close());
@@ -63,7 +72,7 @@ impl OpenAccount {
 
     fn call<T>(&self, name: &str, request: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(Kind::Closed, "This mailbox handle was closed.").remedy("Open the mailbox again."));
+            return Err(closed());
         }
         let answer = guard::hook(name, request, body);
         if matches!(&answer, Err(error) if error.kind() == Kind::Internal) {
@@ -71,6 +80,10 @@ impl OpenAccount {
         }
         answer
     }
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Closed, "This mailbox handle was closed.").remedy("Open the mailbox again.")
 }
 
 impl Drop for OpenAccount {

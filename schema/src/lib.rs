@@ -4,6 +4,8 @@
 //! `oauth_mail_core::settings::form`, which the parser reads too. What depends on the connection protocol is said by
 //! `if`/`then`, in flat form: a tagged union would answer every fault with "not valid under any of the schemas".
 
+pub mod header;
+
 use std::path::{Path, PathBuf};
 
 use oauth_mail_core::{

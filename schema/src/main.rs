@@ -1,9 +1,9 @@
-//! Writes `incoming.schema.json` and `outgoing.schema.json`; with `--check` only says whether they are up to date.
+//! Writes the generated files: the two schemas and the C header; with `--check` only says whether they are up to date.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::{env, fs, process::ExitCode};
 
-use oauth_mail_schema::{FILES, folder, printed};
+use oauth_mail_schema::{FILES, folder, header, printed};
 
 fn main() -> ExitCode {
     let check = match env::args().nth(1).as_deref() {
@@ -15,9 +15,17 @@ fn main() -> ExitCode {
         }
     };
     let mut outcome = ExitCode::SUCCESS;
-    for (direction, name) in FILES {
-        let path = folder().join(name);
-        let fresh = printed(direction);
+    let schemas = FILES.map(|(direction, name)| (folder().join(name), Ok(printed(direction))));
+    for (path, fresh) in schemas.into_iter().chain([(header::path(), header::printed())]) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let fresh = match fresh {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                eprintln!("{name} cannot be made: {error}");
+                outcome = ExitCode::FAILURE;
+                continue;
+            }
+        };
         let stored = fs::read_to_string(&path).unwrap_or_default();
         if stored == fresh {
             println!("{name} is up to date");

@@ -19,7 +19,7 @@ const PACKAGES: [(&str, &[&str]); 4] = [
 
 /// Where `unsafe` may stand: files, or folders with a slash at the end.
 const UNSAFE_ALLOWED: [&str; 4] =
-    ["plugin/src/c_abi.rs", "plugin/src/rust_abi.rs", "plugin/src/handle.rs", "plugin/abi/src/"];
+    ["plugin/src/c_abi/mod.rs", "plugin/src/rust_abi.rs", "plugin/src/handle.rs", "plugin/abi/src/"];
 
 #[test]
 fn packages_see_only_what_they_may() {

@@ -144,6 +144,14 @@ impl Handle {
         outcome
     }
 
+    /// Calls that run or wait on this handle come back at once, from any thread: with a `Transient` error, and a message that
+    /// was offered to a server with the outcome `unknown`. The handle stays open.
+    pub fn cancel(&self) {
+        if let Front::Running(worker) = &*self.lock() {
+            worker.cancel();
+        }
+    }
+
     /// Ends what the handle started and frees its connections. Later calls get a `Closed` error.
     pub fn close(&self) {
         let front = std::mem::replace(&mut *self.lock(), Front::Closed);

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{self, RecvTimeoutError, SyncSender, TrySendError},
     },
     thread::{self, JoinHandle},
@@ -26,7 +26,12 @@ pub struct Worker<S> {
     jobs: Option<SyncSender<Job<S>>>,
     thread: Option<JoinHandle<()>>,
     panicked: Arc<AtomicBool>,
+    /// Counts cancellations: a call that sees it move has been cancelled.
+    cancelled: Arc<AtomicU64>,
 }
+
+/// How often a waiting caller looks whether it was cancelled.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 impl<S: Send + 'static> Worker<S> {
     pub fn start(name: &str, state: S) -> Result<Self> {
@@ -41,7 +46,7 @@ impl<S: Send + 'static> Worker<S> {
                 }
             })
             .map_err(|e| Error::new(Kind::Transient, "No thread could be started.").source_error(e))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), panicked: Arc::default() })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), panicked: Arc::default(), cancelled: Arc::default() })
     }
 
     /// Runs `work` on the thread and waits for its result, at most until `deadline`. Work whose caller has given up
@@ -53,24 +58,38 @@ impl<S: Send + 'static> Worker<S> {
         work: impl FnOnce(&mut S) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let (sender, receiver) = mpsc::sync_channel(1);
+        let (cancelled, before) = (self.cancelled.clone(), self.cancelled.load(Ordering::Acquire));
         self.post(
             what,
             move |state, result: &mut Option<Result<R>>| {
-                *result = Some(deadline.check(what).and_then(|_| work(state)));
+                let is_wanted = cancelled.load(Ordering::Acquire) == before;
+                let begun = if is_wanted { deadline.check(what).map(drop) } else { Err(was_cancelled(what)) };
+                *result = Some(begun.and_then(|()| work(state)));
             },
             sender,
         )?;
         // A little longer than the work itself has: it knows better what it was waiting for.
-        let patience = deadline.left() + Duration::from_millis(150);
-        receiver.recv_timeout(patience).unwrap_or_else(|e| {
-            Err(match e {
-                RecvTimeoutError::Timeout => {
-                    Error::new(Kind::Transient, format!("{what} did not end within its deadline."))
-                        .remedy("It is tried again at the next interval.")
+        let give_up = seam::instant() + deadline.left() + Duration::from_millis(150);
+        loop {
+            let patience = give_up.saturating_duration_since(seam::instant());
+            match receiver.recv_timeout(patience.min(CANCEL_POLL)) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::new(Kind::Closed, "The handle was closed.")),
+                Err(RecvTimeoutError::Timeout) if self.cancelled.load(Ordering::Acquire) != before => {
+                    return Err(was_cancelled(what));
                 }
-                RecvTimeoutError::Disconnected => Error::new(Kind::Closed, "The handle was closed."),
-            })
-        })
+                Err(RecvTimeoutError::Timeout) if patience.is_zero() => {
+                    return Err(Error::new(Kind::Transient, format!("{what} did not end within its deadline."))
+                        .remedy("It is tried again at the next interval."));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// All calls that run or wait come back; what runs on the thread goes on to its own deadline, and nobody hears of it.
+    pub fn cancel(&self) {
+        self.cancelled.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Runs `work` on the thread without waiting.
@@ -117,6 +136,10 @@ impl<S: Send + 'static> Worker<S> {
             TrySendError::Disconnected(_) => Error::new(Kind::Closed, "The handle was closed."),
         })
     }
+}
+
+fn was_cancelled(what: &str) -> Error {
+    Error::new(Kind::Transient, format!("{what} was cancelled by the host.")).remedy("It can be called again.")
 }
 
 impl<S> Drop for Worker<S> {
