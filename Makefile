@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test lint gen gen-check bench fuzz refresh-race servers
+.PHONY: help demo test lint gen gen-check bench fuzz refresh-race sweep servers
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,10 +20,12 @@ test: servers ## all tests
 	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-tests --bins --lib
 	$(CARGO) test --workspace --no-fail-fast
 	$(CARGO) test -p oauth-mail-plugin --features test-panics
+	$(CARGO) test -p oauth-mail-tests --features test-seam --test sweep
 
 lint: ## formatting, clippy, licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	$(CARGO) clippy -p oauth-mail-tests --features test-seam --all-targets --quiet -- -D warnings
 	@if command -v cargo-deny >/dev/null; then $(CARGO) deny check bans licenses sources; \
 	else echo "SKIPPED: cargo-deny is not installed (cargo install cargo-deny)"; fi
 
@@ -36,6 +38,10 @@ gen-check: ## are the generated files up to date?
 refresh-race: servers ## one token request per expiry, whoever asks, whoever dies (minutes; a short form is among the tests)
 	$(CARGO) build --quiet -p oauth-mail-tests --bin refresh-race
 	@target/debug/refresh-race $(if $(EXPIRIES),--expiries $(EXPIRIES))
+
+sweep: servers ## stop, fail, cut off and power off at every step (minutes; SWEEPS="kill …" for some; a short form is among the tests)
+	$(CARGO) build --quiet -p oauth-mail-tests --features test-seam --bin oauth-mail-sweep
+	@target/debug/oauth-mail-sweep $(SWEEPS)
 
 bench: ## measure against mbsync, a raw TLS reader and nodemailer (minutes; not a test)
 	@tests/install.sh --bench

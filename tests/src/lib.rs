@@ -16,6 +16,7 @@
 //! | [`wayward_idp`], [`wayward_imap`] | a token endpoint that answers with any bytes, or none; an IMAP server with poison in its mail |
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
+//! | `sweep` | stops, failures, cuts and power losses at every step (feature `test-seam`) |
 //! | [`sources`] | the product's source text |
 //! | [`janitor`] | clears up after servers in a static |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
@@ -39,6 +40,8 @@ pub mod relay;
 pub mod servers;
 pub mod sources;
 pub mod strict_idp;
+#[cfg(feature = "test-seam")]
+pub mod sweep;
 pub mod wayward_idp;
 pub mod wayward_imap;
 pub mod wire;

@@ -54,19 +54,20 @@ pub fn login(
         sasl.initial_sent.set(true);
     }
     let outcome = guard::guarded("the IMAP client", || Ok(client.authenticate(command.as_str(), &sasl)))?;
-    let mut locked = wire.lock();
     let session = match outcome {
         Ok(session) => session,
-        Err((error, _client)) => {
-            let failure = match settle::<()>(Err(error), &mut locked) {
+        Err((error, client)) => {
+            let settled = settle::<()>(Err(error), &mut wire.lock());
+            // Dropped, the client writes what it could not write before, for which it takes the lock.
+            drop(client);
+            let failure = match settled {
                 Err(failure) => failure,
                 Ok(()) => Failure::Bad(String::new()),
             };
             return Err(refusal(failure, &sasl, initial.len(), server, login));
         }
     };
-    let offered = status_capabilities(locked.last_status());
-    drop(locked);
+    let offered = status_capabilities(wire.lock().last_status());
 
     // What is offered before and after login differs (RFC 3501 section 6.2.2; Exchange Online adds MOVE).
     let mut conn = Conn::new(session, wire, offered);

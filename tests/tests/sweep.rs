@@ -1,0 +1,33 @@
+//! The sweeps in their short form, and the proof that each can fail. The long one is `make sweep`.
+#![cfg(feature = "test-seam")]
+#![allow(clippy::unwrap_used)]
+
+use std::process::{Command, Output};
+
+use oauth_mail_tests::sweep::PLANT;
+
+fn sweep(arguments: &[&str], plant: Option<&str>) -> (Output, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oauth-mail-sweep"));
+    command.args(arguments);
+    if let Some(plant) = plant {
+        command.env(PLANT, plant);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output, text)
+}
+
+#[test]
+fn the_short_form_of_every_sweep_is_green() {
+    let (output, text) = sweep(&["--short"], None);
+    assert!(output.status.success(), "{text}");
+    let last = text.lines().last().unwrap();
+    assert!(last.ends_with("lost 0, doubled 0, hangs 0, panics 0, actions before settle 0"), "{last}");
+}
+
+#[test]
+fn a_host_that_settles_before_it_files_turns_the_kills_red() {
+    let (output, text) = sweep(&["kill", "--scenario", "move", "--stride", "7"], Some("settle-before-import"));
+    let last = text.lines().last().unwrap();
+    assert!(!output.status.success() && !last.contains("lost 0,") && !last.contains("settle 0"), "{text}");
+}
