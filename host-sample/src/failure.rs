@@ -5,6 +5,11 @@ use serde_json::{Value, json};
 
 /// As a shell reports SIGINT: 128 + 2.
 pub const INTERRUPTED: u8 = 130;
+/// sysexits.h
+const EX_DATAERR: u8 = 65;
+const EX_UNAVAILABLE: u8 = 69;
+const EX_TEMPFAIL: u8 = 75;
+const EX_CONFIG: u8 = 78;
 
 #[derive(Debug)]
 pub enum Failure {
@@ -16,6 +21,10 @@ pub enum Failure {
     Other(String),
     /// What a hook said; the exit code follows from its kind.
     Hook(Error),
+    /// The message will never be taken.
+    Refused(String),
+    /// Of `sendmail`, with the exit codes of sysexits.h: its caller keeps the message and tries again, or gives it up.
+    Sendmail(Box<Failure>),
 }
 
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -33,7 +42,14 @@ impl Failure {
         match self {
             Self::Settings(_) => 2,
             Self::Consent(_) => 3,
-            Self::Other(_) => 1,
+            Self::Other(_) | Self::Refused(_) => 1,
+            Self::Sendmail(failure) => match **failure {
+                Self::Settings(_) => EX_CONFIG,
+                Self::Refused(_) => EX_UNAVAILABLE,
+                Self::Hook(ref error) if error.kind() == Kind::Settings => EX_CONFIG,
+                Self::Hook(ref error) if error.kind() == Kind::Misuse => EX_DATAERR,
+                _ => EX_TEMPFAIL,
+            },
             Self::Hook(error) => match error.kind() {
                 Kind::Settings => 2,
                 Kind::ConsentRequired => 3,
@@ -46,7 +62,8 @@ impl Failure {
     pub fn sentences(&self) -> Vec<String> {
         match self {
             Self::Settings(sentences) => sentences.clone(),
-            Self::Consent(sentence) | Self::Other(sentence) => vec![sentence.clone()],
+            Self::Consent(sentence) | Self::Other(sentence) | Self::Refused(sentence) => vec![sentence.clone()],
+            Self::Sendmail(failure) => failure.sentences(),
             Self::Hook(error) if error.faults().is_empty() => vec![error.to_string()],
             Self::Hook(error) => error
                 .faults()
@@ -69,6 +86,8 @@ impl Failure {
             Self::Settings(_) => "settings",
             Self::Consent(_) => "consent_required",
             Self::Other(_) => "other",
+            Self::Refused(_) => "refused",
+            Self::Sendmail(failure) => return failure.to_json(),
             Self::Hook(error) => return json!({"event": "error", "error": error.document()}),
         };
         json!({"event": "error", "error": {"kind": kind, "message": self.sentences().join(" ")}})

@@ -98,6 +98,11 @@ impl Settings {
         self.field(Direction::Incoming, "disable_new_request_creation") != true
     }
 
+    /// Where it is noted what was delivered elsewhere.
+    pub fn deliveries(&self) -> PathBuf {
+        beside(&self.path, "delivered.db")
+    }
+
     /// Where the helpdesk keeps its requests.
     pub fn database(&self) -> PathBuf {
         beside(&self.path, "helpdesk.db")

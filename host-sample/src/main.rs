@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cli/` | one file per command; `cli/mod.rs` lists them |
 //! | `helpdesk` | requests and messages in SQLite; a batch is one transaction |
+//! | `deliver` | hands mail to a helpdesk that reads it from a pipe or a POST |
 //! | `round` | fetch, import, settle, until the mailbox has no more |
 //! | `facts` | reads what the library says about a message |
 //! | `listener` | receives the one redirect of a consent on loopback |
@@ -12,6 +13,7 @@
 //! | `output`, `progress`, `interrupt`, `failure` | what the terminal sees |
 
 mod cli;
+mod deliver;
 mod demo;
 mod facts;
 mod failure;

@@ -1,6 +1,6 @@
 //! The C interface: its header compiles as C11 and C++17, what cannot be meant is refused and never a crash, and nothing but
 //! the two entry points can be seen from outside. Also with the header as it was first released.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::{
     env, fs,

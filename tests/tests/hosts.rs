@@ -1,5 +1,5 @@
 //! The sample hosts in other languages, each over the C interface: consent, fetch, settle, send on real servers.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::{
     env, fs,

@@ -9,6 +9,7 @@ pub mod requests;
 mod revoke;
 mod run;
 mod send;
+mod sendmail;
 mod status;
 
 use std::{
@@ -21,7 +22,7 @@ use serde_json::Value;
 
 use crate::{
     demo,
-    failure::Result,
+    failure::{Failure, Result},
     helpdesk::Helpdesk,
     host::{self, Direction, Host, Settings},
     output::{LogLevel, Output, health_line},
@@ -56,6 +57,8 @@ enum Command {
     Fetch(fetch::Arguments),
     /// Send one message.
     Send(send::Arguments),
+    /// Send the message on standard input, called as sendmail is.
+    Sendmail(sendmail::Arguments),
     /// Keep fetching at the interval of the settings, until Ctrl-C.
     Run(run::Arguments),
     /// Say in which state the accounts are.
@@ -100,6 +103,10 @@ pub fn run(arguments: Arguments, output: &Output) -> Result<()> {
         Command::Consent(arguments) => consent::run(&start(library, arguments.settings(), output)?, &arguments, output),
         Command::Fetch(arguments) => fetch::run(&start(library, arguments.settings(), output)?, &arguments, output),
         Command::Send(arguments) => send::run(&start(library, arguments.settings(), output)?, &arguments, output),
+        Command::Sendmail(arguments) => {
+            let run = || sendmail::run(&start(library, arguments.settings(), output)?, &arguments, output);
+            run().map_err(|failure| Failure::Sendmail(Box::new(failure)))
+        }
         Command::Run(arguments) => {
             let settings = Settings::read(arguments.settings())?;
             run::run(&Host::watching(&host::load(library)?, settings, output)?, &arguments, output)

@@ -3,14 +3,14 @@
 use std::{path::Path, time::Duration};
 
 use clap::Args;
+use oauth_mail_abi::Account;
 use serde_json::json;
 
-use super::{
-    Desk,
-    fetch::{self, Totals},
-};
+use super::fetch::{self, Totals};
 use crate::{
+    deliver::{Delivery, To},
     failure::{Failure, Result},
+    helpdesk::Helpdesk,
     host::{Direction, Host},
     interrupt,
     output::Output,
@@ -23,7 +23,14 @@ const INTERVAL_MINUTES_DEFAULT: u64 = 5;
 #[derive(Args)]
 pub struct Arguments {
     #[command(flatten)]
-    desk: Desk,
+    desk: super::Desk,
+    /// Hand each message to this command instead of the sample helpdesk: the raw message on standard input; exit code 0
+    /// imported, 65–70 and 77 refused, 75 and anything else tried again.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "deliver_url")]
+    deliver: Option<String>,
+    /// POST each message (message/rfc822) to this URL instead: 2xx imported, 4xx refused, 5xx and 429 tried again.
+    #[arg(long, value_name = "URL")]
+    deliver_url: Option<String>,
     /// End after this many rounds.
     #[arg(long, value_name = "N")]
     rounds: Option<u64>,
@@ -35,22 +42,56 @@ impl Arguments {
     }
 }
 
+/// Where the mail goes.
+enum Desk {
+    Here(Helpdesk),
+    Elsewhere(Delivery),
+}
+
+impl Desk {
+    fn round(&mut self, account: &Account, host: &Host, output: &Output) -> Result<()> {
+        let mut totals = Totals::default();
+        match self {
+            Self::Elsewhere(delivery) => {
+                if delivery.round(account, output)? == 0 {
+                    fetch::nothing(output);
+                }
+                return Ok(());
+            }
+            Self::Here(helpdesk) => {
+                let progress = output.progress();
+                round::run(account, helpdesk, host.settings.new_requests(), progress, |batch, imported| {
+                    totals.report(batch, imported, output);
+                })?;
+            }
+        }
+        if totals.any() {
+            totals.say(output)
+        } else {
+            fetch::nothing(output)
+        }
+        Ok(())
+    }
+}
+
 pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     let account = host.open(Direction::Incoming)?;
-    let mut helpdesk = arguments.desk.helpdesk(&host.settings)?;
+    let to = match (&arguments.deliver, &arguments.deliver_url) {
+        (Some(command), _) => Some(To::Command(command.clone())),
+        (None, Some(url)) => Some(To::Url(url.clone())),
+        (None, None) => None,
+    };
+    let mut desk = match to {
+        Some(to) => Desk::Elsewhere(Delivery::new(to, &host.settings.deliveries())?),
+        None => Desk::Here(arguments.desk.helpdesk(&host.settings)?),
+    };
     let minutes = host.settings.field(Direction::Incoming, "fetch_interval_minutes").as_u64();
     let interval = Duration::from_secs(60 * minutes.unwrap_or(INTERVAL_MINUTES_DEFAULT).max(1));
     let mut rounds = 0;
     while !interrupt::requested() {
-        let mut totals = Totals::default();
-        let round =
-            round::run(&account, &mut helpdesk, host.settings.new_requests(), output.progress(), |batch, imported| {
-                totals.report(batch, imported, output);
-            });
         let mut wait = interval;
-        match round {
-            Ok(()) if totals.any() => totals.say(output),
-            Ok(()) => fetch::nothing(output),
+        match desk.round(&account, host, output) {
+            Ok(()) => {}
             Err(Failure::Hook(error)) if error.is_transient() => {
                 wait = wait.max(Duration::from_secs(error.retry_after_seconds().unwrap_or(0)));
                 output.failure(&Failure::Hook(error));
