@@ -83,7 +83,7 @@ impl OpenAccount {
 }
 
 fn closed() -> Error {
-    Error::new(Kind::Closed, "This mailbox handle was closed.").remedy("Open the mailbox again.")
+    Error::new(Kind::Closed, "The handle was closed.").remedy("Open the mailbox again.")
 }
 
 impl Drop for OpenAccount {
