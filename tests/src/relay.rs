@@ -35,6 +35,10 @@ struct Shared {
     upstream_left: AtomicU64,
     /// What happens then: the connection breaks, or stands still.
     stall: AtomicBool,
+    /// Only to one connection; those that come later are whole.
+    once: AtomicBool,
+    /// Bytes from server to client so far.
+    downstream: AtomicU64,
     closed: AtomicBool,
     connections: AtomicUsize,
     /// Both ends of each connection, for [`Relay::break_all`]; weak, because a socket must close when its threads end.
@@ -63,6 +67,8 @@ impl Relay {
             downstream_left: AtomicU64::new(NEVER),
             upstream_left: AtomicU64::new(NEVER),
             stall: AtomicBool::new(false),
+            once: AtomicBool::new(false),
+            downstream: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             open: Mutex::default(),
@@ -99,6 +105,18 @@ impl Relay {
     pub fn stall_after(&self, downstream_bytes: u64) {
         self.shared.stall.store(true, SeqCst);
         self.shared.downstream_left.store(downstream_bytes, SeqCst);
+    }
+
+    /// After this many more bytes from the server one connection breaks or stands still; the next ones are whole.
+    pub fn once_after(&self, downstream_bytes: u64, stall: bool) {
+        self.shared.stall.store(stall, SeqCst);
+        self.shared.once.store(true, SeqCst);
+        self.shared.downstream_left.store(downstream_bytes, SeqCst);
+    }
+
+    /// Bytes that came from the server so far.
+    pub fn downstream(&self) -> u64 {
+        self.shared.downstream.load(SeqCst)
     }
 
     /// New connections are whole again; those that were cut or stalled stay lost.
@@ -198,7 +216,13 @@ fn carry(
                 if to.write_all(&bytes[..allowed]).is_err() {
                     break;
                 }
+                if matches!(direction, Direction::Downstream) {
+                    shared.downstream.fetch_add(allowed as u64, SeqCst);
+                }
                 if allowed < bytes.len() {
+                    if shared.once.load(SeqCst) {
+                        shared.downstream_left.store(NEVER, SeqCst);
+                    }
                     while shared.stall.load(SeqCst) && !shared.closed.load(SeqCst) {
                         thread::sleep(Duration::from_millis(20));
                     }

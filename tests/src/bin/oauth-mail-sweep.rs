@@ -3,6 +3,7 @@
 use std::{process::ExitCode, thread};
 
 use clap::Parser;
+use oauth_mail_core::seam::control::How;
 use oauth_mail_tests::{
     Result,
     sweep::{
@@ -15,12 +16,12 @@ use oauth_mail_tests::{
 
 #[derive(Parser)]
 struct Arguments {
-    /// Only these: kill, fail-once, fail-for-ever.
+    /// Only these: kill, fail-once, fail-for-ever, cut-fin, cut-reset, cut-stall, tls-cut, tls-stall.
     sweeps: Vec<String>,
     /// A few steps of each scenario: what runs among the tests.
     #[arg(long)]
     short: bool,
-    /// Every how many steps. Without it, each one (`--short`: a few of each scenario).
+    /// Every how many steps or bytes. Without it, each one (`--short`: a few of each scenario).
     #[arg(long)]
     stride: Option<usize>,
     /// Only scenarios whose name contains this.
@@ -31,8 +32,8 @@ struct Arguments {
     host: bool,
 }
 
-/// Strides of the short form; primes, so that the cases of one scenario are not all of one kind.
-const SHORT_STRIDE: usize = 23;
+/// Bytes of TLS between two cuts.
+const TLS_STRIDE: usize = 97;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -60,22 +61,30 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<bool> {
     let wants = |name: &str| arguments.sweeps.is_empty() || arguments.sweeps.iter().any(|sweep| sweep == name);
-    let scenarios: Vec<_> =
-        Scenario::all().into_iter().filter(|scenario| scenario.name.contains(&arguments.scenario)).collect();
-    let stride = arguments.stride.unwrap_or(if arguments.short { SHORT_STRIDE } else { 1 });
     let workers = thread::available_parallelism().map_or(2, usize::from);
     let mut lines = Vec::new();
-    if wants("kill") || wants("fail-once") || wants("fail-for-ever") {
-        let old = scenarios.iter().any(|scenario| scenario.server == Server::Old);
+    let named = |scenario: &Scenario| scenario.name.contains(&arguments.scenario);
+    let all: Vec<_> = Scenario::all().into_iter().filter(named).collect();
+    let few: Vec<_> = Scenario::for_bytes().into_iter().filter(named).collect();
+    let (cut, tls) = (Disturbance::Cut, TLS_STRIDE);
+    // The name, what happens, and every how many places in the long and in the short form.
+    let sweeps = [
+        ("kill", Disturbance::Kill, &all, 1, 23),
+        ("fail-once", Disturbance::FailOnce, &all, 1, 23),
+        ("fail-for-ever", Disturbance::FailForEver, &all, 1, 53),
+        ("cut-fin", cut(How::Fin), &few, 1, 499),
+        ("cut-reset", cut(How::Reset), &few, 1, 499),
+        ("cut-stall", cut(How::Stall), &few, 1, 499),
+        ("tls-cut", Disturbance::CutTls, &few, tls, 16 * tls),
+        ("tls-stall", Disturbance::StallTls, &few, 4 * tls, 64 * tls),
+    ];
+    let wanted: Vec<_> = sweeps.into_iter().filter(|(name, ..)| wants(name)).collect();
+    if !wanted.is_empty() {
+        let old = wanted.iter().any(|(.., scenarios, _, _)| scenarios.iter().any(|one| one.server == Server::Old));
         let world = World::start(workers, old)?;
-        for (name, how) in [
-            ("kill", Disturbance::Kill),
-            ("fail-once", Disturbance::FailOnce),
-            ("fail-for-ever", Disturbance::FailForEver),
-        ] {
-            if wants(name) {
-                lines.push(show(steps::sweep(&world, workers, &scenarios, how, stride)?));
-            }
+        for (_, how, scenarios, long, short) in wanted {
+            let stride = arguments.stride.unwrap_or(if arguments.short { short } else { long });
+            lines.push(show(steps::sweep(&world, workers, scenarios, how, stride)?));
         }
     }
     let mut all = Tally::default();

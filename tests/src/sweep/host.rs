@@ -29,20 +29,25 @@ const TRIES: usize = 4;
 pub fn run() -> Result<Value> {
     let order = parse(&env::var(ORDER).unwrap_or_default());
     control::skip(Duration::from_secs(order["skip_seconds"].as_u64().unwrap_or(0)));
-    let plan = plan(&order["plan"]);
-    control::set(plan);
+    let disturbance = order["plan"].as_str().unwrap_or_default();
+    // A connection may fail more often than a host would try in one go.
+    let (disturbed, tries) = match disturbance.split(':').next() {
+        Some("fail" | "fail-from") => (true, TRIES),
+        Some("cut" | "relay") => (true, 1),
+        _ => (false, 1),
+    };
+    disturb(disturbance);
     let desk = Desk::open(order["desk"].as_str().unwrap_or_default())?;
     let mut host = Host { order: &order, desk, errors: Vec::new(), slowest: Duration::ZERO };
-    let disturbed = matches!(plan, control::Plan::Fail(_) | control::Plan::FailFrom(_));
     let mut opened = None;
     let mut first = false;
-    for _ in 0..if disturbed { TRIES } else { 1 } {
+    for _ in 0..tries {
         first = host.work(&mut opened);
         if first {
             break;
         }
     }
-    let steps = control::seen().steps;
+    let seen = control::seen();
     control::heal();
     if disturbed {
         // In the same process, with the same handle: whatever failed must have left no trace in memory.
@@ -54,13 +59,14 @@ pub fn run() -> Result<Value> {
             control::skip(Duration::from_secs(1_000));
         }
         // What was handed out and could not be settled comes again in the next round.
-        first = first && host.work(&mut opened);
+        first = first && (host.work(&mut opened) || host.work(&mut opened));
     }
     drop(opened);
     let mut again = Value::Null;
     if order["again"] == json!(true) {
         let delivered = host.desk.count("delivery")?;
-        let ended = host.work(&mut None);
+        // A byte at which a relay cuts may also be one of this run.
+        let ended = host.work(&mut None) || disturbed && host.work(&mut None);
         again = json!({
             "ended": ended,
             "delivered": host.desk.count("delivery")? - delivered,
@@ -70,18 +76,31 @@ pub fn run() -> Result<Value> {
         "ended": first,
         "errors": host.errors,
         "again": again,
-        "steps": steps,
+        "steps": seen.steps,
+        "received": seen.received,
+        "sent": seen.sent,
         "slowest_ms": host.slowest.as_millis() as u64,
     }))
 }
 
-fn plan(text: &Value) -> control::Plan {
-    let Some((what, at)) = text.as_str().and_then(|text| text.split_once(':')) else { return control::Plan::Watch };
-    match (what, at.parse()) {
-        ("abort", Ok(at)) => control::Plan::Abort(at),
-        ("fail", Ok(at)) => control::Plan::Fail(at),
-        ("fail-from", Ok(at)) => control::Plan::FailFrom(at),
-        _ => control::Plan::Watch,
+/// `abort:STEP`, `fail:STEP`, `fail-from:STEP`, `cut:HOW:WAY:BYTES`.
+fn disturb(text: &str) {
+    let words: Vec<_> = text.split(':').collect();
+    let at = words.last().and_then(|number| number.parse().ok()).unwrap_or(0);
+    match words[..] {
+        ["abort", _] => control::set(control::Plan::Abort(at)),
+        ["fail", _] => control::set(control::Plan::Fail(at)),
+        ["fail-from", _] => control::set(control::Plan::FailFrom(at)),
+        ["cut", how, way, _] => {
+            let how = match how {
+                "fin" => control::How::Fin,
+                "reset" => control::How::Reset,
+                _ => control::How::Stall,
+            };
+            let way = if way == "received" { seam::Way::Received } else { seam::Way::Sent };
+            control::cut(control::Cut { way, after: at, how });
+        }
+        _ => control::set(control::Plan::Watch),
     }
 }
 
@@ -124,6 +143,10 @@ impl Host<'_> {
         }
     }
 
+    fn deadline(&self) -> u64 {
+        self.order["deadline_ms"].as_u64().unwrap_or(30_000)
+    }
+
     fn consent(&mut self, handle: &Handle, redirect: &str) -> oauth_mail_core::Result<()> {
         let status = parse(&handle.authenticate(r#"{"action":"status"}"#)?);
         if status["state"] != "authorized" {
@@ -135,7 +158,7 @@ impl Host<'_> {
     fn fetch(&mut self, handle: &Handle) -> oauth_mail_core::Result<()> {
         let mut rounds = 0;
         loop {
-            let request = json!({"max_messages": self.order["max_messages"], "deadline_ms": 30_000});
+            let request = json!({"max_messages": self.order["max_messages"], "deadline_ms": self.deadline()});
             let begun = seam::instant();
             let mail = mailbox::batch(handle, &request);
             self.slowest = self.slowest.max(seam::instant() - begun);
@@ -159,7 +182,7 @@ impl Host<'_> {
             retried |= verdict == "retry";
             results.insert(message.key.clone(), json!(verdict));
         }
-        let request = json!({"results": results, "deadline_ms": 30_000}).to_string();
+        let request = json!({"results": results, "deadline_ms": self.deadline()}).to_string();
         let settle = |slowest: &mut Duration| {
             let begun = seam::instant();
             let settled = handle.settle_batch(&request);

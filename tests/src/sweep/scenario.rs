@@ -121,6 +121,14 @@ impl Scenario {
         advanced
     }
 
+    /// Those whose connections are cut after each byte: all that is said on the wire is said in them.
+    pub fn for_bytes() -> Vec<Self> {
+        let named = ["mixed, seen and moved", "send, SMTPS", "send, STARTTLS"];
+        let mut chosen: Vec<_> = Self::all().into_iter().filter(|scenario| named.contains(&scenario.name)).collect();
+        chosen.iter_mut().for_each(|scenario| scenario.messages = scenario.messages.min(3));
+        chosen
+    }
+
     /// At least 24.
     pub fn all() -> Vec<Self> {
         let base = Self::default;

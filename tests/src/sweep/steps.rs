@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use oauth_mail_core::seam::control::How;
+
 use super::{
     Line, Tally,
     scenario::{Before, Scenario, Server, Task},
@@ -22,16 +24,23 @@ pub enum Disturbance {
     Kill,
     FailOnce,
     FailForEver,
+    /// Of what the server sent, decrypted: no more comes after so many bytes.
+    Cut(How),
+    /// The connection ends after so many encrypted bytes from the server, once.
+    CutTls,
+    /// Nothing more comes after so many encrypted bytes: each call is back by its deadline.
+    StallTls,
 }
 
 impl Disturbance {
     fn plan(self, step: usize) -> String {
-        let word = match self {
-            Self::Kill => "abort",
-            Self::FailOnce => "fail",
-            Self::FailForEver => "fail-from",
-        };
-        format!("{word}:{step}")
+        match self {
+            Self::Kill => format!("abort:{step}"),
+            Self::FailOnce => format!("fail:{step}"),
+            Self::FailForEver => format!("fail-from:{step}"),
+            Self::Cut(how) => format!("cut:{}:received:{}", format!("{how:?}").to_lowercase(), step - 1),
+            Self::CutTls | Self::StallTls => format!("relay:{}", step - 1),
+        }
     }
 
     fn name(self) -> &'static str {
@@ -39,12 +48,34 @@ impl Disturbance {
             Self::Kill => "kill -9 at every step",
             Self::FailOnce => "every operation fails once",
             Self::FailForEver => "every operation fails for ever",
+            Self::Cut(How::Fin) => "closed after every byte",
+            Self::Cut(How::Reset) => "reset after every byte",
+            Self::Cut(How::Stall) => "stalled after every byte",
+            Self::CutTls => "cut after bytes of TLS",
+            Self::StallTls => "stalled after bytes of TLS",
+        }
+    }
+
+    /// How many places there are in a scenario.
+    fn places(self, baseline: &Baseline) -> usize {
+        match self {
+            Self::Cut(_) => baseline.received,
+            Self::CutTls | Self::StallTls => baseline.encrypted,
+            _ => baseline.steps.len(),
         }
     }
 }
 
+/// The deadline of each call while connections stall.
+pub const STALL_DEADLINE_MS: u64 = 1_500;
+/// 250 ms are promised; the rest is for whoever shares the machine.
+const STALL_GRACE_MS: u64 = 1_250;
+
 /// What an undisturbed run leaves.
 struct Baseline {
+    /// Bytes from the server: decrypted, and with all that TLS adds.
+    received: usize,
+    encrypted: usize,
     steps: Vec<String>,
     tickets: Vec<String>,
     mailbox: Vec<Vec<(String, String)>>,
@@ -58,7 +89,7 @@ pub fn sweep(world: &World, workers: usize, scenarios: &[Scenario], how: Disturb
     let begun = Instant::now();
     let sent = Sent::default();
     let baselines = in_parallel(world, workers, scenarios.len(), |seat, index| {
-        baseline(seat, &scenarios[index], &sent)
+        baseline(seat, &scenarios[index], how, &sent)
             .map_err(|error| Error::new(format!("{}, undisturbed: {error}", scenarios[index].name)))
     })?
     .into_iter()
@@ -67,13 +98,18 @@ pub fn sweep(world: &World, workers: usize, scenarios: &[Scenario], how: Disturb
         .iter()
         .enumerate()
         .flat_map(|(index, baseline)| {
-            (1 + index % stride..=baseline.steps.len()).step_by(stride).map(move |step| (index, step))
+            (1 + index % stride..=how.places(baseline)).step_by(stride).map(move |step| (index, step))
         })
         .collect();
     let tallies = in_parallel(world, workers, cases.len(), |seat, number| {
         let (index, step) = cases[number];
         let (scenario, baseline) = (&scenarios[index], &baselines[index]);
-        let at = baseline.steps.get(step - 1).map_or("", String::as_str);
+        let at = match how {
+            Disturbance::Kill | Disturbance::FailOnce | Disturbance::FailForEver => {
+                baseline.steps.get(step - 1).map_or("", String::as_str)
+            }
+            _ => "bytes from the server",
+        };
         let mut tally = disturbed(seat, scenario, baseline, how, step, &sent).unwrap_or_else(|error| {
             let mut tally = Tally::default();
             tally.note(format_args!("the sweep itself: {error}"));
@@ -87,13 +123,20 @@ pub fn sweep(world: &World, workers: usize, scenarios: &[Scenario], how: Disturb
     let mut tally = Tally::default();
     tallies.into_iter().for_each(|one| tally.add(one));
     count_copies(world, workers, &sent, &mut tally)?;
-    let steps: usize = baselines.iter().map(|baseline| baseline.steps.len()).sum();
+    let places: usize = baselines.iter().map(|baseline| how.places(baseline)).sum();
     Ok(Line {
         name: how.name().to_owned(),
         tally,
-        about: format!("{} scenarios, {steps} steps, every {stride}. of them", scenarios.len()),
+        about: format!("{}, {places} places, every {stride}. of them", scenarios_of(scenarios)),
         took: begun.elapsed(),
     })
+}
+
+fn scenarios_of(scenarios: &[Scenario]) -> String {
+    match scenarios {
+        [one] => one.name.to_owned(),
+        many => format!("{} scenarios", many.len()),
+    }
 }
 
 /// Runs `work` for each of `0..count` on as many threads as there are workers, each with its own seat.
@@ -139,8 +182,9 @@ pub fn in_parallel<T: Send>(
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
-fn baseline(seat: &mut Seat<'_>, scenario: &Scenario, sent: &Sent) -> Result<Baseline> {
-    let case = seat.prepare(scenario)?;
+fn baseline(seat: &mut Seat<'_>, scenario: &Scenario, how: Disturbance, sent: &Sent) -> Result<Baseline> {
+    let mut case = seat.prepare(scenario)?;
+    let relay = seat.relay(&mut case, how)?;
     let end = seat.run(&case, None, true, 0)?;
     let report = end.report.as_ref().ok_or_else(|| Error::new(format!("no report: {}", end.stderr)))?;
     if !end.is_complete() {
@@ -148,6 +192,8 @@ fn baseline(seat: &mut Seat<'_>, scenario: &Scenario, sent: &Sent) -> Result<Bas
     }
     let steps = report["steps"].as_array().into_iter().flatten();
     let baseline = Baseline {
+        received: report["received"].as_u64().unwrap_or(0) as usize,
+        encrypted: relay.as_ref().map_or(0, |relay| relay.downstream() as usize),
         steps: steps.map(|name| name.as_str().unwrap_or_default().to_owned()).collect(),
         tickets: case.desk()?.tickets()?,
         mailbox: seat.look(&case)?,
@@ -177,8 +223,17 @@ fn disturbed(
     let mut tally = Tally::default();
     let mut case = seat.prepare(scenario)?;
     let before = seat.look(&case)?;
+    let relay = seat.relay(&mut case, how)?;
+    if let Some(relay) = &relay {
+        relay.once_after(step as u64 - 1, how == Disturbance::StallTls);
+    }
     let first = seat.run(&case, Some(&how.plan(step)), how != Disturbance::Kill, 0)?;
     judge(&first, &mut tally);
+    let slowest = first.report.as_ref().and_then(|report| report["slowest_ms"].as_u64()).unwrap_or(0);
+    if how == Disturbance::StallTls && slowest > STALL_DEADLINE_MS + STALL_GRACE_MS {
+        tally.hangs += 1;
+        tally.note(format_args!("a call took {slowest} ms, its deadline was {STALL_DEADLINE_MS} ms"));
+    }
     let mut last = first;
     if how == Disturbance::Kill {
         if !last.aborted && last.report.is_none() {

@@ -18,12 +18,14 @@ use tempfile::TempDir;
 use super::{
     host::{Desk, ORDER},
     scenario::{Before, Scenario, Server, Submission, Task, Verdicts},
+    steps::{Disturbance, STALL_DEADLINE_MS},
 };
 use crate::{
     Error, Options, Result, Servers,
     fixture::{self, STORE_KEY, parse},
     idp,
     mailbox::{self, note},
+    relay::Relay,
     wire::Wire,
 };
 
@@ -144,6 +146,7 @@ pub struct Case<'a> {
     desk: PathBuf,
     settings: Value,
     redirect: Option<String>,
+    deadline_ms: Option<u64>,
     /// Idempotency keys of what it sends.
     pub keys: Vec<String>,
 }
@@ -170,7 +173,16 @@ impl<'a> Seat<'a> {
         let servers = self.servers(scenario.server)?;
         let (store, desk) =
             (self.world.dir.path().join(format!("{name}.db")), self.world.dir.path().join(format!("{name}.desk")));
-        let mut case = Case { scenario, name, store, desk, settings: Value::Null, redirect: None, keys: Vec::new() };
+        let mut case = Case {
+            scenario,
+            name,
+            store,
+            desk,
+            settings: Value::Null,
+            redirect: None,
+            deadline_ms: None,
+            keys: Vec::new(),
+        };
         case.settings = match scenario.task {
             Task::Send(how) => outgoing(servers, &self.person, how),
             _ => {
@@ -253,12 +265,26 @@ impl<'a> Seat<'a> {
             },
             "skip_seconds": expired + LATER * resumed as u64,
             "redirect": case.redirect,
+            "deadline_ms": case.deadline_ms,
         });
         if let Task::Send(how) = scenario.task {
             let to = self.servers(scenario.server)?.address(&sink(&self.person));
-            order["sends"] = case.keys.iter().map(|key| message_to(&to, key, how)).collect();
+            order["sends"] = case.keys.iter().map(|key| message_to(&to, key, how, case.deadline_ms)).collect();
         }
         run_host(&order, self.world.dir.path())
+    }
+
+    /// Between the host and the server, where bytes of TLS are to be cut.
+    pub fn relay(&self, case: &mut Case<'_>, how: Disturbance) -> Result<Option<Relay>> {
+        if !matches!(how, Disturbance::CutTls | Disturbance::StallTls) {
+            return Ok(None);
+        }
+        let direction = if case.settings["incoming"].is_object() { "incoming" } else { "outgoing" };
+        let port = &mut case.settings[direction]["port"];
+        let relay = Relay::start(port.as_u64().and_then(|port| port.try_into().ok()).unwrap_or_default())?;
+        *port = json!(relay.port());
+        case.deadline_ms = (how == Disturbance::StallTls).then_some(STALL_DEADLINE_MS);
+        Ok(Some(relay))
     }
 
     /// A person consents once more.
@@ -360,8 +386,8 @@ fn outgoing(servers: &Servers, person: &str, how: Submission) -> Value {
     settings
 }
 
-fn message_to(to: &str, key: &str, how: Submission) -> Value {
-    let request = json!({"idempotency_key": key, "deadline_ms": 20_000});
+fn message_to(to: &str, key: &str, how: Submission, deadline_ms: Option<u64>) -> Value {
+    let request = json!({"idempotency_key": key, "deadline_ms": deadline_ms.unwrap_or(20_000)});
     let mut send = json!({"request": request, "raw": ""});
     if how == Submission::Raw {
         send["request"]["envelope"] = json!({"to": [to]});
