@@ -31,3 +31,9 @@ fn a_host_that_settles_before_it_files_turns_the_kills_red() {
     let last = text.lines().last().unwrap();
     assert!(!output.status.success() && !last.contains("lost 0,") && !last.contains("settle 0"), "{text}");
 }
+
+#[test]
+fn a_store_that_forgets_to_sync_turns_the_power_losses_red() {
+    let (output, text) = sweep(&["power", "--short"], Some("forget-fsync"));
+    assert!(!output.status.success() && !text.lines().last().unwrap().contains("lost 0,"), "{text}");
+}

@@ -1,13 +1,13 @@
 //! Runs the sweeps and prints a line for each, n/n. Ends with 1 when one is not complete.
 
-use std::{process::ExitCode, thread};
+use std::{env, process::ExitCode, thread};
 
 use clap::Parser;
 use oauth_mail_core::seam::control::How;
 use oauth_mail_tests::{
-    Result,
+    Error, Result,
     sweep::{
-        Line, Tally, host,
+        Line, Tally, host, power,
         scenario::{Scenario, Server},
         steps::{self, Disturbance},
         world::World,
@@ -16,7 +16,7 @@ use oauth_mail_tests::{
 
 #[derive(Parser)]
 struct Arguments {
-    /// Only these: kill, fail-once, fail-for-ever, cut-fin, cut-reset, cut-stall, tls-cut, tls-stall.
+    /// Only these: kill, fail-once, fail-for-ever, cut-fin, cut-reset, cut-stall, tls-cut, tls-stall, power.
     sweeps: Vec<String>,
     /// A few steps of each scenario: what runs among the tests.
     #[arg(long)]
@@ -30,6 +30,9 @@ struct Arguments {
     /// Be the host of one case; the parent says the rest.
     #[arg(long, hide = true)]
     host: bool,
+    /// Be the process whose writes are recorded.
+    #[arg(long, hide = true)]
+    record_rounds: Option<usize>,
 }
 
 /// Bytes of TLS between two cuts.
@@ -37,19 +40,15 @@ const TLS_STRIDE: usize = 97;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.host {
-        return match host::run() {
-            Ok(report) => {
-                print(&report.to_string());
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                print(&error.to_string());
-                ExitCode::FAILURE
-            }
-        };
-    }
-    match run(&arguments) {
+    let outcome = if arguments.host {
+        host::run().map(|report| print(&report.to_string())).map(|()| true)
+    } else if let Some(rounds) = arguments.record_rounds {
+        let folder = env::var(power::FOLDER).map_err(Error::doing(power::FOLDER));
+        folder.and_then(|folder| power::work(&folder, rounds)).map(|()| true)
+    } else {
+        run(&arguments)
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -86,6 +85,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
             let stride = arguments.stride.unwrap_or(if arguments.short { short } else { long });
             lines.push(show(steps::sweep(&world, workers, scenarios, how, stride)?));
         }
+    }
+    if wants("power") {
+        let (rounds, stride) = if arguments.short { (6, 7) } else { (16, 1) };
+        lines.push(show(power::sweep(rounds, arguments.stride.unwrap_or(stride))?));
     }
     let mut all = Tally::default();
     lines.iter().for_each(|line| all.add(Tally { notes: Vec::new(), ..line.tally.clone() }));

@@ -6,9 +6,11 @@
 //! | [`scenario`] | what a host does: fetches, settles, sends, with every action and answer |
 //! | [`host`] | a small helpdesk in a process of its own, which writes down what it got and said |
 //! | [`world`] | real servers, a folder of its own for each case, and a look at it beside the library |
-//! | [`steps`] | the sweeps over steps: kill -9 at each; each fails once, then for ever |
+//! | [`steps`] | the sweeps over steps (kill -9 at each; each fails once, then for ever) and over bytes (cuts, stalls) |
+//! | [`power`] | power lost at every sync of the store |
 
 pub mod host;
+pub mod power;
 pub mod scenario;
 pub mod steps;
 pub mod world;
