@@ -82,3 +82,38 @@ fn mail_goes_on_while_postgres_is_away() {
     assert!(log.contains("access token that is in memory"), "{log}");
     assert!(!log.contains("canary-database"), "the password of the database is in the log");
 }
+
+#[test]
+fn of_two_nodes_on_postgres_one_fetches_a_mailbox_at_a_time() {
+    let servers = Servers::start(Options::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(&Ca::create(dir.path()).unwrap()).unwrap();
+    let config = json!({"store": postgres.url(), "key": {"value": STORE_KEY}}).to_string();
+    let (clocks, log) = ([Clock::default(), Clock::default()], Log::default());
+    let nodes = clocks.clone().map(|clock| Plugin::with_clock(&config, log.logger(), None, clock).unwrap());
+    let settings = servers.incoming_settings("alice").to_string();
+    let [one, two] = nodes.each_ref().map(|node| node.open(&settings).unwrap());
+    fixture::consent(&servers, &one, "alice").unwrap();
+    let messages = Generator::new(7, 2);
+    (1..=2).for_each(|number| servers.deliver("alice", &messages.message(number)).unwrap());
+    let keys = fetch(&one).unwrap();
+    assert_eq!(keys.len(), 2);
+    // The other gets nothing and hears for how long.
+    let batch = two.fetch_batch("{}").unwrap();
+    let seconds = fixture::parse(&batch.header)["elsewhere_seconds"].as_i64();
+    assert!(batch.messages.is_empty() && seconds.is_some_and(|seconds| seconds > 0), "{}", batch.header);
+    assert_eq!(settle(&two, &keys).unwrap_err().kind(), Kind::Transient);
+    settle(&one, &keys[..1]).unwrap();
+    // The first freezes; when its time is over the second goes on where it was, and the first is fenced off.
+    clocks[1].advance(seconds.unwrap() + 60);
+    assert_eq!(fetch(&two).unwrap(), keys[1..]);
+    clocks[0].advance(seconds.unwrap() + 60);
+    assert_eq!(settle(&one, &keys[1..]).unwrap_err().kind(), Kind::Transient);
+    assert!(fetch(&one).unwrap().is_empty());
+    settle(&two, &keys[1..]).unwrap();
+    // Given back at the close.
+    servers.deliver("alice", &messages.message(3)).unwrap();
+    assert!(fetch(&one).unwrap().is_empty());
+    two.close();
+    assert_eq!(fetch(&one).unwrap().len(), 1);
+}

@@ -249,6 +249,9 @@ pub const CLAIM_ATTEMPTS: usize = 3;
 /// Whoever began to send under an idempotency key counts as dead this long after the deadline of its call: the write of the
 /// outcome comes after it.
 pub const CLAIM_MARGIN: Duration = Duration::from_secs(15);
+/// A mailbox stays with its node this long after the deadline of a call: time for the host to file a batch and settle it.
+/// A node that died is made up for after it.
+pub const MAILBOX_LEASE: Duration = Duration::from_secs(30);
 /// A count of automatic mails is written anew this often when others write it at the same moment.
 pub const BRAKE_ATTEMPTS: usize = 20;
 /// Calls that may wait for a handle that is busy.

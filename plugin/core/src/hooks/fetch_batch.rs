@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::{
     Batch, Context, Message, key,
+    lease::{Lease, Whose},
     memory::Taken,
     plugin, quarantine,
     reader::{Next, Reader, Room},
@@ -92,6 +93,7 @@ pub struct Fetch {
     replays: VecDeque<Key>,
     /// The message at which the connection ended, and how often in a row.
     suspect: Option<(Key, u32)>,
+    lease: Lease,
 }
 
 impl Fetch {
@@ -107,6 +109,9 @@ impl Fetch {
             None => {}
             Some("list") => return listed_aside(context),
             Some(key) => return self.one_aside(context, fetching, key, request.deadline),
+        }
+        if let Whose::Elsewhere(seconds) = self.hold(context, request.deadline)? {
+            return Ok(elsewhere(seconds));
         }
         let mut batch = Assembly::default();
         let mut reconnected = false;
@@ -124,9 +129,37 @@ impl Fetch {
                 Err(error) => return Err(error),
             }
         }
+        // Frozen meanwhile? Then another node may have settled what was read: it is read anew.
+        match self.hold(context, request.deadline)? {
+            Whose::Ours => {}
+            Whose::OursAnew => return Ok(elsewhere(0)),
+            Whose::Elsewhere(seconds) => return Ok(elsewhere(seconds)),
+        }
         let remaining = self.reader.as_ref().map_or(0, Reader::remaining);
         let more = self.round;
         Ok(batch.finish(more, remaining, std::mem::take(&mut self.resets)))
+    }
+
+    /// Holds the lease of the mailbox, where several nodes share the store. What is in memory of a round is dropped when
+    /// another node may have worked in between.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn hold(&mut self, context: &Context, deadline: Deadline) -> Result<Whose> {
+        if !context.store.is_shared() {
+            return Ok(Whose::Ours);
+        }
+        let now = context.session.clock.now();
+        let mailbox = &context.session.account.username;
+        let whose = self.lease.hold(&*context.store, &context.shared.node, mailbox, now, deadline.left())?;
+        if whose != Whose::Ours && (self.round || matches!(whose, Whose::Elsewhere(_))) {
+            self.disconnect();
+        }
+        Ok(whose)
+    }
+
+    pub fn give_back(&mut self, context: &Context) {
+        self.lease.release(&*context.store, &context.shared.node, &context.session.account.username);
     }
 
     /// Takes over the connection that proved the consent, and notes where each new folder begins: mail that arrives
@@ -239,6 +272,11 @@ impl Fetch {
     /// What was just written of a folder.
     pub fn remember(&mut self, folder: &str, cursor: Cursor) {
         self.cursors.insert(folder.to_owned(), cursor);
+    }
+
+    /// How far this handle listed a folder, which the store may not know.
+    pub fn seen(&self, folder: &str) -> Option<&Cursor> {
+        self.cursors.get(folder)
     }
 
     pub fn take_gone(&mut self, folder: &str) -> Vec<Key> {
@@ -368,7 +406,11 @@ impl Fetch {
         })?;
         if let Some(trouble) = trouble {
             // A new beginning must be on the disk before anything is handed out.
-            return if listing.reset.is_some() { Err(trouble) } else { Ok(self.listed(listing.entries, listing.more)) };
+            if listing.reset.is_some() {
+                return Err(trouble);
+            }
+            self.cursors.insert(folder.to_owned(), listing.cursor);
+            return Ok(self.listed(listing.entries, listing.more));
         }
         if cursor.as_ref() != Some(&listing.cursor)
             && !write_cursor(context, &cursor_id(context, folder), version, &listing.cursor)?
@@ -568,6 +610,20 @@ impl Assembly {
         });
         Batch { header: header.to_string(), messages: self.messages, _taken: self.taken }
     }
+}
+
+/// An empty batch: another node is at work on this mailbox.
+fn elsewhere(seconds: i64) -> Batch {
+    let header = json!({
+        "more": false,
+        "remaining": 0,
+        "counts": {"listed": 0, "delivered": 0, "skipped": 0, "quarantined": 0},
+        "skipped": [],
+        "quarantined": [],
+        "resets": [],
+        "elsewhere_seconds": seconds,
+    });
+    Batch { header: header.to_string(), messages: Vec::new(), _taken: Vec::new() }
 }
 
 /// What was put aside, in the header of an empty batch.

@@ -20,6 +20,7 @@ mod diagnose;
 mod fetch_batch;
 mod health;
 mod key;
+mod lease;
 mod memory;
 mod plugin;
 mod quarantine;
@@ -67,6 +68,8 @@ struct Shared {
     signing: signing::Signing,
     rates: rate::Rates,
     memory: memory::Memory,
+    /// Who this plugin is among those on the same store: 128 bits by chance.
+    node: String,
 }
 
 /// The thread on which the hooks of one handle run; started by the first call.
@@ -81,6 +84,12 @@ struct Work {
     context: Arc<Context>,
     fetch: Fetch,
     send: Send,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.fetch.give_back(&self.context);
+    }
 }
 
 impl Handle {
@@ -195,7 +204,8 @@ impl Handle {
 }
 
 /// What one `fetch_batch` hands over. `header`: `{"more","remaining","counts":{"listed","delivered","skipped",
-/// "quarantined"},"skipped":[{"key","reason"}],"quarantined":[{"key","reason","tries","aside",…}],"resets":[…]}`.
+/// "quarantined"},"skipped":[{"key","reason"}],"quarantined":[{"key","reason","tries","aside",…}],"resets":[…]}`; also
+/// `elsewhere_seconds` in an empty one: another node on the same PostgreSQL store fetches this mailbox, for at most so long.
 pub struct Batch {
     pub header: String,
     pub messages: Vec<Message>,

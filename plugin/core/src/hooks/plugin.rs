@@ -90,6 +90,7 @@ impl Plugin {
             health: Book::new(watcher),
             signing: Signing::default(),
             rates: Rates::default(),
+            node: node()?,
             memory: Memory::new(config.memory_mb.saturating_mul(limits::MEMORY_MB)),
         });
         Ok(Self { store, grants, egress, clock, log, shared })
@@ -107,6 +108,12 @@ impl Plugin {
         let session = Session::new(account, net, self.grants.clone(), self.clock.clone(), log);
         Ok(Handle::new(session, self.store.clone(), self.shared.clone()))
     }
+}
+
+fn node() -> Result<String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| Error::new(Kind::Internal, "This machine gives out no randomness."))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Name, version, protocols, grants and both schemas, as JSON.

@@ -11,12 +11,12 @@
 //! | `failed` | nothing; after the third failure as `refused` | comes again, the third time it is put aside (quarantine.rs) |
 //! | `replay` · `drop` | nothing | one that was put aside comes again, or is forgotten |
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Context, Work, key, plugin, quarantine, request};
+use super::{Context, Work, key, lease::Whose, plugin, quarantine, request};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
@@ -75,6 +75,11 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
     let Some(fetching) = &account.fetching else {
         return Err(plugin::wrong_direction("settle_batch", "incoming"));
     };
+    if let Whose::Elsewhere(seconds) = work.fetch.hold(&context, request.deadline)? {
+        return Err(Error::new(Kind::Transient, "Another node is at work on this mailbox.")
+            .remedy("Nothing was done: the messages are handed out again, there or here, under the same keys.")
+            .retry_after(Duration::from_secs(seconds.unsigned_abs())));
+    }
     let mut folders: BTreeMap<String, Vec<(String, Key, Verdict)>> = BTreeMap::new();
     for (text, verdict) in &request.results {
         let key = key::from_text(&account.username, text)?;
@@ -83,7 +88,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
 
     // Before anything is done in the mailbox.
     for (folder, results) in &folders {
-        let (cursor, _) = read_cursor(&context, folder)?.ok_or_else(|| never_fetched(folder))?;
+        let (cursor, _) = reached(&context, folder, work.fetch.seen(folder))?;
         if let Some((text, _, _)) = results.iter().find(|(_, key, _)| !cursor.listed(key)) {
             return Err(Error::new(Kind::Misuse, format!("{text} was never handed out."))
                 .remedy("Give keys back exactly as fetch_batch handed them out."));
@@ -146,7 +151,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
             settled.extend(keys);
         }
         settled.extend(work.fetch.take_gone(&folder));
-        if let Some(cursor) = advance(&context, &folder, &settled)? {
+        if let Some(cursor) = advance(&context, &folder, work.fetch.seen(&folder), &settled)? {
             work.fetch.remember(&folder, cursor);
         }
         for (_, key, _, instead) in &open {
@@ -188,14 +193,14 @@ fn past_tense(action: &Action) -> &'static str {
 }
 
 /// Compare-and-swap until it holds: another handle or node may settle other messages of the same folder.
-fn advance(context: &Context, folder: &str, settled: &[Key]) -> Result<Option<Cursor>> {
+fn advance(context: &Context, folder: &str, seen: Option<&Cursor>, settled: &[Key]) -> Result<Option<Cursor>> {
     const TRIES: usize = 20;
     if settled.is_empty() {
         return Ok(None);
     }
     let id = cursor_id(context, folder);
     for _ in 0..TRIES {
-        let (mut cursor, version) = read_cursor(context, folder)?.ok_or_else(|| never_fetched(folder))?;
+        let (mut cursor, version) = reached(context, folder, seen)?;
         cursor.settle(settled);
         if write_cursor(context, &id, Some(version), &cursor)? {
             return Ok(Some(cursor));
@@ -203,6 +208,15 @@ fn advance(context: &Context, folder: &str, settled: &[Key]) -> Result<Option<Cu
     }
     Err(Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")
         .remedy("The same settle_batch can be repeated."))
+}
+
+/// The stored cursor, and what was listed since while the store was away.
+fn reached(context: &Context, folder: &str, seen: Option<&Cursor>) -> Result<(Cursor, u64)> {
+    let (mut cursor, version) = read_cursor(context, folder)?.ok_or_else(|| never_fetched(folder))?;
+    if let Some(seen) = seen {
+        cursor.saw(seen);
+    }
+    Ok((cursor, version))
 }
 
 fn never_fetched(folder: &str) -> Error {

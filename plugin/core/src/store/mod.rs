@@ -67,10 +67,12 @@ pub enum Table {
     Quarantine,
     /// The raw bytes of a quarantined message. Id: SHA-256 of its key.
     Quarantined,
+    /// Which node fetches a mailbox, and until when. Id: mailbox.
+    Lease,
 }
 
 impl Table {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Grant,
         Self::Consent,
         Self::Cursor,
@@ -79,6 +81,7 @@ impl Table {
         Self::Brake,
         Self::Quarantine,
         Self::Quarantined,
+        Self::Lease,
     ];
 
     pub fn name(self) -> &'static str {
@@ -91,6 +94,7 @@ impl Table {
             Self::Brake => "brake",
             Self::Quarantine => "quarantine",
             Self::Quarantined => "quarantined",
+            Self::Lease => "lease",
         }
     }
 }
@@ -118,6 +122,11 @@ pub trait Store: Send + Sync {
     fn take(&self, table: Table, id: &str) -> Result<Option<Record>>;
 
     fn delete(&self, table: Table, id: &str) -> Result<()>;
+
+    /// Do several nodes share it, which have to agree on who fetches a mailbox?
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Seals with the present key what a previous one sealed. May be killed and repeated at any moment, and run on
     /// several nodes at once; without previous keys it does nothing.

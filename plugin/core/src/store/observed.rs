@@ -31,6 +31,10 @@ impl Store for Observed {
         self.0.delete(table, id)
     }
 
+    fn is_shared(&self) -> bool {
+        self.0.is_shared()
+    }
+
     fn reseal(&self) -> Result<Resealed> {
         step("store.reseal")?;
         self.0.reseal()

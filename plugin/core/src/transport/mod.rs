@@ -116,6 +116,13 @@ impl Cursor {
         }
     }
 
+    /// What a later listing of the same folder reached, although it could not be stored.
+    pub fn saw(&mut self, later: &Self) {
+        match (self, later) {
+            (Self::Imap(cursor), Self::Imap(later)) => cursor.saw(later),
+        }
+    }
+
     /// Counts these messages as settled. Keys from before a reset of the folder are passed over.
     pub fn settle(&mut self, keys: &[Key]) {
         match self {

@@ -103,6 +103,10 @@ impl Drop for PostgresStore {
 }
 
 impl Store for PostgresStore {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn read(&self, table: Table, id: &str) -> Result<Option<Record>> {
         let id = id.to_owned();
         self.run(|shared| async move {

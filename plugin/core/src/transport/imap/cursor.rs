@@ -48,6 +48,13 @@ impl Cursor {
         })
     }
 
+    /// What a later listing of the same folder reached, although it could not be stored.
+    pub fn saw(&mut self, later: &Self) {
+        if self.uidvalidity == later.uidvalidity && self.highest.is_some() {
+            self.highest = self.highest.max(later.highest);
+        }
+    }
+
     pub fn is_done(&self, uid: u32) -> bool {
         if uid <= self.floor {
             return true;
