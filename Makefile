@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test lint gen gen-check bench fuzz refresh-race sweep servers
+.PHONY: help demo test lint gen gen-check bench fuzz refresh-race sweep soak servers
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -42,6 +42,10 @@ refresh-race: servers ## one token request per expiry, whoever asks, whoever die
 sweep: servers ## stop, fail, cut off and power off at every step (minutes; SWEEPS="kill …" for some; a short form is among the tests)
 	$(CARGO) build --quiet -p oauth-mail-tests --features test-seam --bin oauth-mail-sweep
 	@target/debug/oauth-mail-sweep $(SWEEPS)
+
+soak: servers ## four hosts on PostgreSQL, 200 mailboxes, 100,000 mails, faults, kills, freezes (SOAK_MAILBOXES, SOAK_MAILS, SOAK_SECONDS … for less)
+	$(CARGO) build --quiet --release -p oauth-mail-tests --bin oauth-mail-soak
+	@target/release/oauth-mail-soak
 
 bench: ## measure against mbsync, a raw TLS reader and nodemailer (minutes; not a test)
 	@tests/install.sh --bench

@@ -27,6 +27,8 @@ pub const NATIVE: &str = "mail-native";
 pub const SHORT: &str = "mail-short";
 /// As [`NATIVE`], but a refresh returns the refresh token it was given.
 pub const NO_ROTATION: &str = "mail-norotate";
+/// As [`NO_ROTATION`], but access tokens live one minute.
+pub const MINUTE: &str = "mail-minute";
 /// As [`NO_ROTATION`], but the answer to a refresh carries no refresh token at all: the old one stays good.
 pub const OMITS_REFRESH: &str = "mail-omits-refresh";
 /// As [`NATIVE`], but refresh tokens die after five seconds and access tokens after two.
@@ -245,6 +247,7 @@ fn clients() -> Value {
         with(NATIVE, json!({})),
         with(SHORT, json!({"test_access_seconds": 3})),
         with(NO_ROTATION, json!({"test_rotate": false})),
+        with(MINUTE, json!({"test_rotate": false, "test_access_seconds": 60})),
         with(OMITS_REFRESH, json!({"test_rotate": false, "test_omit_refresh": true})),
         with(REFRESH_SHORT, json!({"test_access_seconds": 2, "test_refresh_seconds": 5})),
         with(NO_EMAIL, json!({"test_email_in": "nowhere"})),

@@ -17,6 +17,7 @@
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
 //! | `sweep` | stops, failures, cuts and power losses at every step (feature `test-seam`) |
+//! | [`soak`] | several hosts on one PostgreSQL store for a long time, killed and frozen again and again |
 //! | [`sources`] | the product's source text |
 //! | [`janitor`] | clears up after servers in a static |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
@@ -38,6 +39,7 @@ pub mod process;
 pub mod race;
 pub mod relay;
 pub mod servers;
+pub mod soak;
 pub mod sources;
 pub mod strict_idp;
 #[cfg(feature = "test-seam")]

@@ -39,6 +39,10 @@ struct Shared {
     once: AtomicBool,
     /// Bytes from server to client so far.
     downstream: AtomicU64,
+    /// Of a thousand reads from the server, how many end their connection.
+    bad_luck: AtomicU64,
+    lots: AtomicU64,
+    unlucky: AtomicU64,
     closed: AtomicBool,
     connections: AtomicUsize,
     /// Both ends of each connection, for [`Relay::break_all`]; weak, because a socket must close when its threads end.
@@ -69,6 +73,9 @@ impl Relay {
             stall: AtomicBool::new(false),
             once: AtomicBool::new(false),
             downstream: AtomicU64::new(0),
+            bad_luck: AtomicU64::new(0),
+            lots: AtomicU64::new(0),
+            unlucky: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             open: Mutex::default(),
@@ -117,6 +124,16 @@ impl Relay {
     /// Bytes that came from the server so far.
     pub fn downstream(&self) -> u64 {
         self.shared.downstream.load(SeqCst)
+    }
+
+    /// From now on so many of a thousand reads from the server end their connection, drawn by lot.
+    pub fn set_bad_luck(&self, of_a_thousand: u64) {
+        self.shared.bad_luck.store(of_a_thousand, SeqCst);
+    }
+
+    /// Connections that ended by lot.
+    pub fn unlucky(&self) -> u64 {
+        self.shared.unlucky.load(SeqCst)
     }
 
     /// New connections are whole again; those that were cut or stalled stay lost.
@@ -212,6 +229,10 @@ fn carry(
             let _ends = ends;
             for (due, bytes) in receiver {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
+                if matches!(direction, Direction::Downstream) && shared.is_unlucky() {
+                    let _ = to.shutdown(Shutdown::Both);
+                    return;
+                }
                 let allowed = shared.take(direction, bytes.len());
                 if to.write_all(&bytes[..allowed]).is_err() {
                     break;
@@ -238,6 +259,19 @@ fn carry(
 impl Shared {
     fn delay(&self) -> Duration {
         Duration::from_micros(self.one_way_micros.load(SeqCst))
+    }
+
+    /// The same lots in every run, in the order in which they are drawn.
+    fn is_unlucky(&self) -> bool {
+        let bad_luck = self.bad_luck.load(SeqCst);
+        if bad_luck == 0 {
+            return false;
+        }
+        let mut lot = (self.lots.fetch_add(1, SeqCst) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        lot = (lot ^ (lot >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let is_unlucky = (lot ^ (lot >> 27)) % 1_000 < bad_luck;
+        self.unlucky.fetch_add(u64::from(is_unlucky), SeqCst);
+        is_unlucky
     }
 
     /// How many of these bytes may pass.
