@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test lint gen gen-check bench fuzz refresh-race sweep soak servers
+.PHONY: help demo test lint gen gen-check bench fuzz refresh-race sweep soak servers test-hosts abi-report
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,6 +21,14 @@ test: servers ## all tests
 	$(CARGO) test --workspace --no-fail-fast
 	$(CARGO) test -p oauth-mail-plugin --features test-panics
 	$(CARGO) test -p oauth-mail-tests --features test-seam --test sweep
+
+test-hosts: servers ## the hosts in other languages on real servers, the C interface, the pipe adapters (part of `make test`)
+	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample
+	$(CARGO) test -p oauth-mail-tests --test hosts --test c_abi --test faces --test pipe
+
+abi-report: servers ## which hosts and libraries work together, by running the pairs
+	$(CARGO) build --quiet -p oauth-mail-plugin
+	$(CARGO) test -p oauth-mail-tests --test abi_report -- --nocapture
 
 lint: ## formatting, clippy, licences
 	$(CARGO) fmt --all --check
