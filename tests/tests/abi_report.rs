@@ -17,7 +17,7 @@ fn libraries() -> Vec<(String, PathBuf)> {
     let today = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("liboauth_mail.so");
     assert!(today.is_file(), "{} is not there: `make test` builds it first.", today.display());
     let mut libraries = vec![("this tree".to_owned(), today)];
-    for folder in env::var_os("OAUTH_MAIL_RELEASES") {
+    if let Some(folder) = env::var_os("OAUTH_MAIL_RELEASES") {
         for entry in fs::read_dir(folder).unwrap().map_while(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();
             if let Some(version) = name.strip_prefix("liboauth_mail-").and_then(|name| name.strip_suffix(".so")) {
