@@ -101,6 +101,16 @@ fn one_way_out() {
 }
 
 #[test]
+fn locks_and_clocks_pass_the_seam() {
+    let search = |_: &str, code: &str| {
+        let past = ["Instant::now", "SystemTime::now", "now_utc", "thread::sleep", ".lock().unwrap_or_else"];
+        past.iter().flat_map(|one| positions(code, one).map(|at| line_of(code, at)).collect::<Vec<_>>()).collect()
+    };
+    let offences = find(&["plugin/core/src"], search, |file| file.starts_with("plugin/core/src/seam/"));
+    assert!(offences.is_empty(), "use core/src/seam (lock, instant, wall, sleep) in\n{}", offences.join("\n"));
+}
+
+#[test]
 fn the_reader_of_sources_is_not_fooled() {
     let source = r##"// use crate::hooks;
 /* crate::hooks /* nested */ crate::session */

@@ -54,6 +54,8 @@ pub enum Verdicts {
     Refused,
     /// Imported, refused and, the first time, retry in turn.
     Mixed,
+    /// One of three always fails, until it is put aside.
+    Failing,
 }
 
 /// What happened before the host begins.
@@ -164,6 +166,14 @@ impl Scenario {
                 verdicts: Verdicts::Mixed,
                 messages: 3,
                 folders: 2,
+                ..base()
+            },
+            Self {
+                name: "failing, put aside",
+                after_import: "mark_seen",
+                after_refusal: "move",
+                verdicts: Verdicts::Failing,
+                messages: 3,
                 ..base()
             },
             Self { name: "from now on", since: "now", before: Before::Looked, after_import: "move", ..base() },

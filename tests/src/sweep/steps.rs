@@ -14,7 +14,7 @@ use oauth_mail_core::seam::control::How;
 
 use super::{
     Line, Tally,
-    scenario::{Before, Scenario, Server, Task},
+    scenario::{Before, Scenario, Server, Task, Verdicts},
     world::{Case, End, Seat, World},
 };
 use crate::{Error, Result};
@@ -275,7 +275,9 @@ fn early(seat: &mut Seat<'_>, case: &Case<'_>, before: &[Vec<(String, String)>],
     let now = seat.look(case)?;
     for (was, is) in before.iter().zip(&now).take(case.scenario.folders) {
         for message in was {
-            if !is.contains(message) && !filed.contains(&message.0) {
+            // What was put aside lies in the store of the library, which the host reads later.
+            let is_aside = case.scenario.verdicts == Verdicts::Failing && message.0 == "note 2";
+            if !is.contains(message) && !filed.contains(&message.0) && !is_aside {
                 tally.early += 1;
                 tally.note(format_args!("{} was acted upon and has no ticket", message.0));
             }

@@ -262,6 +262,7 @@ impl<'a> Seat<'a> {
                 Verdicts::Imported => "imported",
                 Verdicts::Refused => "refused",
                 Verdicts::Mixed => "mixed",
+                Verdicts::Failing => "failing",
             },
             "skip_seconds": expired + LATER * resumed as u64,
             "redirect": case.redirect,

@@ -81,6 +81,9 @@ pub struct Fetch {
     handed_out: HashSet<Key>,
     /// Listed, but expunged before they were read, by folder: settled with the next settle.
     gone: HashMap<String, Vec<Key>>,
+    /// Put aside by a call that was cut off before the mailbox and the cursor heard of it, by folder: the next settle
+    /// goes on.
+    half_aside: HashMap<String, HashSet<Key>>,
     /// The username, where it is an address: mail from it is the helpdesk's own.
     own_addresses: Vec<Address>,
     /// Why a folder of this round could not be opened: told when the others are through.
@@ -279,6 +282,10 @@ impl Fetch {
         self.cursors.get(folder)
     }
 
+    pub fn take_half_aside(&mut self, folder: &str) -> HashSet<Key> {
+        self.half_aside.remove(folder).unwrap_or_default()
+    }
+
     pub fn take_gone(&mut self, folder: &str) -> Vec<Key> {
         self.gone.remove(folder).unwrap_or_default()
     }
@@ -452,8 +459,12 @@ impl Fetch {
         for entry in listed {
             match known.get(&entry.key.id).filter(|failed| failed.aside) {
                 None => open.push(entry),
-                // The cursor did not hear of it yet.
-                Some(_) => self.gone.entry(folder.to_owned()).or_default().push(entry.key),
+                // The host asked for it again; the cursor did not hear of it yet.
+                Some(failed) if failed.replay => self.gone.entry(folder.to_owned()).or_default().push(entry.key),
+                // Whoever put it aside came no further: neither mailbox nor cursor heard of it yet.
+                Some(_) => {
+                    self.half_aside.entry(folder.to_owned()).or_default().insert(entry.key);
+                }
             }
         }
         for (id, failed) in known.into_iter().filter(|(_, failed)| failed.aside && failed.replay) {

@@ -133,12 +133,16 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
             };
             done.insert(text, json!(answer));
         }
+        let half_aside = work.fetch.take_half_aside(&folder);
         for (verdicts, action) in [
             (&[Verdict::Imported, Verdict::Duplicate][..], &fetching.after_import),
             (&[Verdict::Refused][..], &fetching.after_refusal),
         ] {
             let chosen: Vec<_> = open.iter().filter(|(_, _, verdict, _)| verdicts.contains(verdict)).collect();
-            let keys: Vec<Key> = chosen.iter().map(|(_, key, _, _)| key.clone()).collect();
+            let mut keys: Vec<Key> = chosen.iter().map(|(_, key, _, _)| key.clone()).collect();
+            if verdicts.contains(&Verdict::Refused) {
+                keys.extend(half_aside.iter().cloned());
+            }
             let found = if keys.is_empty() || *action == Action::Leave {
                 vec![true; keys.len()]
             } else {
