@@ -18,8 +18,13 @@ const PACKAGES: [(&str, &[&str]); 4] = [
 ];
 
 /// Where `unsafe` may stand: files, or folders with a slash at the end.
-const UNSAFE_ALLOWED: [&str; 4] =
-    ["plugin/src/c_abi/mod.rs", "plugin/src/rust_abi.rs", "plugin/src/handle.rs", "plugin/abi/src/"];
+const UNSAFE_ALLOWED: [&str; 5] = [
+    "plugin/src/c_abi/mod.rs",
+    "plugin/src/c_abi/types.rs",
+    "plugin/src/rust_abi.rs",
+    "plugin/src/handle.rs",
+    "plugin/abi/src/",
+];
 
 #[test]
 fn packages_see_only_what_they_may() {
