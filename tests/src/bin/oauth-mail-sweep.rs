@@ -16,7 +16,7 @@ use oauth_mail_tests::{
 
 #[derive(Parser)]
 struct Arguments {
-    /// Only these: kill, fail-once, fail-for-ever, cut-fin, cut-reset, cut-stall, tls-cut, tls-stall, power.
+    /// Only these: kill, fail-once, fail-for-ever, cut-fin, cut-reset, cut-stall, cut-sent, tls-cut, tls-stall, power.
     sweeps: Vec<String>,
     /// A few steps of each scenario: what runs among the tests.
     #[arg(long)]
@@ -74,6 +74,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
         ("cut-fin", cut(How::Fin), &few, 1, 499),
         ("cut-reset", cut(How::Reset), &few, 1, 499),
         ("cut-stall", cut(How::Stall), &few, 1, 499),
+        ("cut-sent", Disturbance::CutSent, &few, 1, 499),
         ("tls-cut", Disturbance::CutTls, &few, tls, 16 * tls),
         ("tls-stall", Disturbance::StallTls, &few, 4 * tls, 64 * tls),
     ];

@@ -26,6 +26,8 @@ pub enum Disturbance {
     FailForEver,
     /// Of what the server sent, decrypted: no more comes after so many bytes.
     Cut(How),
+    /// After so many bytes that the host sent, before encryption, the connection is reset.
+    CutSent,
     /// The connection ends after so many encrypted bytes from the server, once.
     CutTls,
     /// Nothing more comes after so many encrypted bytes: each call is back by its deadline.
@@ -39,6 +41,7 @@ impl Disturbance {
             Self::FailOnce => format!("fail:{step}"),
             Self::FailForEver => format!("fail-from:{step}"),
             Self::Cut(how) => format!("cut:{}:received:{}", format!("{how:?}").to_lowercase(), step - 1),
+            Self::CutSent => format!("cut:reset:sent:{}", step - 1),
             Self::CutTls | Self::StallTls => format!("relay:{}", step - 1),
         }
     }
@@ -51,6 +54,7 @@ impl Disturbance {
             Self::Cut(How::Fin) => "closed after every byte",
             Self::Cut(How::Reset) => "reset after every byte",
             Self::Cut(How::Stall) => "stalled after every byte",
+            Self::CutSent => "reset after every byte that was sent",
             Self::CutTls => "cut after bytes of TLS",
             Self::StallTls => "stalled after bytes of TLS",
         }
@@ -60,6 +64,7 @@ impl Disturbance {
     fn places(self, baseline: &Baseline) -> usize {
         match self {
             Self::Cut(_) => baseline.received,
+            Self::CutSent => baseline.sent,
             Self::CutTls | Self::StallTls => baseline.encrypted,
             _ => baseline.steps.len(),
         }
@@ -76,6 +81,8 @@ struct Baseline {
     /// Bytes from the server: decrypted, and with all that TLS adds.
     received: usize,
     encrypted: usize,
+    /// Bytes to the server, decrypted.
+    sent: usize,
     steps: Vec<String>,
     tickets: Vec<String>,
     mailbox: Vec<Vec<(String, String)>>,
@@ -108,7 +115,7 @@ pub fn sweep(world: &World, workers: usize, scenarios: &[Scenario], how: Disturb
             Disturbance::Kill | Disturbance::FailOnce | Disturbance::FailForEver => {
                 baseline.steps.get(step - 1).map_or("", String::as_str)
             }
-            _ => "bytes from the server",
+            _ => "bytes",
         };
         let mut tally = disturbed(seat, scenario, baseline, how, step, &sent).unwrap_or_else(|error| {
             let mut tally = Tally::default();
@@ -193,6 +200,7 @@ fn baseline(seat: &mut Seat<'_>, scenario: &Scenario, how: Disturbance, sent: &S
     let steps = report["steps"].as_array().into_iter().flatten();
     let baseline = Baseline {
         received: report["received"].as_u64().unwrap_or(0) as usize,
+        sent: report["sent"].as_u64().unwrap_or(0) as usize,
         encrypted: relay.as_ref().map_or(0, |relay| relay.downstream() as usize),
         steps: steps.map(|name| name.as_str().unwrap_or_default().to_owned()).collect(),
         tickets: case.desk()?.tickets()?,
