@@ -259,24 +259,32 @@ fn a_message_of_fifty_megabytes_is_delivered_whole() {
 #[test]
 fn messages_that_no_parser_likes_are_delivered_with_flagged_facts() {
     let servers = servers();
-    let parts = mailgen::many_parts(5_000);
+    let parts = mailgen::many_parts(10_000);
     let nested = (0..40_000).fold(b"Subject: deep\r\n".to_vec(), |mut raw, level| {
         raw.extend_from_slice(
             format!("Content-Type: multipart/mixed; boundary=b{level}\r\n\r\n--b{level}\r\n").as_bytes(),
         );
         raw
     });
+    let mut hundred = (0..100).fold(b"Subject: hundred\r\n".to_vec(), |mut raw, level| {
+        raw.extend_from_slice(
+            format!("Content-Type: multipart/mixed; boundary=c{level}\r\n\r\n--c{level}\r\n").as_bytes(),
+        );
+        raw
+    });
+    hundred.extend_from_slice(b"\r\nAt the bottom.\r\n");
+    hundred.extend((0..100).rev().flat_map(|level| format!("--c{level}--\r\n").into_bytes()));
     let noise: Vec<u8> = (0..20_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let messages = [parts, nested, noise, b"\r\n".to_vec(), b"no header at all".to_vec()];
+    let messages = [parts, nested, hundred, noise, b"\r\n".to_vec(), b"no header at all".to_vec()];
     servers.dovecot.fill(&servers.address("odd"), "INBOX", messages.clone().into_iter()).unwrap();
     let fixture = Fixture::new(&servers);
     let handle = fixture.incoming("odd", since_all);
     let mail = round(&handle, &json!({})).unwrap();
     assert_eq!(mail.messages.len(), messages.len());
-    for (message, sent) in mail.messages.iter().zip(&messages).take(2) {
+    for (message, sent) in mail.messages.iter().zip(&messages).take(3) {
         assert!(message.raw == *sent, "{}", message.key);
     }
-    assert_eq!(mail.messages[0].facts["attachments"].as_array().unwrap().len(), 5_000);
+    assert_eq!(mail.messages[0].facts["attachments"].as_array().unwrap().len(), 10_000);
     assert_eq!(mail.messages[1].facts["flags"], json!(["too_deep"]));
     settle(&handle, mail.keys(), "imported").unwrap();
     assert!(round(&handle, &json!({})).unwrap().messages.is_empty());

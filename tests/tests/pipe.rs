@@ -17,13 +17,14 @@ use oauth_mail_tests::{
     Options, Servers,
     fixture::{Fixture, STORE_KEY},
     mailbox::{self, Shared, note, since_all},
+    mailgen,
 };
 use serde_json::{Value, json};
 
 static SHARED: Shared = Shared::new();
 
 fn servers() -> Arc<Servers> {
-    let users = ["rt", "osticket", "url", "crash", "sender", "bob"].map(str::to_owned).to_vec();
+    let users = ["rt", "osticket", "url", "crash", "large", "sender", "bob"].map(str::to_owned).to_vec();
     SHARED.servers(|| Options { users, ..Options::default() })
 }
 
@@ -171,6 +172,36 @@ fn a_url_gets_mail_by_post() {
         );
         assert!(request.ends_with(std::str::from_utf8(&note(number)).unwrap()), "{request}");
     }
+}
+
+/// The largest message that Exchange Online takes, from the mail server to the helpdesk: one copy of it in memory.
+#[test]
+fn a_message_of_150_megabytes_passes_within_its_own_size() {
+    const SIZE: usize = 150 << 20;
+    const REST: usize = 96 << 20;
+    let servers = servers();
+    let (fixture, file) = consented(&servers, "large");
+    let raw = mailgen::large_message(SIZE);
+    servers.dovecot.fill(&servers.address("large"), "INBOX", [raw.clone()].into_iter()).unwrap();
+    let taken = fixture.store_dir().join("taken");
+    let program = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("host-sample");
+    let mut command = Command::new(program);
+    command.arg("run").arg(&file).args(["--rounds", "1", "--deliver", &format!("cat > {}", taken.display())]);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let mut peak = 0;
+    let status = loop {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let kib =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|kib| kib.trim_end_matches("kB").trim());
+        peak = kib.and_then(|kib| kib.parse::<usize>().ok()).map_or(peak, |kib| peak.max(kib << 10));
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert!(status.success());
+    assert!(fs::read(&taken).unwrap() == raw, "it arrived as it was");
+    assert!(peak > SIZE && peak < SIZE + REST, "{} MiB of memory for {} MiB of mail", peak >> 20, SIZE >> 20);
 }
 
 #[test]
