@@ -10,7 +10,8 @@ use std::{
 
 use oauth_mail_tests::sources::root;
 
-/// What `nm -D` shows: the C table and abi_stable's root.
+/// What `nm -D` shows: the C table and abi_stable's root. A bundled SQLite that leaked would be shared with the host's own,
+/// of another version.
 const EXPORTED: [&str; 2] = ["_1as_0lib_1header_0root_bmodule_bloader", "oauth_mail_v1_api"];
 const CYCLES: &str = "1000";
 

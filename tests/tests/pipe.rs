@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 static SHARED: Shared = Shared::new();
 
 fn servers() -> Arc<Servers> {
-    let users = ["rt", "osticket", "url", "crash", "large", "sender", "bob"].map(str::to_owned).to_vec();
+    let users = ["rt", "osticket", "url", "crash", "large", "sender", "copy", "bob"].map(str::to_owned).to_vec();
     SHARED.servers(|| Options { users, ..Options::default() })
 }
 
@@ -232,7 +232,7 @@ fn the_sendmail_command_sends_once_and_says_why_not() {
     let servers = servers();
     let (_fixture, file) = consented(&servers, "sender");
     let bob = servers.address("bob");
-    let raw = format!("To: {bob}\nBcc: {}\nSubject: by sendmail\n\nA line.\n.\nAnother.\n", servers.address("rt"));
+    let raw = format!("To: {bob}\nBcc: {}\nSubject: by sendmail\n\nA line.\n.\nAnother.\n", servers.address("copy"));
     for _ in 0..2 {
         let seen = host_sample(&["sendmail"], &file, &["-t", "-i"], raw.as_bytes());
         assert!(seen.status.success(), "{seen:?}");
@@ -244,7 +244,7 @@ fn the_sendmail_command_sends_once_and_says_why_not() {
         b"Subject: named\n\nx\n",
     );
     assert!(named.status.success(), "{named:?}");
-    for (name, subject, expected) in [("bob", "by sendmail", 1), ("rt", "by sendmail", 1), ("bob", "named", 1)] {
+    for (name, subject, expected) in [("bob", "by sendmail", 1), ("copy", "by sendmail", 1), ("bob", "named", 1)] {
         let address = servers.address(name);
         let found = || {
             let found = servers.doveadm(&["search", "-u", &address, "mailbox", "INBOX", "header", "Subject", subject]);
