@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 static SHARED: Shared = Shared::new();
 
 /// Each scenario has a mailbox of its own.
-const PEOPLE: [&str; 13] = [
+const PEOPLE: [&str; 14] = [
     "one",
     "hundred",
     "thousands",
@@ -24,6 +24,7 @@ const PEOPLE: [&str; 13] = [
     "cutoff",
     "since",
     "renumbered",
+    "special",
     "large",
     "odd",
     "folders",
@@ -324,6 +325,29 @@ fn a_folder_that_is_missing_does_not_keep_the_mail_of_the_others_back() {
     }
     settle(&handle, keys[..4].iter().map(String::as_str), "imported").unwrap();
     assert!(batch(&handle, &json!({})).err().unwrap().message().contains("Nowhere"));
+}
+
+/// Whatever the server calls them; mailing-list copies, and mail without Message-ID, are kept apart by their keys.
+#[test]
+fn folders_are_found_by_their_special_use_and_copies_stay_apart() {
+    let servers = servers();
+    let copy = b"From: <ada@outside.test>\r\nMessage-ID: <same@outside.test>\r\nSubject: copy\r\n\r\nTwice.\r\n";
+    for _ in 0..2 {
+        append(&servers, "special", "Archive", "01-Jan-2026 10:00:00 +0000", "", copy).unwrap();
+        append(&servers, "special", "Archive", "01-Jan-2026 10:00:00 +0000", "", &note(7)).unwrap();
+    }
+    let fixture = Fixture::new(&servers);
+    let handle = fixture.incoming("special", |settings| {
+        since_all(settings);
+        settings["incoming"]["advanced"]["folders"] = json!(["\\Archive"]);
+        settings["incoming"]["advanced"]["after_import"] = json!("move");
+        settings["incoming"]["advanced"]["processed_folder"] = json!("\\Trash");
+    });
+    let mail = round(&handle, &json!({})).unwrap();
+    assert_eq!(mail.subjects(), ["copy", "note 7", "copy", "note 7"]);
+    assert!(mail.has_no_key_twice(), "{:?}", mail.keys());
+    settle(&handle, mail.keys(), "imported").unwrap();
+    assert_eq!((servers.count("special", "Archive").unwrap(), servers.count("special", "Trash").unwrap()), (0, 4));
 }
 
 #[test]

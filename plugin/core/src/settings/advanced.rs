@@ -48,7 +48,8 @@ pub struct IncomingAdvanced {
     /// Parameters to add to the Authorize URL.
     #[serde(default)]
     pub authorize_parameters: BTreeMap<String, String>,
-    /// Folders to fetch from.
+    /// Folders to fetch from. \Archive, \Junk, \Trash, \Drafts and \Sent stand for the folder of that special use (RFC
+    /// 6154), whatever the mail server calls it.
     #[serde(default = "inbox")]
     pub folders: Vec<String>,
     /// From when on mail is fetched from a folder for the first time: now, all, or a date.

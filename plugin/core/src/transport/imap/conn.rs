@@ -1,6 +1,6 @@
 //! An authenticated connection: ordinary commands through the `imap` crate, bulk commands straight on the wire.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use imap_proto::{MailboxDatum, Response, ResponseCode, Status};
 
@@ -8,7 +8,7 @@ use super::{
     answer,
     framer::{Budget, Frame},
     guard::{BULK_TAG, Guard, SharedWire},
-    names,
+    names, special,
 };
 use crate::{
     clock::Deadline,
@@ -56,12 +56,14 @@ pub struct Conn {
     wire: SharedWire,
     pub capabilities: BTreeSet<String>,
     selected: Option<Selected>,
+    /// What special uses stand for here.
+    special: HashMap<String, String>,
     bulk_tag: u64,
 }
 
 impl Conn {
     pub fn new(session: imap::Session<Guard>, wire: SharedWire, capabilities: BTreeSet<String>) -> Self {
-        Self { session, wire, capabilities, selected: None, bulk_tag: 0 }
+        Self { session, wire, capabilities, selected: None, special: HashMap::new(), bulk_tag: 0 }
     }
 
     pub fn wire(&self) -> &SharedWire {
@@ -140,9 +142,29 @@ impl Conn {
         Ok(selected)
     }
 
+    /// A folder's name as it is written into commands; one that begins with a backslash is found by its special use.
+    ///
+    /// # Errors
+    /// `Refused` when the server has no such folder.
+    pub fn name_of(&mut self, folder: &str) -> Result<String> {
+        if !folder.starts_with('\\') {
+            return names::quoted(folder);
+        }
+        if let Some(name) = self.special.get(folder) {
+            return names::quoted(name);
+        }
+        let name = special::folder(self, folder)?.ok_or_else(|| {
+            Error::new(Kind::Refused, format!("The mailbox has no folder for {folder}."))
+                .remedy("Name the folder as the mail server calls it.")
+        })?;
+        let quoted = names::quoted(&name);
+        self.special.insert(folder.to_owned(), name);
+        quoted
+    }
+
     fn enter(&mut self, verb: &str, folder: &str) -> Result<Selected> {
         self.selected = None;
-        let name = names::quoted(folder)?;
+        let name = self.name_of(folder)?;
         let lines = self.run(&format!("{verb} {name}")).map_err(|failure| match failure {
             Failure::No(words) | Failure::Bad(words) => answer::meaning(&words).unwrap_or_else(|| {
                 Error::new(Kind::Refused, format!("The folder {folder} cannot be opened."))

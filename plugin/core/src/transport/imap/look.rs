@@ -5,7 +5,6 @@ use super::{
     conn::{Conn, Failure},
     cursor,
     framer::Budget,
-    names,
 };
 use crate::{
     error::{Kind, Result},
@@ -41,7 +40,8 @@ pub fn look(conn: &mut Conn, folder: &str) -> Result<Option<FolderLook>> {
 
 fn is_listed(conn: &mut Conn, folder: &str) -> Result<bool> {
     let mut listed = false;
-    conn.bulk(&format!("LIST \"\" {}", names::quoted(folder)?), Budget::CONTROL, &mut |frame| {
+    let name = conn.name_of(folder)?;
+    conn.bulk(&format!("LIST \"\" {name}"), Budget::CONTROL, &mut |frame| {
         let line = frame.line.to_ascii_uppercase();
         // A name that only has children is no folder that can be opened.
         listed |= line.starts_with(b"* LIST ")
@@ -60,7 +60,8 @@ fn rights(conn: &mut Conn, folder: &str) -> Result<Option<String>> {
         return Ok(None);
     }
     let mut rights = None;
-    let outcome = conn.bulk(&format!("MYRIGHTS {}", names::quoted(folder)?), Budget::CONTROL, &mut |frame| {
+    let name = conn.name_of(folder)?;
+    let outcome = conn.bulk(&format!("MYRIGHTS {name}"), Budget::CONTROL, &mut |frame| {
         let line = String::from_utf8_lossy(&frame.line);
         if line.to_ascii_uppercase().starts_with("* MYRIGHTS ") {
             rights = line.trim_end().rsplit(' ').next().map(|letters| letters.trim_matches('"').to_owned());

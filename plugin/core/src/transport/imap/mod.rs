@@ -19,6 +19,7 @@ mod look;
 mod names;
 mod sent;
 mod settle;
+mod special;
 #[cfg(test)]
 mod tests;
 

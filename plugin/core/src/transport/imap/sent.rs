@@ -1,25 +1,12 @@
 //! Was a message sent? Its Message-ID is looked for in the sent folder. EXAMINE and SEARCH change nothing.
 
-use imap_proto::{MailboxDatum, NameAttribute, Response};
+use imap_proto::{MailboxDatum, Response};
 
-use super::{answer, conn::Conn, framer::Budget, names};
+use super::{answer, conn::Conn, framer::Budget, special};
 use crate::{
     error::{Error, Kind, Result},
     limits,
 };
-
-/// How servers without SPECIAL-USE name it (Exchange Online has none), in lower case.
-const NAMES: [&str; 9] = [
-    "sent items",
-    "sent",
-    "sent mail",
-    "sent messages",
-    "gesendete elemente",
-    "gesendet",
-    "éléments envoyés",
-    "elementos enviados",
-    "posta inviata",
-];
 
 /// The name of the sent folder, and whether the message lies there; `None`: there is no sent folder.
 ///
@@ -33,7 +20,7 @@ pub fn find(conn: &mut Conn, message_id: &str) -> Result<Option<(String, bool)>>
     {
         return Err(Error::new(Kind::Misuse, "What is looked for is not a Message-ID."));
     }
-    let Some(folder) = sent_folder(conn)? else { return Ok(None) };
+    let Some(folder) = special::folder(conn, special::SENT)? else { return Ok(None) };
     let selected = conn.examine(&folder)?;
     let mut found = false;
     if selected.exists > 0 {
@@ -46,28 +33,4 @@ pub fn find(conn: &mut Conn, message_id: &str) -> Result<Option<(String, bool)>>
         .map_err(|failure| failure.into_error("search the sent folder"))?;
     }
     Ok(Some((folder, found)))
-}
-
-/// The one marked `\Sent` (RFC 6154), else the one with the best known name.
-fn sent_folder(conn: &mut Conn) -> Result<Option<String>> {
-    let (mut marked, mut named) = (None, None::<(usize, String)>);
-    conn.bulk("LIST \"\" \"*\"", Budget::CONTROL, &mut |frame| {
-        let Some(Response::MailboxData(MailboxDatum::List { name_attributes, delimiter, name })) =
-            answer::parse(&frame.line)
-        else {
-            return Ok(());
-        };
-        let folder = names::decoded(&name);
-        if name_attributes.contains(&NameAttribute::Sent) {
-            marked.get_or_insert_with(|| folder.clone());
-        }
-        let last = delimiter.as_deref().and_then(|delimiter| folder.rsplit(delimiter).next()).unwrap_or(&folder);
-        let rank = NAMES.iter().position(|known| *known == last.to_lowercase());
-        if let Some(rank) = rank.filter(|rank| named.as_ref().is_none_or(|(best, _)| rank < best)) {
-            named = Some((rank, folder));
-        }
-        Ok(())
-    })
-    .map_err(|failure| failure.into_error("list its folders"))?;
-    Ok(marked.or(named.map(|(_, folder)| folder)))
 }

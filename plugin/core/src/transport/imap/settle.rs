@@ -88,7 +88,7 @@ fn store(conn: &mut Conn, set: &str, flag: &str) -> Result<()> {
 fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()> {
     let atomic = can_move(conn);
     let verb = if atomic { "MOVE" } else { "COPY" };
-    let name = names::quoted(target)?;
+    let name = conn.name_of(target)?;
     let command = format!("UID {verb} {set} {name}");
     match conn.run(&command) {
         Ok(_) => {}
