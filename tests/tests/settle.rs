@@ -19,15 +19,17 @@ use oauth_mail_core::{
 use oauth_mail_tests::{
     Options, Servers,
     fixture::{self, Fixture, parse},
-    mailbox::{Shared, batch, flags, round, settle},
+    mailbox::{Shared, append, batch, flags, note, round, settle},
     mailgen::Generator,
 };
 use serde_json::{Value, json};
 
 static SHARED: Shared = Shared::new();
 
-const PEOPLE: [&str; 10] =
-    ["leave", "seen", "move", "delete", "verdicts", "vanished", "crashed", "foreign", "other", "killed"];
+const PEOPLE: [&str; 12] = [
+    "leave", "seen", "move", "delete", "verdicts", "vanished", "crashed", "foreign", "other", "killed", "copies",
+    "taken",
+];
 /// Where imported mail is moved: a name that has to be encoded.
 const PROCESSED: &str = "Übernommen/2026";
 /// The document by which the killed test starts itself once more.
@@ -207,6 +209,51 @@ fn a_message_that_vanished_is_gone_and_settled() {
     let done = settle(&handle, borrowed(&keys), "imported").unwrap();
     assert!(done.values().all(|done| done == "gone"), "{done:?}");
     assert_eq!(flags(&servers, "vanished", "INBOX").unwrap(), before);
+}
+
+/// A mailing list's copy has the Message-ID of the mail that came directly; other mail has none at all.
+#[test]
+fn copies_and_mail_without_message_id_are_kept_apart_by_key() {
+    let servers = servers();
+    let fixture = Fixture::new(&servers);
+    let handle = fixture.incoming("copies", |settings| incoming(settings, json!({"after_import": "delete"})));
+    let copy = b"From: <ada@outside.test>\r\nMessage-ID: <one@outside.test>\r\nSubject: copy\r\n\r\nThe same.\r\n";
+    let nameless = note(1);
+    for raw in [&copy[..], &nameless, &copy[..], &nameless] {
+        append(&servers, "copies", "INBOX", "01-Jan-2026 10:00:00 +0000", "", raw).unwrap();
+    }
+    let mail = round(&handle, &json!({})).unwrap();
+    assert!(mail.messages.len() == 4 && mail.has_no_key_twice(), "{:?}", mail.keys());
+    assert_eq!(
+        (mail.hashes()[0].clone(), mail.hashes()[1].clone()),
+        (mail.hashes()[2].clone(), mail.hashes()[3].clone())
+    );
+    // Each is settled by itself: its twin stays in the mailbox, and comes again.
+    settle(&handle, mail.keys().into_iter().take(2), "imported").unwrap();
+    assert_eq!(flags(&servers, "copies", "INBOX").unwrap(), ["3", "4"]);
+    assert_eq!(keys_of(&handle), mail.keys()[2..]);
+}
+
+/// Another mail program moves messages away after they were handed out, one of them back again.
+#[test]
+fn what_another_client_moved_meanwhile_is_gone_and_is_not_touched_where_it_went() {
+    let servers = servers();
+    servers.fill("taken", 4, 2).unwrap();
+    let address = servers.address("taken");
+    let fixture = Fixture::new(&servers);
+    let change = |settings: &mut Value| incoming(settings, json!({"after_import": "delete"}));
+    let handle = fixture.incoming("taken", change);
+    let keys = keys_of(&handle);
+    servers.doveadm(&["move", "-u", &address, "Archive", "mailbox", "INBOX", "uid", "2,3"]).unwrap();
+    servers.doveadm(&["move", "-u", &address, "INBOX", "mailbox", "Archive", "uid", "2"]).unwrap();
+    let done = settle(&handle, borrowed(&keys), "imported").unwrap();
+    let done: Vec<_> = keys.iter().map(|key| done[key].as_str().unwrap()).collect();
+    assert_eq!(done, ["deleted", "gone", "gone", "deleted"]);
+    assert_eq!(flags(&servers, "taken", "Archive").unwrap(), ["1"]);
+    // What came back has a new number there, so it is new mail: not lost, and told apart by its key.
+    assert_eq!(flags(&servers, "taken", "INBOX").unwrap(), ["5"]);
+    let back = keys_of(&handle);
+    assert!(back.len() == 1 && !keys.contains(&back[0]), "{back:?}");
 }
 
 #[test]
