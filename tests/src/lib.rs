@@ -13,6 +13,7 @@
 //! | [`fuzz`] | mutates inputs of every parser |
 //! | [`mailbox`] | fetches and settles as a host does, and looks at the mailbox beside the library |
 //! | [`postgres`], [`strict_idp`], [`race`] | PostgreSQL with pgbouncer; a token endpoint that forgives nothing; many who refresh at once |
+//! | [`tls_server`] | what the scripted servers stand on |
 //! | [`wayward_idp`], [`wayward_imap`] | a token endpoint that answers with any bytes, or none; an IMAP server with poison in its mail |
 //! | [`mailgen`] | deterministic mail |
 //! | [`wire`] | a TLS connection to speak raw protocol on |
@@ -44,6 +45,7 @@ pub mod sources;
 pub mod strict_idp;
 #[cfg(feature = "test-seam")]
 pub mod sweep;
+pub mod tls_server;
 pub mod wayward_idp;
 pub mod wayward_imap;
 pub mod wire;

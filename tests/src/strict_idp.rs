@@ -4,12 +4,8 @@
 use std::{
     collections::{HashMap, HashSet},
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
+    net::TcpStream,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,7 +17,7 @@ use rustls::{
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use crate::{Error, Result, ca::Ca};
+use crate::{Error, Result, ca::Ca, tls_server::TlsServer};
 
 pub const REDIRECT_URL: &str = "https://desk.test/callback";
 /// Seconds.
@@ -31,8 +27,8 @@ pub const LIFETIME: i64 = 3_600;
 pub struct StrictIdp {
     /// `https://localhost:PORT`
     pub base: String,
-    port: u16,
     shared: Arc<Shared>,
+    _server: TlsServer,
 }
 
 /// Where a refresh stops for ever: the client gets no answer.
@@ -67,28 +63,16 @@ struct State {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    stop: AtomicBool,
 }
 
 impl StrictIdp {
     pub fn start(ca: &Ca) -> Result<Self> {
-        let config = tls_config(ca)?;
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared::default());
-        thread::spawn({
+        let server = TlsServer::start(ca, {
             let shared = shared.clone();
-            move || {
-                for tcp in listener.incoming() {
-                    if shared.stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let (Ok(tcp), shared, config) = (tcp, shared.clone(), config.clone()) else { continue };
-                    thread::spawn(move || serve(tcp, config, &shared));
-                }
-            }
-        });
-        Ok(Self { base: format!("https://localhost:{port}"), port, shared })
+            move |tcp, config| serve(tcp, config, &shared)
+        })?;
+        Ok(Self { base: format!("https://localhost:{}", server.port), shared, _server: server })
     }
 
     /// What a person would type for a mailbox whose tokens come from here.
@@ -132,13 +116,6 @@ impl StrictIdp {
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
-    }
-}
-
-impl Drop for StrictIdp {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 

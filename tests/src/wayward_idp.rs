@@ -3,11 +3,8 @@
 use std::{
     collections::HashMap,
     io::{BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    net::TcpStream,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -18,7 +15,8 @@ use serde_json::json;
 use crate::{
     Result,
     ca::Ca,
-    strict_idp::{LIFETIME, read_form, tls_config},
+    strict_idp::{LIFETIME, read_form},
+    tls_server::TlsServer,
 };
 
 /// Refresh token that a consent brings.
@@ -49,14 +47,13 @@ pub enum HangUp {
 pub struct WaywardIdp {
     /// `https://localhost:PORT`
     pub base: String,
-    port: u16,
     shared: Arc<Shared>,
+    _server: TlsServer,
 }
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    stop: AtomicBool,
 }
 
 #[derive(Default)]
@@ -70,23 +67,12 @@ struct State {
 
 impl WaywardIdp {
     pub fn start(ca: &Ca) -> Result<Self> {
-        let config = tls_config(ca)?;
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared::default());
-        thread::spawn({
+        let server = TlsServer::start(ca, {
             let shared = shared.clone();
-            move || {
-                for tcp in listener.incoming() {
-                    if shared.stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let (Ok(tcp), shared, config) = (tcp, shared.clone(), config.clone()) else { continue };
-                    thread::spawn(move || serve(tcp, config, &shared));
-                }
-            }
-        });
-        Ok(Self { base: format!("https://localhost:{port}"), port, shared })
+            move |tcp, config| serve(tcp, config, &shared)
+        })?;
+        Ok(Self { base: format!("https://localhost:{}", server.port), shared, _server: server })
     }
 
     /// From now on each refresh goes like this.
@@ -106,13 +92,6 @@ impl WaywardIdp {
     /// The refresh token that was read last.
     pub fn presented(&self) -> Option<String> {
         self.shared.lock().presented.last().cloned()
-    }
-}
-
-impl Drop for WaywardIdp {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 

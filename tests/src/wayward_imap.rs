@@ -4,18 +4,14 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
+    net::TcpStream,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::{Result, ca::Ca, strict_idp::tls_config};
+use crate::{Result, ca::Ca, tls_server::TlsServer};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
@@ -31,6 +27,7 @@ pub enum Poison {
 pub struct WaywardImap {
     pub port: u16,
     shared: Arc<Shared>,
+    _server: TlsServer,
 }
 
 /// By UID.
@@ -39,28 +36,16 @@ type Mail = BTreeMap<u32, (Vec<u8>, Option<Poison>)>;
 #[derive(Default)]
 struct Shared {
     mail: Mutex<Mail>,
-    stop: AtomicBool,
 }
 
 impl WaywardImap {
     pub fn start(ca: &Ca) -> Result<Self> {
-        let config = tls_config(ca)?;
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared::default());
-        thread::spawn({
+        let server = TlsServer::start(ca, {
             let shared = shared.clone();
-            move || {
-                for tcp in listener.incoming() {
-                    if shared.stop.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    let (Ok(tcp), shared, config) = (tcp, shared.clone(), config.clone()) else { continue };
-                    thread::spawn(move || drop(serve(tcp, config, &shared)));
-                }
-            }
-        });
-        Ok(Self { port, shared })
+            move |tcp, config| drop(serve(tcp, config, &shared))
+        })?;
+        Ok(Self { port: server.port, shared, _server: server })
     }
 
     /// A message arrives.
@@ -73,13 +58,6 @@ impl WaywardImap {
     /// All poison is gone.
     pub fn heal(&self) {
         self.shared.lock().values_mut().for_each(|(_, poison)| *poison = None);
-    }
-}
-
-impl Drop for WaywardImap {
-    fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 

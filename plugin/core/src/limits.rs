@@ -274,6 +274,8 @@ pub const AUTOMATIC_MAILS_MAX: u64 = 1_000;
 /// Within which automatic mails to one correspondent are counted, seconds from the first of them. Longer than the longest
 /// fetch interval, so that a loop that turns once a day ends too.
 pub const BRAKE_WINDOW: i64 = 86_400;
+/// Seconds within which messages are counted: providers name their limits by the minute.
+pub const RATE_WINDOW: i64 = 60;
 /// The most messages per minute that the settings may name, and what Exchange Online takes from a mailbox ("Exchange
 /// Online limits", message rate limit: 30 per minute).
 pub const MESSAGES_PER_MINUTE_MAX: u64 = 10_000;

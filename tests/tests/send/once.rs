@@ -136,6 +136,43 @@ fn what_is_unknown_is_found_in_the_sent_folder_or_sent_again_on_demand() {
     assert_eq!(times(&settled(&servers, "bob"), "again"), before + 1);
 }
 
+/// A call that was frozen beyond its deadline wakes and gives its key back: by then it is another's.
+#[test]
+fn a_late_caller_frees_nothing_of_the_one_who_took_over() {
+    let servers = servers();
+    let relay = Relay::start(servers.postfix.smtps_port).unwrap();
+    let fixture = Fixture::new(&servers);
+    let slow = fixture.outgoing("alice", through(&relay));
+    let other = fixture.plugin.open(&servers.outgoing_settings("alice").to_string()).unwrap();
+    let carol = servers.address("carol");
+    let mut request = keyed(&carol, "late", "late caller");
+    request["deadline_ms"] = json!(6_000);
+    slow.send_message(&text_to("sink@example.test", "warm").to_string(), &[]).unwrap();
+    relay.stall_after(0);
+    let sent = thread::scope(|scope| {
+        let frozen = scope.spawn(|| slow.send_message(&request.to_string(), &[]));
+        let store = rusqlite::Connection::open(fixture.store_file()).unwrap();
+        let claimed =
+            || store.query_row("SELECT count(*) FROM record WHERE kind = 'sent'", [], |row| row.get::<_, i64>(0));
+        while claimed().unwrap() == 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        // By the clock of the store's users it is dead.
+        fixture.clock.advance(3_000);
+        assert_eq!(send(&other, &request)["outcome"], "unknown");
+        let mut again = request.clone();
+        again["resend_unknown"] = json!(true);
+        let sent = send(&other, &again);
+        assert_eq!(sent["outcome"], "sent", "{sent}");
+        // Whatever it says: nothing of it was accepted.
+        let _ = frozen.join().unwrap();
+        sent
+    });
+    relay.heal();
+    assert_eq!(send(&other, &request), sent, "the key still knows");
+    assert_eq!(times(&settled(&servers, "carol"), "late"), 1);
+}
+
 /// Sends until the connection is cut after the final dot. The request and its answer `unknown`.
 fn lose(handle: &Handle, relay: &Relay, to: &str, subject: &str) -> (Value, Value) {
     for downstream_bytes in (60..=280).step_by(20) {

@@ -5,9 +5,8 @@
 //! is never counted and never held back.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::Context;
+use super::{Context, key::record_id};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -31,7 +30,7 @@ pub struct Reserved(Vec<String>);
 pub fn reserve<'a>(context: &Context, recipients: impl Iterator<Item = &'a str>, most: u32) -> Result<Reserved> {
     let mut reserved = Reserved(Vec::new());
     for recipient in recipients {
-        let id = id_of(&context.session.account.username, recipient);
+        let id = record_id(&context.session.account.username, &recipient.to_lowercase());
         let taken = change(context, &id, |count, now| {
             if !(0..limits::BRAKE_WINDOW).contains(&(now - count.since)) {
                 *count = Count { since: now, sent: 0 };
@@ -101,9 +100,4 @@ fn change(context: &Context, id: &str, edit: impl Fn(&mut Count, UnixSeconds) ->
     }
     Err(Error::new(Kind::Transient, "Many calls send automatic mail to one correspondent at this moment.")
         .remedy("Try again later; nothing was sent."))
-}
-
-fn id_of(mailbox: &str, recipient: &str) -> String {
-    let digest = Sha256::digest(format!("{}\0{}", mailbox.to_lowercase(), recipient.to_lowercase()));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

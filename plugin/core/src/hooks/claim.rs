@@ -9,9 +9,8 @@
 //! Who finds it begun waits for the end; when the moment has passed, whoever began it has died, and nobody knows.
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use super::{Context, send_message::describe};
+use super::{Context, key::record_id, send_message::describe};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
@@ -36,14 +35,25 @@ impl Claim {
     /// # Errors
     /// Those of the store; `Transient` when another call is still sending at the deadline. Nothing was sent by this one.
     pub fn take(context: &Context, key: &str, message_id: &str, deadline: Deadline) -> Result<Taken> {
-        let id = id_of(&context.session.account.username, key);
+        let id = record_id(&context.session.account.username, key);
         let mut poll = limits::REFRESH_POLL_FIRST;
         loop {
-            if let Some(version) = context.store.write(Table::Sent, &id, None, &begun(context, message_id, deadline))? {
-                return Ok(Taken::Mine(Self { id, version }));
+            let record = context.store.read(Table::Sent, &id)?;
+            let version = match &record {
+                Some(record) if *record.bytes != FREE => None,
+                free => Some(free.as_ref().map(|record| record.version)),
+            };
+            if let Some(expected) = version {
+                let bytes = begun(context, message_id, deadline);
+                if let Some(version) = context.store.write(Table::Sent, &id, expected, &bytes)? {
+                    return Ok(Taken::Mine(Self { id, version }));
+                }
             }
-            // Given back between the two: it is free again.
-            let Some(record) = context.store.read(Table::Sent, &id)? else { continue };
+            // Somebody was faster: what they do is looked at.
+            let Some(record) = record.filter(|_| version.is_none()) else {
+                deadline.check("another call with the same idempotency key")?;
+                continue;
+            };
             let mut earlier: Value = serde_json::from_slice(&record.bytes)
                 .map_err(|_| Error::new(Kind::Internal, "The outcome stored for an idempotency key is damaged."))?;
             let until =
@@ -94,14 +104,17 @@ impl Claim {
         }
     }
 
-    /// Nothing was accepted: the same key may be tried again.
+    /// Nothing was accepted: the same key may be tried again. Whoever was frozen so long that another has taken over frees
+    /// nothing of theirs: the version is compared, which a deletion would not do.
     pub fn release(&self, context: &Context) {
-        if let Err(error) = context.store.delete(Table::Sent, &self.id) {
+        if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), FREE) {
             context.session.log.warn(format_args!("An idempotency key stays taken, because the store failed: {error}"));
         }
     }
 }
 
+/// The record of a key that was given back.
+const FREE: &[u8] = b"{}";
 const BEGUN_UNTIL: &str = "begun_until";
 
 /// What the host is told when nobody ever writes the end.
@@ -112,9 +125,4 @@ fn begun(context: &Context, message_id: &str, deadline: Deadline) -> Vec<u8> {
     let until = context.session.clock.now() + (deadline.left() + limits::CLAIM_MARGIN).as_secs() as i64;
     answer[BEGUN_UNTIL] = json!(until);
     answer.to_string().into_bytes()
-}
-
-fn id_of(mailbox: &str, key: &str) -> String {
-    let digest = Sha256::digest(format!("{}\0{key}", mailbox.to_lowercase()));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

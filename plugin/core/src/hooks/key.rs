@@ -1,5 +1,7 @@
 //! The key under which a host files a message: `mailbox/folder/id`, each part percent-encoded, stable for ever.
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     error::{Error, Kind, Result},
     transport::Key,
@@ -8,6 +10,12 @@ use crate::{
 /// `alice@example.test/INBOX/1700000000.42`
 pub fn to_text(mailbox: &str, key: &Key) -> String {
     format!("{}/{}/{}", encode(&mailbox.to_lowercase()), encode(&key.folder), encode(&key.id))
+}
+
+/// Names a record of `what` of a mailbox: hex SHA-256, so that no id tells whose it is, and none is too long.
+pub fn record_id(mailbox: &str, what: &str) -> String {
+    let digest = Sha256::digest(format!("{}\0{what}", mailbox.to_lowercase()));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// # Errors

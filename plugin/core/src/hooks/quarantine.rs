@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::{Context, key, settle_batch::cursor_id};
 use crate::{
@@ -197,6 +196,6 @@ fn edit<T>(context: &Context, folder: &str, change: impl Fn(&mut Folder) -> T) -
 }
 
 fn raw_id(context: &Context, key: &Key) -> String {
-    let text = key::to_text(&context.session.account.username, key);
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    let mailbox = &context.session.account.username;
+    key::record_id(mailbox, &key::to_text(mailbox, key))
 }

@@ -10,9 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{clock::UnixSeconds, seam, settings::Account};
-
-const WINDOW: i64 = 60;
+use crate::{clock::UnixSeconds, limits::RATE_WINDOW, seam, settings::Account};
 
 /// When the messages of the last minute were offered, by who sends.
 #[derive(Default)]
@@ -35,11 +33,11 @@ impl Rates {
         for (who, most) in &budgets {
             let (Some(most), Some(times)) = (most, sent.get_mut(who)) else { continue };
             // Those of a clock that was set back would count for ever.
-            times.retain(|at| (now - WINDOW + 1..=now).contains(at));
+            times.retain(|at| (now - RATE_WINDOW + 1..=now).contains(at));
             if times.len() >= *most as usize
                 && let Some(first) = times.get(times.len() - *most as usize)
             {
-                wait = wait.max(Some(first + WINDOW - now));
+                wait = wait.max(Some(first + RATE_WINDOW - now));
             }
         }
         if let Some(wait) = wait {
@@ -51,7 +49,7 @@ impl Rates {
             }
         }
         // Whoever has not sent for a minute is forgotten.
-        sent.retain(|_, times| times.back().is_some_and(|last| (now - WINDOW + 1..=now).contains(last)));
+        sent.retain(|_, times| times.back().is_some_and(|last| (now - RATE_WINDOW + 1..=now).contains(last)));
         Ok(())
     }
 }
