@@ -26,10 +26,22 @@ fn the_short_form_of_every_sweep_is_green() {
 }
 
 #[test]
-fn a_host_that_settles_before_it_files_turns_the_kills_red() {
-    let (output, text) = sweep(&["kill", "--scenario", "move", "--stride", "7"], Some("settle-before-import"));
-    let last = text.lines().last().unwrap();
-    assert!(!output.status.success() && !last.contains("lost 0,") && !last.contains("settle 0"), "{text}");
+fn a_host_that_settles_before_it_files_turns_kills_and_failures_red() {
+    for what in ["kill", "fail-once"] {
+        let (output, text) =
+            sweep(&[what, "--scenario", "refused, moved", "--stride", "3"], Some("settle-before-import"));
+        let last = text.lines().last().unwrap();
+        assert!(!output.status.success() && !last.contains("lost 0,"), "{text}");
+        assert!(what != "kill" || !last.ends_with("settle 0"), "{text}");
+    }
+}
+
+#[test]
+fn a_host_that_swallows_errors_turns_the_cuts_red() {
+    for what in ["cut-stall", "cut-sent"] {
+        let (output, text) = sweep(&[what, "--scenario", "mixed", "--stride", "97"], Some("swallow-errors"));
+        assert!(!output.status.success() && !text.lines().last().unwrap().contains("doubled 0,"), "{text}");
+    }
 }
 
 #[test]
