@@ -23,10 +23,7 @@
 //! | [`janitor`] | clears up after servers in a static |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
 
-pub mod browser;
-pub mod ca;
 pub mod dovecot;
-pub mod error;
 pub mod fixture;
 pub mod fuzz;
 pub mod identity;
@@ -50,5 +47,5 @@ pub mod wayward_idp;
 pub mod wayward_imap;
 pub mod wire;
 
-pub use error::{Error, Result};
+pub use oauth_mail_sandbox::{Error, Result, browser, ca};
 pub use servers::{MailboxFormat, Options, Servers};

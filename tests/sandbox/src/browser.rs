@@ -8,7 +8,7 @@ use reqwest::{
 };
 use url::Url;
 
-use crate::{Error, Result, wire};
+use crate::{Error, Result, client};
 
 /// More pages than any sign-in has.
 const PAGES_MAX: usize = 12;
@@ -24,7 +24,7 @@ pub struct Person<'a> {
 
 /// Opens `authorize_url`, walks the pages, and returns the redirect URL without opening it.
 pub fn walk(ca_file: &Path, authorize_url: &str, person: &Person) -> Result<Url> {
-    let http = wire::http_client(ca_file)?;
+    let http = client::http_client(ca_file)?;
     let start = Url::parse(authorize_url)?;
     let issuer = start.origin();
     let mut page = http.get(start).send()?;
@@ -46,7 +46,7 @@ pub fn walk(ca_file: &Path, authorize_url: &str, person: &Person) -> Result<Url>
 
 /// Opens the page for device codes, types the code in, confirms, signs in, and allows or denies: what the last page says.
 pub fn enter_device_code(ca_file: &Path, verification_uri: &str, user_code: &str, person: &Person) -> Result<String> {
-    let http = wire::http_client(ca_file)?;
+    let http = client::http_client(ca_file)?;
     let mut page = http.get(verification_uri).send()?;
     let mut is_confirmed = false;
     for _ in 0..PAGES_MAX {
@@ -75,7 +75,7 @@ pub fn enter_device_code(ca_file: &Path, verification_uri: &str, user_code: &str
 
 /// Opens the redirect URL at the application's own listener, as the browser would; what the page says.
 pub fn follow(ca_file: &Path, redirect: &Url) -> Result<String> {
-    let answer = wire::http_client(ca_file)?.get(redirect.clone()).send()?;
+    let answer = client::http_client(ca_file)?.get(redirect.clone()).send()?;
     let (status, text) = (answer.status(), answer.text()?);
     if status.is_client_error() || status.is_server_error() {
         return Err(Error::new(format!("The application answers {status}: {}", text_of(&text))));
