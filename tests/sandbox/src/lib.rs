@@ -12,9 +12,11 @@
 //! | [`imap`], [`smtp`] | the faces that speak lines |
 //! | [`ews`], [`graph`] | the faces over HTTP: functions from request to response |
 //! | [`faults`] | throttling, refusals, slow, cut, malformed, a wrong clock |
+//! | [`admin`] | `/_sandbox`: order faults, deliver mail, count requests |
 //! | [`browser`], [`client`] | a person in front of a browser; a client that trusts this provider |
 //! | [`ca`], [`error`] | certificates; one sentence |
 
+pub mod admin;
 pub mod browser;
 pub mod ca;
 pub mod client;
@@ -27,6 +29,7 @@ pub mod http;
 pub mod imap;
 pub mod mailbox;
 pub mod oauth;
+pub mod sasl;
 pub mod server;
 pub mod smtp;
 pub mod state;

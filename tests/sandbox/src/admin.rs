@@ -1,0 +1,68 @@
+//! `/_sandbox`: no token, no secret; it is on loopback only.
+//!
+//! | request | does |
+//! |---|---|
+//! | GET /_sandbox | describes this sandbox, and what it does not have of the real providers |
+//! | POST, GET, DELETE /_sandbox/faults | orders a fault, lists and forgets the orders |
+//! | POST /_sandbox/clock `{"skew_seconds": N}` | sets the provider's clock |
+//! | POST /_sandbox/deliver `{"to": …, "raw": …}` | puts a message into an inbox |
+//! | POST /_sandbox/revoke `{"user": …}` | takes back every consent of a person |
+//! | GET /_sandbox/requests | how many there were, by face, and the newest |
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use crate::{
+    faults::Fault,
+    http::{Request, Response},
+    state::State,
+};
+
+/// What is written in the README, too.
+pub const GAPS: &str = include_str!("gaps.txt");
+
+pub fn handle(state: &State, request: &Request) -> Response {
+    let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    let rest = request.path.trim_start_matches("/_sandbox").trim_matches('/');
+    match (request.method.as_str(), rest) {
+        ("GET", "") => {
+            let gaps: Vec<_> = GAPS.lines().filter(|line| !line.is_empty()).collect();
+            Response::json(200, &json!({"base_url": state.base_url(), "config": state.config, "does_not_have": gaps}))
+        }
+        ("GET", "faults") => Response::json(200, &json!(state.faults.orders())),
+        ("DELETE", "faults") => {
+            state.faults.clear();
+            Response::new(204)
+        }
+        ("POST", "faults") => match serde_json::from_slice::<Fault>(&request.body) {
+            Ok(fault) => {
+                state.faults.order(fault);
+                Response::new(204)
+            }
+            Err(error) => wrong(&error.to_string()),
+        },
+        ("POST", "clock") => match body["skew_seconds"].as_i64() {
+            Some(seconds) => {
+                state.clock_skew.store(seconds, Ordering::Relaxed);
+                Response::new(204)
+            }
+            None => wrong("skew_seconds is missing"),
+        },
+        ("POST", "deliver") => match state.mail.deliver("", &text("to"), text("raw").as_bytes()) {
+            true => Response::new(204),
+            false => Response::json(404, &json!({"error": "there is no such mailbox"})),
+        },
+        ("POST", "revoke") => {
+            state.oauth.revoke_user(&text("user"));
+            Response::new(204)
+        }
+        ("GET", "requests") => Response::json(200, &state.faults.report()),
+        _ => Response::json(404, &json!({"error": "see GET /_sandbox"})),
+    }
+}
+
+fn wrong(why: &str) -> Response {
+    Response::json(400, &json!({"error": why}))
+}
