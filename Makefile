@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo test lint gen gen-check bench fuzz refresh-race sweep soak servers test-hosts abi-report
+.PHONY: help demo sandbox test lint gen gen-check bench fuzz refresh-race sweep soak servers test-hosts abi-report
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -10,14 +10,23 @@ help: ## this list
 servers: ## install what the real servers in tests and demo need (Debian and npm packages)
 	@tests/install.sh
 
-demo: servers ## the main job on real servers, each step proven
+ifeq ($(SERVERS),real)
+demo: servers
 	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-tests --bins --lib
+	@target/debug/host-sample demo --servers target/debug/oauth-mail-servers
+else
+demo: ## the main job against the sandbox, each step proven; SERVERS=real takes Dovecot, Postfix and oidc-provider
+	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-sandbox --bins --lib
 	@target/debug/host-sample demo
+endif
+
+sandbox: ## a provider on loopback to develop against, until Ctrl-C; prints ports, users and URLs as JSON
+	@$(CARGO) run --quiet -p oauth-mail-sandbox -- up --stay
 
 test: servers ## all tests
 	$(CARGO) build --quiet -p oauth-mail-plugin --features test-panics
 	@mkdir -p target/test-panics/debug && cp target/debug/liboauth_mail.so target/test-panics/debug/
-	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-tests --bins --lib
+	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-tests -p oauth-mail-sandbox --bins --lib
 	$(CARGO) test --workspace --no-fail-fast
 	$(CARGO) test -p oauth-mail-plugin --features test-panics
 	$(CARGO) test -p oauth-mail-tests --features test-seam --test sweep

@@ -1,4 +1,4 @@
-//! `demo`: the main job, end to end, on real servers of this machine. Each step prints what it proves.
+//! `demo`: the main job, end to end, against a provider on this machine. Each step prints what it proves.
 
 mod steps;
 mod world;
@@ -16,7 +16,8 @@ use crate::{
 
 #[derive(Args)]
 pub struct Arguments {
-    /// The program that starts the servers; by default the one beside this program.
+    /// The program that plays the provider; by default `oauth-mail-sandbox` beside this program. `oauth-mail-servers` starts
+    /// Dovecot, Postfix and oidc-provider.
     #[arg(long, value_name = "PATH")]
     servers: Option<PathBuf>,
     /// Keep the demo's folder (settings, stores, database) and say where it is.

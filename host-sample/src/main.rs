@@ -9,7 +9,7 @@
 //! | `facts` | reads what the library says about a message |
 //! | `listener` | receives the one redirect of a consent on loopback |
 //! | `host` | settings file → library → plugin → accounts |
-//! | `servers`, `demo` | real servers on loopback, and the whole way through them |
+//! | `servers`, `demo` | a provider on loopback, and the whole way through it |
 //! | `output`, `progress`, `interrupt`, `failure` | what the terminal sees |
 
 mod cli;

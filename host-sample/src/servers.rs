@@ -1,4 +1,5 @@
-//! The real servers of the demo, in a process of their own: `oauth-mail-servers`, from the tests package.
+//! The servers of the demo, in a process of their own: `oauth-mail-sandbox`, or `oauth-mail-servers` of the tests package,
+//! which starts Dovecot, Postfix and oidc-provider.
 //!
 //! `up` prints one JSON line when everything answers, and ends when its standard input closes. `consent` walks the
 //! provider's pages as a person would.
@@ -41,7 +42,7 @@ impl Servers {
     pub fn start(program: Option<&Path>, users: &[&str], folder: &Path) -> Result<Self> {
         let program = match program {
             Some(program) => program.to_owned(),
-            None => beside_this_program("oauth-mail-servers")?,
+            None => beside_this_program("oauth-mail-sandbox")?,
         };
         let log = folder.join("servers.log");
         let failed = |why: String| Failure::other(format!("The servers did not start: {why}. {}", last_line(&log)));
@@ -79,6 +80,11 @@ impl Servers {
         servers.facts =
             serde_json::from_str(&line).map_err(|error| failed(format!("their answer is not JSON: {error}")))?;
         Ok(servers)
+    }
+
+    /// Name of the program that plays them.
+    pub fn name(&self) -> String {
+        self.program.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
     }
 
     pub fn text(&self, name: &str) -> &str {

@@ -71,7 +71,7 @@ enum Command {
     Revoke(Common),
     /// List, show and answer requests.
     Requests(requests::Arguments),
-    /// Start real servers on this machine and walk the whole way through them.
+    /// Start a provider on this machine and walk the whole way through it.
     Demo(demo::Arguments),
 }
 

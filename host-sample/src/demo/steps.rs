@@ -27,8 +27,8 @@ pub struct Step {
 
 pub const ALL: &[Step] = &[
     Step {
-        title: "Start Dovecot, Postfix and an OpenID provider",
-        proves: "what follows meets real servers, over TLS with a private CA, on this machine only",
+        title: "Start the provider",
+        proves: "what follows meets other processes, over TLS with a private CA, on this machine only",
         work: start_servers,
     },
     Step {
@@ -114,7 +114,8 @@ const QUESTION: &str = "The printer on the third floor is on fire";
 fn start_servers(world: &mut World) -> Result<String> {
     let servers = Servers::start(world.servers_path.as_deref(), &["alice", "bob"], world.folder())?;
     let seen = format!(
-        "{}, IMAPS on {}, submission on {}, users {} and {}",
+        "{} at {}, IMAPS on {}, submission on {}, users {} and {}",
+        servers.name(),
         servers.text("issuer"),
         servers.facts["imaps_port"],
         servers.facts["submission_port"],
