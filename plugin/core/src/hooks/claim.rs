@@ -10,7 +10,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Context, key::record_id, send_message::describe};
+use super::{Context, key::record_id, outcome::describe};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},

@@ -13,16 +13,18 @@ use std::{
 
 use lettre::Address;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    Batch, Context, Message, key,
+    Batch, Context, Message,
+    assembly::{Assembly, Bounds, elsewhere, listed_aside},
+    cursor::{cursor_id, read_cursor, write_cursor},
+    key,
     lease::{Lease, Whose},
     memory::Taken,
     plugin, quarantine,
-    reader::{Next, Reader, Room},
+    reader::{Next, Reader},
     request,
-    settle_batch::{cursor_id, read_cursor, write_cursor},
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
@@ -35,8 +37,7 @@ use crate::{
 pub struct Request {
     /// `list`, or a key: nothing is fetched.
     pub quarantine: Option<String>,
-    max_messages: usize,
-    max_bytes: u64,
+    bounds: Bounds,
     pub deadline: Deadline,
 }
 
@@ -66,7 +67,7 @@ pub fn parse(text: &str) -> Result<Request> {
         return Err(Error::new(Kind::Misuse, format!("max_bytes is {max_bytes}; it must be between 1 and {max}.")));
     }
     let deadline = request::deadline(fields.deadline_ms)?;
-    Ok(Request { quarantine: fields.quarantine, max_messages, max_bytes, deadline })
+    Ok(Request { quarantine: fields.quarantine, bounds: Bounds { max_messages, max_bytes }, deadline })
 }
 
 /// What a handle remembers between fetches.
@@ -300,7 +301,7 @@ impl Fetch {
         self.hand_out_replays(context, fetching, request, batch)?;
         loop {
             let Some(reader) = &self.reader else { return Ok(()) };
-            if batch.is_full(request, reader.peek_size()) {
+            if batch.is_full(request.bounds, reader.peek_size()) {
                 self.round = self.listing_cut || reader.remaining() > 0 || self.closed_folder.is_some();
                 return reader.rest();
             }
@@ -311,7 +312,7 @@ impl Fetch {
                 Err(_) if !batch.is_empty() => return reader.rest(),
                 Err(error) => return Err(error),
             };
-            match reader.next(request.max_bytes, batch.room(request), request.deadline)? {
+            match reader.next(request.bounds.max_bytes, batch.room(request.bounds), request.deadline)? {
                 Next::Message(entry, item) => {
                     self.suspect = None;
                     self.take(context, fetching, entry, item, taken, batch)?;
@@ -486,7 +487,7 @@ impl Fetch {
         request: &Request,
         batch: &mut Assembly,
     ) -> Result<()> {
-        while !batch.is_full(request, None)
+        while !batch.is_full(request.bounds, None)
             && let Some(key) = self.replays.pop_front()
         {
             let text = key::to_text(&context.session.account.username, &key);
@@ -569,78 +570,6 @@ impl Fetch {
             Err(error) => self.failed(context, &entry, error.message(), batch),
         }
     }
-}
-
-/// A batch in the making.
-#[derive(Default)]
-struct Assembly {
-    messages: Vec<Message>,
-    bytes: u64,
-    skipped: Vec<Value>,
-    quarantined: Vec<Value>,
-    taken: Vec<Taken>,
-}
-
-impl Assembly {
-    fn push(&mut self, message: Message, taken: Option<Taken>) {
-        self.bytes += message.raw.len() as u64;
-        self.messages.push(message);
-        self.taken.extend(taken);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.skipped.is_empty() && self.quarantined.is_empty()
-    }
-
-    /// One message larger than the bound travels alone; else the bound holds.
-    fn is_full(&self, request: &Request, next_size: Option<u64>) -> bool {
-        self.messages.len() >= request.max_messages
-            || (!self.messages.is_empty() && self.bytes + next_size.unwrap_or(0) > request.max_bytes)
-            || self.bytes >= request.max_bytes
-    }
-
-    fn room(&self, request: &Request) -> Room {
-        let messages = request.max_messages.saturating_sub(self.messages.len());
-        Room { messages, bytes: request.max_bytes.saturating_sub(self.bytes) }
-    }
-
-    fn finish(self, more: bool, remaining: usize, resets: Vec<String>) -> Batch {
-        let (delivered, skipped, quarantined) = (self.messages.len(), self.skipped.len(), self.quarantined.len());
-        let header = json!({
-            "more": more,
-            "remaining": remaining,
-            "counts": {
-                "listed": delivered + skipped + quarantined,
-                "delivered": delivered,
-                "skipped": skipped,
-                "quarantined": quarantined,
-            },
-            "skipped": self.skipped,
-            "quarantined": self.quarantined,
-            "resets": resets,
-        });
-        Batch { header: header.to_string(), messages: self.messages, _taken: self.taken }
-    }
-}
-
-/// An empty batch: another node is at work on this mailbox.
-fn elsewhere(seconds: i64) -> Batch {
-    let header = json!({
-        "more": false,
-        "remaining": 0,
-        "counts": {"listed": 0, "delivered": 0, "skipped": 0, "quarantined": 0},
-        "skipped": [],
-        "quarantined": [],
-        "resets": [],
-        "elsewhere_seconds": seconds,
-    });
-    Batch { header: header.to_string(), messages: Vec::new(), _taken: Vec::new() }
-}
-
-/// What was put aside, in the header of an empty batch.
-fn listed_aside(context: &Context) -> Result<Batch> {
-    let header = json!({"more": false, "remaining": 0, "quarantine": quarantine::list(context)?});
-    Ok(Batch { header: header.to_string(), messages: Vec::new(), _taken: Vec::new() })
 }
 
 /// A spooled message is read back whole: the host gets bytes, and this is the only copy of it in memory.

@@ -13,15 +13,18 @@
 //!
 //! Every request may carry `deadline_ms`. A handle serves one call at a time; any number of handles run side by side.
 
+mod assembly;
 mod authenticate;
 mod brake;
 mod claim;
+mod cursor;
 mod diagnose;
 mod fetch_batch;
 mod health;
 mod key;
 mod lease;
 mod memory;
+mod outcome;
 mod plugin;
 mod quarantine;
 mod rate;

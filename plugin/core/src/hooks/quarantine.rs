@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Context, key, settle_batch::cursor_id};
+use super::{Context, cursor::cursor_id, key};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Context, brake,
     claim::{Claim, Taken},
+    outcome::describe,
     plugin, request,
 };
 use crate::{
@@ -320,35 +321,6 @@ fn looked_up(context: &Context, message_id: &str, deadline: Deadline) -> Value {
     let mut answer = describe(&Outcome::Unknown(error), message_id);
     answer["sent_folder"] = json!({"found": found, "why": words});
     answer
-}
-
-pub(super) fn describe(outcome: &Outcome, message_id: &str) -> Value {
-    match outcome {
-        Outcome::Sent { reply, server, refused } => json!({
-            "outcome": "sent",
-            "message_id": message_id,
-            "server": server,
-            "reply": reply,
-            "refused": refused.iter().map(|(address, reply)| json!({"address": address, "reply": reply})).collect::<Vec<_>>(),
-        }),
-        Outcome::Rejected(error) => {
-            json!({"outcome": "rejected", "message_id": message_id, "error": error.to_json()})
-        }
-        Outcome::Retry { error, after } => {
-            let mut error_json = error.to_json();
-            let wait = after.map(|wait| wait.as_secs()).or_else(|| error_json["retry_after_seconds"].as_u64());
-            error_json["retry_after_seconds"] = json!(wait);
-            json!({
-                "outcome": "retry",
-                "message_id": message_id,
-                "retry_after_seconds": wait,
-                "error": error_json,
-            })
-        }
-        Outcome::Unknown(error) => {
-            json!({"outcome": "unknown", "message_id": message_id, "error": error.to_json()})
-        }
-    }
 }
 
 #[cfg(test)]

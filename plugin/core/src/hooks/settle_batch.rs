@@ -16,12 +16,17 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Context, Work, key, lease::Whose, plugin, quarantine, request};
+use super::{
+    Context, Work,
+    cursor::{cursor_id, read_cursor, write_cursor},
+    key,
+    lease::Whose,
+    plugin, quarantine, request,
+};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
     settings::Action,
-    store::Table,
     transport::{Cursor, Key},
 };
 
@@ -226,23 +231,4 @@ fn reached(context: &Context, folder: &str, seen: Option<&Cursor>) -> Result<(Cu
 fn never_fetched(folder: &str) -> Error {
     Error::new(Kind::Misuse, format!("{folder} was never fetched, so nothing in it can be settled."))
         .remedy("Give keys back exactly as fetch_batch handed them out, to a plugin over the same store.")
-}
-
-/// The cursor of a folder and its version, if the folder was ever fetched.
-pub fn read_cursor(context: &Context, folder: &str) -> Result<Option<(Cursor, u64)>> {
-    let Some(record) = context.store.read(Table::Cursor, &cursor_id(context, folder))? else { return Ok(None) };
-    let cursor = serde_json::from_slice(&record.bytes)
-        .map_err(|e| Error::new(Kind::Internal, format!("The cursor of {folder} is damaged.")).source_error(e))?;
-    Ok(Some((cursor, record.version)))
-}
-
-/// `false`: somebody else wrote in the meantime.
-pub fn write_cursor(context: &Context, id: &str, version: Option<u64>, cursor: &Cursor) -> Result<bool> {
-    let bytes = serde_json::to_vec(cursor)
-        .map_err(|e| Error::new(Kind::Internal, "A cursor could not be written.").source_error(e))?;
-    Ok(context.store.write(Table::Cursor, id, version, &bytes)?.is_some())
-}
-
-pub fn cursor_id(context: &Context, folder: &str) -> String {
-    format!("{}/{folder}", context.session.account.username.to_lowercase())
 }

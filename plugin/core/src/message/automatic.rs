@@ -1,7 +1,7 @@
 //! What no person wrote: reports, bounces of every make, automatic replies. Each is told with what shows it.
 
 use super::{
-    disposition::{Evidence, Finding},
+    evidence::{Evidence, Finding},
     facts::Facts,
 };
 

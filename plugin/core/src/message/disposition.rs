@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{
     automatic,
+    evidence::{Evidence, Finding},
     facts::{Facts, Mailbox},
     signature::{Origin, Signer},
 };
@@ -29,13 +30,6 @@ pub struct Disposition {
     pub evidence: Vec<Evidence>,
     /// What the message refers to, also when it is ignored: a bounce belongs to a request too.
     pub request_reference: Option<Reference>,
-}
-
-/// One observation: where, and what stands there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Evidence {
-    pub field: &'static str,
-    pub value: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -92,8 +86,6 @@ pub fn disposition(
     evidence.extend(forged.map(|value| Evidence { field: "forged Message-ID", value }));
     Disposition { action, reason: reason.to_owned(), evidence, request_reference: reference }
 }
-
-pub(super) type Finding = Option<(&'static str, Evidence)>;
 
 /// Mail that we, or the form itself, sent: answering it would answer ourselves.
 fn own_mail(facts: &Facts, own: impl Fn(&Mailbox) -> bool) -> Finding {

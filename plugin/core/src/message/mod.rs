@@ -5,6 +5,7 @@ mod automatic;
 pub mod codec;
 pub mod compose;
 pub mod disposition;
+pub mod evidence;
 pub mod facts;
 pub mod field;
 pub mod mime;
