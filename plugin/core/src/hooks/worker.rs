@@ -186,6 +186,39 @@ mod tests {
     }
 
     #[test]
+    fn a_cancelled_caller_is_back_at_once_and_what_waits_is_not_begun() {
+        let worker = Worker::start("test", 0u32).unwrap();
+        let (begun, has_begun) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel::<()>();
+        let worker = &worker;
+        thread::scope(|scope| {
+            let running = scope.spawn(move || {
+                worker.call("a test", soon(), move |_| {
+                    begun.send(()).unwrap();
+                    // Until the test lets it: a caller that waits for it would never be back.
+                    let _ = may_go_on.recv();
+                    Ok(())
+                })
+            });
+            has_begun.recv().unwrap();
+            let waiting = scope.spawn(|| {
+                worker.call("a test", soon(), |n| {
+                    *n += 1;
+                    Ok(())
+                })
+            });
+            worker.cancel();
+            let error = running.join().unwrap().unwrap_err();
+            assert!(error.kind() == Kind::Transient && error.message().contains("cancelled"), "{error}");
+            go_on.send(()).unwrap();
+            // It came before or after the cancellation: then it was cancelled, or it was done.
+            let waited = waiting.join().unwrap();
+            let done = worker.call("a test", soon(), |n| Ok(*n)).unwrap();
+            assert_eq!(done, u32::from(waited.is_ok()));
+        });
+    }
+
+    #[test]
     fn a_caller_is_back_by_its_deadline_even_if_the_work_is_not() {
         let worker = Worker::start("test", ()).unwrap();
         let begun = seam::instant();
