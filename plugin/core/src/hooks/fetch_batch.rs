@@ -329,7 +329,8 @@ impl Fetch {
                     let at = reader.peek_entry();
                     // The rest of the round is listed anew, without what was handed out already.
                     self.hang_up();
-                    if let Some(entry) = at {
+                    // A server that asks for a pause says nothing about the message.
+                    if let Some(entry) = at.filter(|_| error.kind() != Kind::Throttled) {
                         self.suspected(context, entry, &error, batch)?;
                     }
                     return Err(error);

@@ -46,7 +46,12 @@ struct Shared {
     egress: Egress,
     permitted: Arc<Permitted>,
     client: Mutex<Option<Client>>,
+    /// Connections that are kept for the next request.
+    kept: usize,
 }
+
+/// Takes the pieces of a body.
+pub type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<()>;
 
 /// What came back, whatever the status.
 pub struct HttpAnswer {
@@ -77,7 +82,15 @@ impl HttpAnswer {
 impl Http {
     pub fn new(tls: Arc<ClientConfig>, egress: Egress) -> Result<Self> {
         let permitted = Arc::new(Permitted::default());
-        Ok(Self { shared: Arc::new(Shared { tls, egress, permitted, client: Mutex::new(None) }) })
+        Ok(Self { shared: Arc::new(Shared { tls, egress, permitted, client: Mutex::new(None), kept: 0 }) })
+    }
+
+    /// Another client with the same trust and policy that keeps up to `kept` connections to a host open: for mail, where
+    /// requests are many and can be repeated.
+    pub fn kept(&self, kept: usize) -> Self {
+        let (tls, egress) = (self.shared.tls.clone(), self.shared.egress.clone());
+        let permitted = Arc::new(Permitted::default());
+        Self { shared: Arc::new(Shared { tls, egress, permitted, client: Mutex::new(None), kept }) }
     }
 
     /// # Errors
@@ -88,7 +101,7 @@ impl Http {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(token) = bearer {
-            headers.insert(AUTHORIZATION, secret_header(&format!("Bearer {}", token.expose()))?);
+            headers.insert(AUTHORIZATION, self::bearer(token)?);
         }
         self.send(Method::GET, url, headers, None, deadline)
     }
@@ -130,12 +143,44 @@ impl Http {
         body: Option<Vec<u8>>,
         deadline: Deadline,
     ) -> Result<HttpAnswer> {
+        let deadline = deadline.at_most(limits::HTTP_TIMEOUT);
+        read(self.request(method, url, headers, body, deadline)?, url.host_str().unwrap_or_default(), deadline, None)
+    }
+
+    /// One request of at most `limit`, whose body, when it succeeds, goes to `sink` piece by piece and not into the answer.
+    ///
+    /// # Errors
+    /// As [`Http::get`], and what `sink` says.
+    #[allow(clippy::too_many_arguments)] // what an HTTP request consists of
+    pub fn stream(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Option<Vec<u8>>,
+        limit: Duration,
+        deadline: Deadline,
+        sink: Sink<'_>,
+    ) -> Result<HttpAnswer> {
+        let deadline = deadline.at_most(limit);
+        let response = self.request(method, url, headers, body, deadline)?;
+        let sink = response.status().is_success().then_some(sink);
+        read(response, url.host_str().unwrap_or_default(), deadline, sink)
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Option<Vec<u8>>,
+        deadline: Deadline,
+    ) -> Result<Response> {
         let host = url.host_str().unwrap_or_default();
         if url.scheme() != "https" || host.is_empty() {
             return Err(Error::new(Kind::Settings, format!("{} is not an https URL.", origin(url)))
                 .remedy("Tokens only travel over https: correct the URL."));
         }
-        let deadline = deadline.at_most(limits::HTTP_TIMEOUT);
         self.permit(host, url.port_or_known_default().unwrap_or(443), deadline)?;
         let left = deadline.check(&format!("an answer of {host}"))?;
         let mut request = self.client()?.request(method, url.clone()).headers(headers).timeout(left);
@@ -143,7 +188,7 @@ impl Http {
             request = request.body(body);
         }
         seam::step("http.send").map_err(|e| broken_off(host, e))?;
-        read(request.send().map_err(|e| no_answer(host, e))?, host, deadline)
+        request.send().map_err(|e| no_answer(host, e))
     }
 
     /// Looks the name up and keeps the addresses that the policy allows: the client can connect to no others.
@@ -177,8 +222,8 @@ impl Http {
             .referer(false)
             .connect_timeout(limits::CONNECT_TIMEOUT)
             // A token request that dies on a stale connection leaves open whether the refresh token was used up, and
-            // there is one such request an hour: none is kept.
-            .pool_max_idle_per_host(0)
+            // there is one such request an hour: none is kept there.
+            .pool_max_idle_per_host(self.shared.kept)
             .user_agent(concat!("oauth-mail/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| Error::new(Kind::Internal, "The HTTP client could not be set up.").source_error(e))?;
@@ -222,7 +267,7 @@ impl Resolve for Permitted {
     }
 }
 
-fn read(mut response: Response, host: &str, deadline: Deadline) -> Result<HttpAnswer> {
+fn read(mut response: Response, host: &str, deadline: Deadline, mut sink: Option<Sink<'_>>) -> Result<HttpAnswer> {
     let headers = response.headers();
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let date = text(DATE).and_then(|date| http_date(&date));
@@ -240,6 +285,11 @@ fn read(mut response: Response, host: &str, deadline: Deadline) -> Result<HttpAn
         seam::step("http.read").map_err(|e| broken_off(host, e))?;
         match response.read(&mut chunk[..]).map_err(|e| broken_off(host, e))? {
             0 => return Ok(answer),
+            n if sink.is_some() => {
+                if let Some(sink) = &mut sink {
+                    sink(&chunk[..n])?;
+                }
+            }
             n if answer.body.len() + n > limits::HTTP_BODY_MAX => {
                 return Err(Error::new(
                     Kind::TooLarge,
@@ -272,6 +322,14 @@ fn retry_after(text: &str, date: Option<UnixSeconds>) -> Option<Duration> {
 
 fn http_date(text: &str) -> Option<UnixSeconds> {
     OffsetDateTime::parse(text.trim(), &Rfc2822).ok().map(OffsetDateTime::unix_timestamp)
+}
+
+/// `Authorization: Bearer`, marked as secret.
+///
+/// # Errors
+/// `ServerMisbehaved` for a token that no header can carry.
+pub fn bearer(token: &Secret) -> Result<HeaderValue> {
+    secret_header(&format!("Bearer {}", token.expose()))
 }
 
 fn secret_header(text: &str) -> Result<HeaderValue> {

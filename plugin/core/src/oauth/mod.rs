@@ -57,7 +57,7 @@ mod grants_tests;
 mod refresh_tests;
 
 #[cfg(test)]
-mod tests_support;
+pub(crate) mod tests_support;
 
 use std::sync::{Arc, Mutex};
 

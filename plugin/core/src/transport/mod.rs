@@ -1,5 +1,6 @@
 //! How mail gets in and out. One folder per protocol; everything above sees only [`Inbox`] and [`Outbox`].
 
+pub mod graph;
 pub mod imap;
 pub mod smtp;
 pub mod stub;
@@ -70,7 +71,7 @@ impl Proof {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key {
     pub folder: String,
-    /// IMAP: `UIDVALIDITY.UID`.
+    /// IMAP: `UIDVALIDITY.UID`; Graph: the immutable id.
     pub id: String,
 }
 
@@ -78,7 +79,7 @@ pub struct Key {
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub key: Key,
-    /// RFC822.SIZE: bytes, as the server counts them.
+    /// RFC822.SIZE: bytes, as the server counts them; 0 where it does not tell.
     pub size: u64,
     pub received_at: Option<UnixSeconds>,
 }
@@ -106,6 +107,7 @@ pub enum Item {
 #[serde(tag = "protocol", rename_all = "snake_case")]
 pub enum Cursor {
     Imap(imap::Cursor),
+    Graph(graph::Cursor),
 }
 
 impl Cursor {
@@ -113,6 +115,7 @@ impl Cursor {
     pub fn listed(&self, key: &Key) -> bool {
         match self {
             Self::Imap(cursor) => cursor.listed(&key.id),
+            Self::Graph(cursor) => cursor.listed(&key.id),
         }
     }
 
@@ -120,6 +123,9 @@ impl Cursor {
     pub fn saw(&mut self, later: &Self) {
         match (self, later) {
             (Self::Imap(cursor), Self::Imap(later)) => cursor.saw(later),
+            (Self::Graph(cursor), Self::Graph(later)) => cursor.saw(later),
+            // The protocol was changed meanwhile: nothing of the other is known here.
+            (Self::Imap(_) | Self::Graph(_), _) => {}
         }
     }
 
@@ -131,8 +137,19 @@ impl Cursor {
                     cursor.settle(&key.id);
                 }
             }
+            Self::Graph(cursor) => {
+                for key in keys {
+                    cursor.settle(&key.id);
+                }
+            }
         }
     }
+}
+
+/// What the store says of a folder belongs to the protocol that it was fetched with before.
+fn other_protocol(folder: &str) -> Error {
+    Error::new(Kind::Settings, format!("{folder} was fetched with another protocol before, and is not taken over."))
+        .remedy("Choose the former connection protocol, or use a new store and Fetch Since under advanced.")
 }
 
 /// The unsettled messages of one folder, oldest first.

@@ -104,7 +104,11 @@ impl Inbox for ImapInbox {
 
     fn list(&mut self, folder: &str, cursor: Option<&AnyCursor>, since: Since, deadline: Deadline) -> Result<Listing> {
         self.ready(deadline)?;
-        let cursor = cursor.map(|AnyCursor::Imap(cursor)| cursor);
+        let cursor = match cursor {
+            None => None,
+            Some(AnyCursor::Imap(cursor)) => Some(cursor),
+            Some(_) => return Err(super::other_protocol(folder)),
+        };
         list::list(&mut self.conn, folder, cursor, since, Clock::default().now(), limits::IMAP_LISTING_MAX)
     }
 

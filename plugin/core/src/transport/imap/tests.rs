@@ -377,7 +377,7 @@ fn a_changed_uidvalidity_replays_only_what_came_since() {
     scripted.end();
     assert_eq!(listing.entries.len(), 1);
     assert!(listing.reset.unwrap().contains("UIDVALIDITY 6 became 7"));
-    let AnyCursor::Imap(cursor) = listing.cursor;
+    let AnyCursor::Imap(cursor) = listing.cursor else { panic!("another protocol") };
     assert_eq!((cursor.uidvalidity, cursor.floor), (7, 98));
 }
 

@@ -1,0 +1,239 @@
+//! One request to Graph, and what its answer means.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use reqwest::{
+    Method,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+};
+use serde_json::Value;
+use url::Url;
+
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    limits,
+    net::{
+        Net,
+        http::{self, Http, HttpAnswer, Sink},
+    },
+    remedies,
+    secret::Secret,
+    settings::Account,
+};
+
+pub struct Client {
+    http: Http,
+    base: Url,
+    /// `/me`, or `/users/{name}` for shared mailboxes and applications.
+    mailbox: String,
+    token: Secret,
+    received: Arc<AtomicU64>,
+}
+
+/// Answers that are acted on differently.
+pub enum Failure {
+    /// HTTP 401.
+    Unauthorized(Error),
+    /// HTTP 404: moved, deleted, or never there.
+    NotFound(Error),
+    /// Graph forgot what the link stands for (410, or 40x with syncStateNotFound).
+    Resync(Error),
+    /// HTTP 403.
+    Refused(Error),
+    Other(Error),
+}
+
+impl Failure {
+    /// A token that ends in the middle counts as a lost connection: it is opened once more, and there replaced once.
+    pub fn into_error(self) -> Error {
+        match self {
+            Self::Unauthorized(error) => {
+                Error::new(Kind::Transient, "Microsoft Graph no longer takes the token of this connection.")
+                    .remedy("It is opened again with a fresh one.")
+                    .source_error(error)
+            }
+            Self::NotFound(error) | Self::Resync(error) | Self::Refused(error) | Self::Other(error) => error,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Client {
+    pub fn new(account: &Account, net: &Net, base: &Url, token: &Secret) -> Self {
+        let own =
+            !account.client.grant.is_app_only() && account.consenting_user.eq_ignore_ascii_case(&account.username);
+        let mailbox = if own { "/me".to_owned() } else { format!("/users/{}", segment(&account.username)) };
+        let http = net.http().kept(limits::GRAPH_PARALLEL);
+        Self { http, base: base.clone(), mailbox, token: token.clone(), received: Arc::default() }
+    }
+
+    pub fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+
+    pub fn host(&self) -> &str {
+        self.base.host_str().unwrap_or_default()
+    }
+
+    /// A URL below the mailbox.
+    pub fn url(&self, path: &str) -> Result<Url> {
+        let base = self.base.as_str().trim_end_matches('/');
+        Url::parse(&format!("{base}{}{path}", self.mailbox))
+            .map_err(|e| Error::new(Kind::Internal, "A Graph URL could not be built.").source_error(e))
+    }
+
+    /// The same, as it stands in a batch.
+    pub fn relative(&self, path: &str) -> String {
+        format!("{}{path}", self.mailbox)
+    }
+
+    pub fn batch_url(&self) -> Result<Url> {
+        let base = self.base.as_str().trim_end_matches('/');
+        Url::parse(&format!("{base}/$batch"))
+            .map_err(|e| Error::new(Kind::Internal, "A Graph URL could not be built.").source_error(e))
+    }
+
+    /// A link that Graph gave out. The token goes to no other place than where the settings say Graph is.
+    pub fn link(&self, text: &str) -> Result<Url> {
+        let url = Url::parse(text).map_err(|e| misbehaved("gave out a link that is no URL").source_error(e))?;
+        let inside = url.path().starts_with(self.base.path().trim_end_matches('/'));
+        if url.origin() != self.base.origin() || !inside || text.len() > limits::GRAPH_LINK_MAX {
+            return Err(misbehaved("gave out a link that leads elsewhere; the token was not sent there"));
+        }
+        Ok(url)
+    }
+
+    pub fn json(&self, method: &str, path: &str, body: Option<&Value>, deadline: Deadline) -> Result<Value, Failure> {
+        self.page(method, &self.url(path)?, body, deadline)
+    }
+
+    pub fn page(&self, method: &str, url: &Url, body: Option<&Value>, deadline: Deadline) -> Result<Value, Failure> {
+        let body = body.map(|body| ("application/json", body.to_string().into_bytes()));
+        let mut bytes = Vec::new();
+        self.call(method, url, body, deadline, &mut |part| {
+            if bytes.len() + part.len() > limits::GRAPH_PAGE_BYTES_MAX {
+                return Err(misbehaved("sent a page that is larger than any should be"));
+            }
+            bytes.extend_from_slice(part);
+            Ok(())
+        })?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Value::Null);
+        }
+        let value = serde_json::from_slice(&bytes);
+        Ok(value.map_err(|_| misbehaved("sent an answer that is no JSON"))?)
+    }
+
+    /// One request; the body of a success goes to `sink`.
+    pub fn call(
+        &self,
+        method: &str,
+        url: &Url,
+        body: Option<(&'static str, Vec<u8>)>,
+        deadline: Deadline,
+        sink: Sink<'_>,
+    ) -> Result<(), Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(AUTHORIZATION, http::bearer(&self.token)?);
+        let prefer = HeaderName::from_static("prefer");
+        headers.insert(prefer.clone(), HeaderValue::from_static("IdType=\"ImmutableId\""));
+        if let Ok(size) = HeaderValue::from_str(&format!("odata.maxpagesize={}", limits::GRAPH_PAGE)) {
+            headers.append(prefer, size);
+        }
+        let body = body.map(|(kind, body)| {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            body
+        });
+        let method = Method::from_bytes(method.as_bytes())
+            .map_err(|e| Error::new(Kind::Internal, "An HTTP method is none.").source_error(e))?;
+        let received = &self.received;
+        let answer = self.http.stream(method, url, headers, body, limits::GRAPH_TIMEOUT, deadline, &mut |part| {
+            received.fetch_add(part.len() as u64, Ordering::Relaxed);
+            sink(part)
+        })?;
+        self.received.fetch_add(1, Ordering::Relaxed);
+        if answer.is_success() { Ok(()) } else { Err(failure(&answer)) }
+    }
+}
+
+/// Of an answer that is no success. `code` and the ids are passed on verbatim; unknown codes keep the status's meaning.
+fn failure(answer: &HttpAnswer) -> Failure {
+    let body: Option<Value> = answer.json();
+    let error = body.as_ref().map_or(&Value::Null, |body| &body["error"]);
+    let code: String = error["code"]
+        .as_str()
+        .unwrap_or_default()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(limits::GRAPH_CODE_MAX)
+        .collect();
+    let status = answer.status;
+    let by_status = format!("HTTP {status}");
+    let known = remedies::by_graph(&code).or_else(|| remedies::by_graph(&by_status));
+    let usual = match status {
+        429 => Kind::Throttled,
+        408 | 500 | 502..=504 => Kind::Transient,
+        401 | 403 | 404 => Kind::Refused,
+        413 => Kind::TooLarge,
+        _ => Kind::ServerMisbehaved,
+    };
+    let wait = answer.retry_after.filter(|_| matches!(status, 429 | 503 | 504));
+    let kind = if status == 429 || wait.is_some() { Kind::Throttled } else { known.map_or(usual, |row| row.kind()) };
+    let message = known.and_then(|row| row.what("Microsoft Graph"));
+    let mut said =
+        Error::new(kind, message.unwrap_or_else(|| format!("Microsoft Graph answered with status {status}.")))
+            .provider_code(if code.is_empty() { by_status } else { format!("{status} {code}") });
+    if let Some(row) = known {
+        said = said.remedy(row.sentence());
+        if row.kind() == kind {
+            said = said.who(row.who());
+        }
+        if let Some(link) = row.link() {
+            said = said.link(link);
+        }
+    }
+    if let Some(wait) = wait {
+        said = said.retry_after(wait);
+    }
+    if let Some(ids) = &answer.correlation {
+        said = said.correlation(ids);
+    }
+    match status {
+        410 => Failure::Resync(said),
+        _ if ["syncstatenotfound", "syncstateinvalid", "resyncrequired"].contains(&code.to_lowercase().as_str()) => {
+            Failure::Resync(said)
+        }
+        401 => Failure::Unauthorized(said),
+        403 => Failure::Refused(said),
+        404 => Failure::NotFound(said),
+        _ => Failure::Other(said),
+    }
+}
+
+pub fn misbehaved(what: &str) -> Error {
+    Error::new(Kind::ServerMisbehaved, format!("Microsoft Graph {what}."))
+        .remedy("It is tried again; if it keeps happening, check Connect URL.")
+}
+
+/// Percent-encodes everything but unreserved characters (RFC 3986 2.3).
+pub fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

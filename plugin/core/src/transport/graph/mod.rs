@@ -1,0 +1,193 @@
+//! Mail through Microsoft Graph (v1.0, and the national clouds: the base URL is a setting).
+//!
+//! `messages/delta` says what is new in a folder, `$value` gives its MIME, PATCH / move / DELETE settle it. Every request
+//! asks for immutable ids, which survive moves. Source: Graph REST API v1.0, "message: delta", "Get MIME content of a
+//! message", "Obtain immutable identifiers", "Throttling".
+
+mod client;
+mod cursor;
+mod list;
+mod read;
+mod send;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashMap,
+    ops::ControlFlow,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use serde_json::{Value, json};
+
+use super::{Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof};
+use crate::{
+    clock::{Clock, Deadline},
+    error::{Error, Kind, Result},
+    net::Net,
+    settings::{Account, Action, Protocol, Since},
+};
+use client::{Client, Failure};
+pub use cursor::Cursor;
+
+/// Opens the mailbox for reading: one request for the inbox shows that the token is taken.
+///
+/// # Errors
+/// `LoginRefused` for HTTP 401; `Other` for everything that a fresh token would not cure.
+pub fn open(account: &Account, net: &Net, login: &Login<'_>, deadline: Deadline) -> Result<Box<dyn Inbox>, OpenError> {
+    Ok(Box::new(connect(account, net, login, deadline)?))
+}
+
+/// The same for sending.
+pub fn open_outbox(
+    account: &Account,
+    net: &Net,
+    login: &Login<'_>,
+    deadline: Deadline,
+) -> Result<Box<dyn Outbox>, OpenError> {
+    Ok(Box::new(send::GraphOutbox(connect(account, net, login, deadline)?)))
+}
+
+fn connect(account: &Account, net: &Net, login: &Login<'_>, deadline: Deadline) -> Result<Mailbox, OpenError> {
+    let Protocol::Graph { base_url } = &account.protocol else {
+        return Err(Error::new(Kind::Internal, "An account of another protocol was opened as Graph.").into());
+    };
+    let host = base_url.host_str().unwrap_or_default();
+    let port = base_url.port_or_known_default().unwrap_or_default();
+    // The HTTP client does not tell what it agreed on with the server; this connection does.
+    let tls = net.connect_tls(host, port, deadline)?.facts();
+    let client = Client::new(account, net, base_url, login.token);
+    let proof = Proof { protocol: "Microsoft Graph", mechanism: "Bearer", port, tls };
+    let mailbox = Mailbox { client, proof, folders: HashMap::new(), held: Vec::new() };
+    match mailbox.client.json("GET", "/mailFolders/inbox?$select=id", None, deadline) {
+        Ok(_) => Ok(mailbox),
+        // Mail.Send alone may not look at folders, and sending is all that is asked of it.
+        Err(Failure::Refused(_)) if account.sending.is_some() => Ok(mailbox),
+        Err(Failure::Unauthorized(error)) => Err(OpenError::LoginRefused(error)),
+        Err(failure) => Err(failure.into_error().into()),
+    }
+}
+
+struct Mailbox {
+    client: Client,
+    proof: Proof,
+    /// Ids of folders, by name.
+    folders: HashMap<String, String>,
+    /// Read, and not taken by the last call.
+    held: Vec<(Key, Item)>,
+}
+
+impl Mailbox {
+    /// The id of a folder: a name, a path with `/`, or INBOX. `None`: it is not there.
+    fn folder(&mut self, name: &str, deadline: Deadline) -> Result<Option<String>> {
+        if let Some(id) = self.folders.get(name) {
+            return Ok(Some(id.clone()));
+        }
+        let mut id = None;
+        if name.eq_ignore_ascii_case("inbox") {
+            id = Some("inbox".to_owned());
+        } else {
+            for part in name.split('/') {
+                let Some(found) = self.child(id.as_deref(), part, deadline)? else { return Ok(None) };
+                id = Some(found);
+            }
+        }
+        if let Some(id) = &id {
+            self.folders.insert(name.to_owned(), id.clone());
+        }
+        Ok(id)
+    }
+
+    fn child(&self, parent: Option<&str>, name: &str, deadline: Deadline) -> Result<Option<String>> {
+        let path = match parent {
+            None => "/mailFolders".to_owned(),
+            Some(id) => format!("/mailFolders/{}/childFolders", client::segment(id)),
+        };
+        let filter = client::segment(&format!("displayName eq '{}'", name.replace('\'', "''")));
+        let found = self.client.json("GET", &format!("{path}?$select=id&$filter={filter}"), None, deadline);
+        let found = found.map_err(Failure::into_error)?;
+        Ok(found["value"][0]["id"].as_str().map(str::to_owned))
+    }
+
+    /// The id of a folder that is created when it is not there, as IMAP's target folders are.
+    fn target(&mut self, name: &str, deadline: Deadline) -> Result<String> {
+        if let Some(id) = self.folder(name, deadline)? {
+            return Ok(id);
+        }
+        let (parent, leaf) = name.rsplit_once('/').map_or((None, name), |(parent, leaf)| (Some(parent), leaf));
+        let path = match parent {
+            None => "/mailFolders".to_owned(),
+            Some(parent) => format!("/mailFolders/{}/childFolders", client::segment(&self.target(parent, deadline)?)),
+        };
+        let made = self.client.json("POST", &path, Some(&json!({"displayName": leaf})), deadline);
+        let made = made.map_err(Failure::into_error)?;
+        let id = made["id"].as_str().ok_or_else(|| client::misbehaved("created a folder without an id"))?;
+        self.folders.insert(name.to_owned(), id.to_owned());
+        Ok(id.to_owned())
+    }
+}
+
+impl Inbox for Mailbox {
+    fn proof(&self) -> Proof {
+        self.proof.clone()
+    }
+
+    fn list(&mut self, folder: &str, cursor: Option<&AnyCursor>, since: Since, deadline: Deadline) -> Result<Listing> {
+        let cursor = match cursor {
+            None => None,
+            Some(AnyCursor::Graph(cursor)) => Some(cursor),
+            Some(_) => return Err(super::other_protocol(folder)),
+        };
+        list::list(self, folder, cursor, since, Clock::default().now(), deadline)
+    }
+
+    fn read(
+        &mut self,
+        entries: &[Entry],
+        deadline: Deadline,
+        sink: &mut dyn FnMut(usize, Item) -> ControlFlow<()>,
+    ) -> Result<usize> {
+        read::read(self, entries, deadline, sink)
+    }
+
+    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {
+        settle::settle(self, keys, action, deadline)
+    }
+
+    fn received(&self) -> Arc<AtomicU64> {
+        self.client.received()
+    }
+
+    fn check(&mut self, deadline: Deadline) -> Result<()> {
+        self.client.json("GET", "/mailFolders/inbox?$select=id", None, deadline).map(drop).map_err(Failure::into_error)
+    }
+
+    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, bool)>> {
+        send::find(&self.client, message_id, deadline).map(|found| Some(("sentitems".to_owned(), found)))
+    }
+
+    fn look(&mut self, folder: &str, deadline: Deadline) -> Result<Option<FolderLook>> {
+        let Some(id) = self.folder(folder, deadline)? else { return Ok(None) };
+        let id = client::segment(&id);
+        let about = self.client.json("GET", &format!("/mailFolders/{id}?$select=totalItemCount"), None, deadline);
+        let about = match about {
+            Err(Failure::NotFound(_)) => return Ok(None),
+            about => about.map_err(Failure::into_error)?,
+        };
+        let newest = format!("/mailFolders/{id}/messages?$select=id&$top=1&$orderby=receivedDateTime%20desc");
+        let newest = self.client.json("GET", &newest, None, deadline).map_err(Failure::into_error)?;
+        let newest = newest["value"][0]["id"].as_str().map(|id| Entry {
+            key: Key { folder: folder.to_owned(), id: id.to_owned() },
+            size: 0,
+            received_at: None,
+        });
+        let messages = about["totalItemCount"].as_u64().unwrap_or_default();
+        Ok(Some(FolderLook { messages: u32::try_from(messages).unwrap_or(u32::MAX), newest, rights: None }))
+    }
+}
+
+/// Is this what an item of a page must be?
+fn id_of(item: &Value) -> Option<&str> {
+    item["id"].as_str().filter(|id| !id.is_empty() && id.len() <= crate::limits::GRAPH_ID_MAX)
+}
