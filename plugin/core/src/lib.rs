@@ -16,6 +16,7 @@ pub mod transport;
 pub mod clock;
 pub mod error;
 pub mod guard;
+pub mod hex;
 pub mod limits;
 pub mod log;
 pub mod remedies;

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Kind, Result},
+    hex::hex,
     transport::Key,
 };
 
@@ -14,8 +15,7 @@ pub fn to_text(mailbox: &str, key: &Key) -> String {
 
 /// Names a record of `what` of a mailbox: hex SHA-256, so that no id tells whose it is, and none is too long.
 pub fn record_id(mailbox: &str, what: &str) -> String {
-    let digest = Sha256::digest(format!("{}\0{what}", mailbox.to_lowercase()));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(format!("{}\0{what}", mailbox.to_lowercase())))
 }
 
 /// # Errors

@@ -9,7 +9,7 @@ use super::{Handle, Shared, Watcher, health::Book, memory::Memory, rate::Rates, 
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
-    limits,
+    hex, limits,
     log::Logger,
     net::{Egress, Net},
     oauth::Grants,
@@ -17,6 +17,9 @@ use crate::{
     settings,
     store::{self, Resealed, SealingKey, Store},
 };
+
+/// Of the name by which a plugin is known among those on the same store.
+const NODE_BYTES: usize = 16;
 
 /// One per host process (or more; they never meet except in the store).
 pub struct Plugin {
@@ -90,7 +93,7 @@ impl Plugin {
             health: Book::new(watcher),
             signing: Signing::default(),
             rates: Rates::default(),
-            node: node()?,
+            node: hex::random::<NODE_BYTES>()?,
             memory: Memory::new(config.memory_mb.saturating_mul(limits::MEMORY_MB)),
         });
         Ok(Self { store, grants, egress, clock, log, shared })
@@ -108,12 +111,6 @@ impl Plugin {
         let session = Session::new(account, net, self.grants.clone(), self.clock.clone(), log);
         Ok(Handle::new(session, self.store.clone(), self.shared.clone()))
     }
-}
-
-fn node() -> Result<String> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|_| Error::new(Kind::Internal, "This machine gives out no randomness."))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Name, version, protocols, grants and both schemas, as JSON.

@@ -16,6 +16,7 @@ use ring::hmac;
 use super::address::parse_address;
 use crate::{
     error::{Error, Kind, Result},
+    hex,
     secret::Secret,
 };
 
@@ -56,7 +57,7 @@ impl Signer {
     /// # Errors
     /// `Internal` when the system has no randomness.
     pub fn fresh_key() -> Result<Secret> {
-        random_hex::<{ ring::digest::SHA256_OUTPUT_LEN }>().map(Secret::new)
+        hex::random::<{ ring::digest::SHA256_OUTPUT_LEN }>().map(Secret::new)
     }
 
     /// A new Message-ID with its angle brackets, at the domain of `from`.
@@ -70,7 +71,7 @@ impl Signer {
             return Err(Error::new(Kind::Misuse, message)
                 .remedy(format!("Use 1 to {REQUEST_MAX} ASCII letters, digits, - and _.")));
         }
-        let signed = format!("{MARK}.{}.{}", random_hex::<RANDOM_BYTES>()?, request_id.unwrap_or(NO_REQUEST));
+        let signed = format!("{MARK}.{}.{}", hex::random::<RANDOM_BYTES>()?, request_id.unwrap_or(NO_REQUEST));
         let tag = self.tag(&signed);
         Ok(format!("<{signed}.{tag}@{}>", parse_address(from.as_ref())?.domain()))
     }
@@ -96,24 +97,13 @@ impl Signer {
     }
 
     fn tag(&self, signed: &str) -> String {
-        hex(&hmac::sign(&self.0, signed.to_ascii_lowercase().as_bytes()).as_ref()[..TAG_BYTES])
+        hex::hex(&hmac::sign(&self.0, signed.to_ascii_lowercase().as_bytes()).as_ref()[..TAG_BYTES])
     }
 }
 
 fn is_request_id(id: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
     (1..=REQUEST_MAX).contains(&id.len()) && id != NO_REQUEST && id.bytes().all(is_plain)
-}
-
-fn random_hex<const N: usize>() -> Result<String> {
-    let mut random = [0u8; N];
-    getrandom::fill(&mut random)
-        .map_err(|e| Error::new(Kind::Internal, "The system gave no random bytes.").source_error(e.to_string()))?;
-    Ok(hex(&random))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

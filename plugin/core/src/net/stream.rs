@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
+    hex::hex,
     limits,
     seam::{self, Way},
 };
@@ -120,8 +121,7 @@ impl Stream {
             cipher_suite: connection
                 .negotiated_cipher_suite()
                 .map_or_else(String::new, |suite| format!("{:?}", suite.suite())),
-            certificate_sha256: certificate
-                .map_or_else(String::new, |der| Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect()),
+            certificate_sha256: certificate.map_or_else(String::new, |der| hex(&Sha256::digest(der))),
         }
     }
 }

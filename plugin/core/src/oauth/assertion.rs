@@ -15,15 +15,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use x509_parser::parse_x509_certificate;
 
-use super::{failure::Failure, hex};
+use super::failure::Failure;
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
-    limits,
+    hex, limits,
     secret::Secret,
     settings::{Account, CertificateRef, Client, Machine, SecretRef},
 };
 
+/// Of `jti`: no two assertions are alike (RFC 7523 section 3).
+const ID_BYTES: usize = 16;
 const CERTIFICATE: (&str, &str) = ("/advanced/client_certificate/certificate", "Certificate");
 const PRIVATE_KEY: (&str, &str) = ("/advanced/client_certificate/private_key", "Private Key");
 const SERVICE_ACCOUNT: (&str, &str) = ("/advanced/service_account", "Service Account Key");
@@ -57,7 +59,7 @@ pub(super) fn of_client(
         "x5t": BASE64_URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &certificate)),
     });
     let claims = json!({
-        "iss": client.client_id, "sub": client.client_id, "aud": client.token_url.as_str(), "jti": unique()?,
+        "iss": client.client_id, "sub": client.client_id, "aud": client.token_url.as_str(), "jti": hex::random::<ID_BYTES>()?,
         "iat": now, "nbf": now, "exp": now + limits::ASSERTION_LIFETIME,
     });
     sign(&*key, scheme, &header, &claims)
@@ -94,7 +96,7 @@ pub(super) fn of_service_account(account: &Account, scope: &str, now: UnixSecond
     }
     let claims = json!({
         "iss": file.client_email, "sub": account.username, "scope": scope, "aud": account.client.token_url.as_str(),
-        "jti": unique()?, "iat": now, "exp": now + limits::ASSERTION_LIFETIME,
+        "jti": hex::random::<ID_BYTES>()?, "iat": now, "exp": now + limits::ASSERTION_LIFETIME,
     });
     sign(&*key, scheme, &header, &claims)
 }
@@ -187,12 +189,6 @@ fn r_and_s(der: &[u8]) -> Option<Vec<u8>> {
         rest = after;
     }
     rest.is_empty().then_some(out)
-}
-
-fn unique() -> Result<String> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|_| Error::new(Kind::Internal, "This machine gives out no randomness."))?;
-    Ok(hex(&random))
 }
 
 fn read(reference: &SecretRef, field: (&'static str, &'static str)) -> Result<Secret> {

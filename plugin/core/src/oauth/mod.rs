@@ -67,6 +67,7 @@ use url::Url;
 use crate::{
     clock::{Clock, Deadline, UnixSeconds},
     error::Result,
+    hex::hex,
     log::Logger,
     net::Net,
     seam,
@@ -309,8 +310,4 @@ fn hex_sha256(parts: &[&str]) -> String {
         hash.update(part);
     }
     hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
