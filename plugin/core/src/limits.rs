@@ -142,9 +142,9 @@ pub const REFRESH_LEASE: Duration = Duration::from_secs(25);
 /// The token request of a refresh is over when this has passed since before the lease was written: five seconds less
 /// than the lease, for the write that follows and for clocks of nodes that differ.
 pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often another process's refresh in progress is looked at: at first, doubling up to the most.
-pub const REFRESH_POLL_FIRST: Duration = Duration::from_millis(5);
-pub const REFRESH_POLL: Duration = Duration::from_millis(200);
+/// How often what another process or call has under way is looked at: at first, doubling up to the most.
+pub const PEER_POLL_FIRST: Duration = Duration::from_millis(5);
+pub const PEER_POLL: Duration = Duration::from_millis(200);
 /// Pause after a first failed refresh; doubles with each further one, less up to half by chance.
 pub const REFRESH_PAUSE_FIRST: Duration = Duration::from_secs(2);
 pub const REFRESH_PAUSE_MAX: Duration = Duration::from_secs(300);
@@ -277,8 +277,9 @@ pub const CLAIM_MARGIN: Duration = Duration::from_secs(15);
 /// A mailbox stays with its node this long after the deadline of a call: time for the host to file a batch and settle it.
 /// A node that died is made up for after it.
 pub const MAILBOX_LEASE: Duration = Duration::from_secs(30);
-/// A count of automatic mails is written anew this often when others write it at the same moment.
-pub const BRAKE_ATTEMPTS: usize = 20;
+/// A record that others change at the same moment is read, changed and written anew this often: each time one of them has
+/// got on.
+pub const SWAP_ATTEMPTS: usize = 20;
 /// Calls that may wait for a handle that is busy.
 pub const CALLS_QUEUED_MAX: usize = 64;
 /// One settings document, bytes. The largest that passes all bounds of its fields stays under half of it.

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, key::record_id};
+use super::{Context, key::record_id, swap::until_it_holds};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -81,23 +81,24 @@ impl Reserved {
     }
 }
 
-/// Compare-and-swap until it holds. `edit` says whether to write; when not, since when is counted.
+/// `edit` says whether to write; when not, since when is counted.
 fn change(context: &Context, id: &str, edit: impl Fn(&mut Count, UnixSeconds) -> bool) -> Result<Option<UnixSeconds>> {
     let now = context.session.clock.now();
-    for _ in 0..limits::BRAKE_ATTEMPTS {
+    let busy = || {
+        Error::new(Kind::Transient, "Many calls send automatic mail to one correspondent at this moment.")
+            .remedy("Try again later; nothing was sent.")
+    };
+    until_it_holds(busy, || {
         let record = context.store.read(Table::Brake, id)?;
         // A record that cannot be understood counts anew: better one mail too many than none for ever.
         let mut count: Count =
             record.as_ref().and_then(|record| serde_json::from_slice(&record.bytes).ok()).unwrap_or_default();
         if !edit(&mut count, now) {
-            return Ok(Some(count.since));
+            return Ok(Some(Some(count.since)));
         }
         let bytes = serde_json::to_vec(&count)
             .map_err(|e| Error::new(Kind::Internal, "A count could not be written.").source_error(e))?;
-        if context.store.write(Table::Brake, id, record.map(|record| record.version), &bytes)?.is_some() {
-            return Ok(None);
-        }
-    }
-    Err(Error::new(Kind::Transient, "Many calls send automatic mail to one correspondent at this moment.")
-        .remedy("Try again later; nothing was sent."))
+        let written = context.store.write(Table::Brake, id, record.map(|record| record.version), &bytes)?;
+        Ok(written.map(|_| None))
+    })
 }

@@ -36,7 +36,7 @@ impl Claim {
     /// Those of the store; `Transient` when another call is still sending at the deadline. Nothing was sent by this one.
     pub fn take(context: &Context, key: &str, message_id: &str, deadline: Deadline) -> Result<Taken> {
         let id = record_id(&context.session.account.username, key);
-        let mut poll = limits::REFRESH_POLL_FIRST;
+        let mut poll = limits::PEER_POLL_FIRST;
         loop {
             let record = context.store.read(Table::Sent, &id)?;
             let version = match &record {
@@ -73,7 +73,7 @@ impl Claim {
                 .remedy("Repeat the call with the same key; it says then what became of the message."));
             }
             seam::sleep(poll.min(left));
-            poll = (2 * poll).min(limits::REFRESH_POLL);
+            poll = (2 * poll).min(limits::PEER_POLL);
         }
     }
 

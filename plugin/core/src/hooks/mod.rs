@@ -33,6 +33,7 @@ mod request;
 mod send_message;
 mod settle_batch;
 mod signing;
+mod swap;
 mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard};

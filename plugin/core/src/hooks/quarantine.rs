@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Context, cursor::cursor_id, key};
+use super::{Context, cursor::cursor_id, key, swap::until_it_holds};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -180,19 +180,19 @@ fn read_versioned(context: &Context, folder: &str) -> Result<(Folder, Option<u64
     Ok((failed, Some(record.version)))
 }
 
-/// Compare-and-swap until it holds.
 fn edit<T>(context: &Context, folder: &str, change: impl Fn(&mut Folder) -> T) -> Result<T> {
-    for _ in 0..limits::BRAKE_ATTEMPTS {
+    let busy = || {
+        Error::new(Kind::Transient, "Other processes keep changing the quarantine of this mailbox.")
+            .remedy("The same call can be repeated.")
+    };
+    until_it_holds(busy, || {
         let (mut failed, version) = read_versioned(context, folder)?;
         let result = change(&mut failed);
         let bytes = serde_json::to_vec(&failed)
             .map_err(|e| Error::new(Kind::Internal, "A quarantine could not be written.").source_error(e))?;
-        if context.store.write(Table::Quarantine, &cursor_id(context, folder), version, &bytes)?.is_some() {
-            return Ok(result);
-        }
-    }
-    Err(Error::new(Kind::Transient, "Other processes keep changing the quarantine of this mailbox.")
-        .remedy("The same call can be repeated."))
+        let written = context.store.write(Table::Quarantine, &cursor_id(context, folder), version, &bytes)?;
+        Ok(written.map(|_| result))
+    })
 }
 
 fn raw_id(context: &Context, key: &Key) -> String {

@@ -22,6 +22,7 @@ use super::{
     key,
     lease::Whose,
     plugin, quarantine, request,
+    swap::until_it_holds,
 };
 use crate::{
     clock::Deadline,
@@ -201,22 +202,22 @@ fn past_tense(action: &Action) -> &'static str {
     }
 }
 
-/// Compare-and-swap until it holds: another handle or node may settle other messages of the same folder.
+/// Another handle or node may settle other messages of the same folder.
 fn advance(context: &Context, folder: &str, seen: Option<&Cursor>, settled: &[Key]) -> Result<Option<Cursor>> {
-    const TRIES: usize = 20;
     if settled.is_empty() {
         return Ok(None);
     }
     let id = cursor_id(context, folder);
-    for _ in 0..TRIES {
+    let busy = || {
+        Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")
+            .remedy("The same settle_batch can be repeated.")
+    };
+    until_it_holds(busy, || {
         let (mut cursor, version) = reached(context, folder, seen)?;
         cursor.settle(settled);
-        if write_cursor(context, &id, Some(version), &cursor)? {
-            return Ok(Some(cursor));
-        }
-    }
-    Err(Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")
-        .remedy("The same settle_batch can be repeated."))
+        Ok(write_cursor(context, &id, Some(version), &cursor)?.then_some(cursor))
+    })
+    .map(Some)
 }
 
 /// The stored cursor, and what was listed since while the store was away.

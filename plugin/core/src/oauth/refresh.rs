@@ -29,7 +29,7 @@ pub(super) fn current(
 ) -> Result<AccessToken> {
     let id = grant_id(account);
     let mut memory = inner.flights.enter(&id, deadline)?;
-    let mut poll = limits::REFRESH_POLL_FIRST;
+    let mut poll = limits::PEER_POLL_FIRST;
     loop {
         deadline.check("a fresh access token")?;
         let (grant, version) = match load(inner, account, &id, &mut memory) {
@@ -55,7 +55,7 @@ pub(super) fn current(
                     return Ok(token);
                 }
                 seam::sleep(poll.min(deadline.left()));
-                poll = (2 * poll).min(limits::REFRESH_POLL);
+                poll = (2 * poll).min(limits::PEER_POLL);
             }
             Err(e) if e.kind() == Kind::ConsentRequired => return fallback.ok_or(e),
             Err(e) => {
