@@ -57,40 +57,39 @@ pub const IMAP_LISTING_MAX: usize = 50_000;
 pub const IMAP_SEARCH_WINDOW: u32 = 20_000;
 /// Ranges of settled UIDs that a cursor keeps before it closes gaps that the server no longer answers for.
 pub const IMAP_CURSOR_RANGES: usize = 256;
-/// After a change of UIDVALIDITY mail is listed again from this long before the last moment at which all was settled:
-/// covers the hour between two notes of that moment and clocks that differ.
-pub const IMAP_RESYNC_MARGIN: Duration = Duration::from_secs(2 * 3600);
+/// After the server lost what a cursor stands for (another UIDVALIDITY, a forgotten delta link or sync state), mail is
+/// listed again from this long before all was settled last, seconds: covers the time between two notes of that moment and
+/// clocks that differ.
+pub const RESYNC_MARGIN: i64 = 2 * 3600;
+/// Seconds between two notes that a folder had nothing new: each note is a durable write.
+pub const NOTE_INTERVAL: i64 = 3_600;
+/// Pages of changes that one listing reads; the rest is left to the next, so that a first walk through a large folder is
+/// kept.
+pub const FEED_PAGES_MAX: usize = 40;
+/// Messages of a folder that may be listed and unsettled before the listing stops, and settled ones that are remembered
+/// because the server may name them again. Ids have about 150 characters, so a cursor stays below 1 MB.
+pub const FEED_OPEN_MAX: usize = 3_000;
+pub const FEED_SETTLED_MAX: usize = 2_000;
 /// Requests of one mailbox at once: Graph takes four ("Throttling limits", Outlook service), and sends the rest away.
 pub const GRAPH_PARALLEL: usize = 4;
 /// Requests in one $batch ("JSON batching").
 pub const GRAPH_BATCH: usize = 20;
 /// Messages in one page of a delta, which names only their ids and dates.
 pub const GRAPH_PAGE: usize = 500;
-/// Pages that one listing reads; the rest is left to the next, so that a first walk through a large folder is kept.
-pub const GRAPH_PAGES_MAX: usize = 40;
 /// One page of ids, or another JSON answer, bytes. Pages of GRAPH_PAGE messages have about 300 KB.
 pub const GRAPH_PAGE_BYTES_MAX: usize = 8 << 20;
-/// Messages of a folder that may be listed and unsettled before the listing stops, and settled ones that are remembered
-/// because a delta may name them again. Ids have about 150 characters, so a cursor stays below 1 MB.
-pub const GRAPH_OPEN_MAX: usize = 3_000;
-pub const GRAPH_SETTLED_MAX: usize = 2_000;
 /// An id, a link and an error code of Graph's, characters. Real ones have 150, 2,000 and 40.
 pub const GRAPH_ID_MAX: usize = 1_024;
 pub const GRAPH_LINK_MAX: usize = 64 * 1024;
 pub const GRAPH_CODE_MAX: usize = 100;
 /// One request with its body: the largest message at 500 KB/s.
 pub const GRAPH_TIMEOUT: Duration = Duration::from_secs(420);
-/// After Graph forgot a link, mail is listed again from this long before all was settled last: covers the hour between
-/// two notes of that moment and clocks that differ.
-pub const GRAPH_RESYNC_MARGIN: Duration = Duration::from_secs(2 * 3600);
 /// Largest message that Graph takes as MIME, bytes: a request may have 4 MB, and base64 makes 4 bytes of 3.
 pub const GRAPH_MIME_MAX: usize = 3_000_000;
 /// A closing connection tries to say LOGOUT for this long.
 pub const LOGOUT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Room that a literal in memory begins with, bytes; more only as bytes come, never because they were announced.
-pub const IMAP_LITERAL_FIRST: usize = 64 * 1024;
-/// Seconds between two notes that a folder had nothing new: each note is a durable write.
-pub const IMAP_NOTE_INTERVAL: i64 = 3_600;
+/// Room that a message in memory begins with, bytes; more only as bytes come, never because they were announced.
+pub const SPOOL_MEMORY_FIRST: usize = 64 * 1024;
 /// With more unsettled messages than this, their dates are not asked for to find out since when all is settled.
 pub const IMAP_NOTE_UIDS: usize = 5_000;
 /// A literal larger than this goes to a spool file instead of memory, bytes.

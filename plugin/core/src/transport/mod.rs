@@ -1,8 +1,11 @@
 //! How mail gets in and out. One folder per protocol; everything above sees only [`Inbox`] and [`Outbox`].
 
+pub mod bcc;
+pub mod feed;
 pub mod graph;
 pub mod imap;
 pub mod smtp;
+pub mod spool;
 pub mod stub;
 
 use std::{
@@ -107,7 +110,7 @@ pub enum Item {
 #[serde(tag = "protocol", rename_all = "snake_case")]
 pub enum Cursor {
     Imap(imap::Cursor),
-    Graph(graph::Cursor),
+    Graph(feed::Feed),
 }
 
 impl Cursor {

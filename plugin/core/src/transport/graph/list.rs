@@ -10,7 +10,6 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     Mailbox,
     client::{Failure, misbehaved, segment},
-    cursor::Cursor,
     id_of,
 };
 use crate::{
@@ -18,13 +17,16 @@ use crate::{
     error::{Error, Kind, Result},
     limits,
     settings::Since,
-    transport::{self, Entry, Key, Listing},
+    transport::{
+        Cursor, Listing,
+        feed::{Feed, Listed},
+    },
 };
 
 pub fn list(
     mailbox: &mut Mailbox,
     folder: &str,
-    stored: Option<&Cursor>,
+    stored: Option<&Feed>,
     since: Since,
     now: UnixSeconds,
     deadline: Deadline,
@@ -34,19 +36,14 @@ pub fn list(
             .remedy("Correct the folders under advanced (names are as Outlook shows them), or create the folder.")
     };
     let id = mailbox.folder(folder, deadline)?.ok_or_else(missing)?;
-    let mut cursor = match (stored, since) {
-        (Some(cursor), _) => cursor.clone(),
-        (None, Since::Now) => Cursor::new(now),
-        (None, Since::Moment(moment)) => Cursor::new(moment),
-        (None, Since::Everything) => Cursor::new(0),
-    };
+    let mut feed = stored.cloned().unwrap_or_else(|| Feed::new(since, now));
     let (mut reset, mut more) = (None, false);
     for page in 0.. {
-        if cursor.open.len() >= limits::GRAPH_OPEN_MAX || page == limits::GRAPH_PAGES_MAX {
+        if feed.is_full() || page == limits::FEED_PAGES_MAX {
             more = true;
             break;
         }
-        let url = match &cursor.link {
+        let url = match &feed.position {
             Some(link) => mailbox.client.link(link)?,
             None => mailbox.client.url(&format!(
                 "/mailFolders/{}/messages/delta?changeType=created&$select=id,receivedDateTime,isDraft",
@@ -55,11 +52,8 @@ pub fn list(
         };
         let answer = match mailbox.client.page("GET", &url, None, deadline) {
             Ok(answer) => answer,
-            Err(Failure::Resync(error)) if cursor.link.is_some() && reset.is_none() => {
-                let margin = limits::GRAPH_RESYNC_MARGIN.as_secs() as i64;
-                // One that was still gone through for the first time keeps its own beginning.
-                let begin = cursor.begin.unwrap_or_else(|| cursor.resume_at.saturating_sub(margin));
-                (cursor.link, cursor.begin) = (None, Some(begin));
+            Err(Failure::Resync(error)) if feed.position.is_some() && reset.is_none() => {
+                feed.restart();
                 reset = Some(format!(
                     "Microsoft Graph forgot where reading {folder} stood ({}): mail received since all was settled last \
                      is listed again.",
@@ -73,38 +67,26 @@ pub fn list(
             }
             Err(failure) => return Err(failure.into_error()),
         };
-        if !take(&mut cursor, &answer)? {
+        if !take(&mut feed, &answer)? {
             break;
         }
     }
-    if cursor.open.is_empty() && !more && now - cursor.resume_at >= limits::IMAP_NOTE_INTERVAL {
-        cursor.resume_at = now;
+    if !more {
+        feed.rest(now);
     }
-    let mut entries: Vec<Entry> = cursor
-        .open
-        .iter()
-        .map(|(id, at)| Entry { key: Key { folder: folder.to_owned(), id: id.clone() }, size: 0, received_at: *at })
-        .collect();
-    entries.sort_by_key(|entry| entry.received_at);
-    Ok(Listing { entries, more, cursor: transport::Cursor::Graph(cursor), reset })
+    Ok(Listing { entries: feed.entries(folder), more, cursor: Cursor::Graph(feed), reset })
 }
 
 /// Takes in one page; is there another? What is not understood of an item never fails the page.
-fn take(cursor: &mut Cursor, page: &Value) -> Result<bool> {
+fn take(feed: &mut Feed, page: &Value) -> Result<bool> {
     let items = page["value"].as_array().ok_or_else(|| misbehaved("sent a page without messages"))?;
     for item in items {
         let Some(id) = id_of(item) else { continue };
         if item.get("@removed").is_some() {
             // Moved away or deleted before it was read: nobody can hand it out any more.
-            if cursor.open.contains_key(id) {
-                cursor.settle(id);
-            }
-            continue;
-        }
-        let at = item["receivedDateTime"].as_str().and_then(moment);
-        let old = cursor.begin.is_some_and(|begin| at.is_some_and(|at| at < begin));
-        if !old && item["isDraft"] != true && !cursor.is_settled(id) {
-            cursor.open.insert(id.to_owned(), at);
+            feed.settle(id);
+        } else if item["isDraft"] != true {
+            feed.add(id, Listed { received_at: item["receivedDateTime"].as_str().and_then(moment), size: 0 });
         }
     }
     let (link, end) = match (page["@odata.nextLink"].as_str(), page["@odata.deltaLink"].as_str()) {
@@ -115,13 +97,10 @@ fn take(cursor: &mut Cursor, page: &Value) -> Result<bool> {
     if link.len() > limits::GRAPH_LINK_MAX {
         return Err(misbehaved("gave out a link that is too long"));
     }
-    if cursor.link.as_deref() == Some(link) && !end {
+    if feed.position.as_deref() == Some(link) && !end {
         return Err(misbehaved("gave out a page whose next page is itself"));
     }
-    cursor.link = Some(link.to_owned());
-    if end {
-        cursor.begin = None;
-    }
+    feed.reached(link.to_owned(), end);
     Ok(!end)
 }
 

@@ -5,7 +5,6 @@
 //! message", "Obtain immutable identifiers", "Throttling".
 
 mod client;
-mod cursor;
 mod list;
 mod read;
 mod send;
@@ -29,7 +28,6 @@ use crate::{
     settings::{Account, Action, Protocol, Since},
 };
 use client::{Client, Failure};
-pub use cursor::Cursor;
 
 /// Opens the mailbox for reading: one request for the inbox shows that the token is taken.
 ///
@@ -136,7 +134,7 @@ impl Inbox for Mailbox {
     fn list(&mut self, folder: &str, cursor: Option<&AnyCursor>, since: Since, deadline: Deadline) -> Result<Listing> {
         let cursor = match cursor {
             None => None,
-            Some(AnyCursor::Graph(cursor)) => Some(cursor),
+            Some(AnyCursor::Graph(feed)) => Some(feed),
             Some(_) => return Err(super::other_protocol(folder)),
         };
         list::list(self, folder, cursor, since, Clock::default().now(), deadline)

@@ -1,11 +1,7 @@
 //! Raw MIME of messages. No list tells their sizes, so each is bounded while it comes and goes to a spool file above the
 //! threshold. As many are asked for at once as Graph allows for one mailbox.
 
-use std::{
-    io::{Seek, Write},
-    ops::ControlFlow,
-    thread,
-};
+use std::{ops::ControlFlow, thread};
 
 use super::{
     Mailbox,
@@ -14,8 +10,8 @@ use super::{
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    limits, seam,
-    transport::{Entry, Item, Raw},
+    limits,
+    transport::{Entry, Item, spool::Spool},
 };
 
 pub fn read(
@@ -73,27 +69,9 @@ pub fn read(
 
 fn one(client: &Client, id: &str, deadline: Deadline) -> Result<Item> {
     let url = client.url(&format!("/messages/{}/$value", segment(id)))?;
-    let (mut bytes, mut spool, mut len) = (Vec::new(), None, 0_u64);
-    let mut too_large = false;
+    let (mut spool, mut too_large) = (Spool::default(), false);
     let outcome = client.call("GET", &url, None, deadline, &mut |part| {
-        len += part.len() as u64;
-        if len > limits::MESSAGE_MAX {
-            too_large = true;
-            return Err(Error::new(Kind::TooLarge, format!("A message is larger than {} bytes.", limits::MESSAGE_MAX)));
-        }
-        if spool.is_none() && len > limits::SPOOL_THRESHOLD as u64 {
-            let mut file = seam::step("spool.create").and_then(|()| tempfile::tempfile()).map_err(spool_error)?;
-            file.write_all(&bytes).map_err(spool_error)?;
-            bytes = Vec::new();
-            spool = Some(file);
-        }
-        match &mut spool {
-            Some(file) => seam::step("spool.write").and_then(|()| file.write_all(part)).map_err(spool_error),
-            None => {
-                bytes.extend_from_slice(part);
-                Ok(())
-            }
-        }
+        spool.put(part).inspect_err(|error| too_large = error.kind() == Kind::TooLarge)
     });
     match outcome {
         Ok(()) => {}
@@ -102,17 +80,5 @@ fn one(client: &Client, id: &str, deadline: Deadline) -> Result<Item> {
         Err(Failure::Other(error)) if matches!(error.kind(), Kind::ServerMisbehaved) => return Ok(Item::Failed(error)),
         Err(failure) => return Err(failure.into_error()),
     }
-    Ok(Item::Read(match spool {
-        Some(mut file) => {
-            file.rewind().map_err(spool_error)?;
-            Raw::Spool { file, len }
-        }
-        None => Raw::Memory(bytes),
-    }))
-}
-
-fn spool_error(e: std::io::Error) -> Error {
-    Error::new(Kind::Transient, "A large message could not be written to a temporary file.")
-        .remedy("Check the free space and the rights of the temporary folder of this machine.")
-        .source_error(e)
+    spool.end().map(Item::Read)
 }

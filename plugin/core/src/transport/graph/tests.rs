@@ -10,8 +10,8 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    super::{Cursor as AnyCursor, Envelope, Inbox, Item, Key, Login, OpenError, Outcome, Raw},
-    Cursor, open, open_outbox,
+    super::{Cursor as AnyCursor, Envelope, Inbox, Item, Key, Login, OpenError, Outcome, Raw, feed::Feed},
+    open, open_outbox,
 };
 use crate::{
     error::Kind,
@@ -46,7 +46,7 @@ fn page(items: &[(&str, &str)], link: (&str, String)) -> Answer {
     answer(200, json!({"value": items, link.0: link.1}).to_string())
 }
 
-fn cursor(listing: &super::Listing) -> &Cursor {
+fn cursor(listing: &super::Listing) -> &Feed {
     let AnyCursor::Graph(cursor) = &listing.cursor else { panic!("another protocol") };
     cursor
 }
@@ -92,7 +92,7 @@ fn old_mail_is_passed_over_and_the_cursor_keeps_what_is_open() {
     stored.settle(&[key("a")]);
     let second = inbox.list("INBOX", Some(&stored), Since::Now, soon()).unwrap();
     assert!(second.entries.is_empty(), "a was settled, b is gone");
-    assert!(cursor(&second).link.as_ref().unwrap().ends_with("/delta2"));
+    assert!(cursor(&second).position.as_ref().unwrap().ends_with("/delta2"));
     // Nobody settled: what the link has passed comes again.
     let again = inbox.list("INBOX", Some(&first.cursor), Since::Now, soon()).unwrap();
     assert_eq!(again.entries.iter().map(|entry| entry.key.id.as_str()).collect::<Vec<_>>(), ["a"]);
@@ -106,7 +106,7 @@ fn a_forgotten_link_resynchronises_without_a_flood() {
             _ => page(&[("old", OLD), ("new", NEW)], ("@odata.deltaLink", format!("{base}/v1.0/delta"))),
         });
         let stored =
-            Cursor { link: Some(format!("{}/v1.0/gone", server.base)), resume_at: 1_772_625_600, ..Cursor::default() };
+            Feed { position: Some(format!("{}/v1.0/gone", server.base)), resume_at: 1_772_625_600, ..Feed::default() };
         let listing =
             opened(&server, &account).list("INBOX", Some(&AnyCursor::Graph(stored)), Since::Now, soon()).unwrap();
         assert!(listing.reset.is_some());

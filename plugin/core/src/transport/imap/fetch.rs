@@ -220,7 +220,7 @@ impl Pipeline {
         };
         if let Raw::Memory(bytes) = &raw {
             if turn != Some(found.uid) && self.held_bytes + bytes.len() > limits::IMAP_HELD_BYTES {
-                raw = framer::spill(bytes)?;
+                raw = Spool::of(bytes)?;
             } else {
                 self.held_bytes += bytes.len();
             }

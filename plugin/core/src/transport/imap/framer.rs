@@ -5,8 +5,7 @@
 //! text is small and harmless to parse; the contents are moved once, from the read buffer to where they stay.
 
 use std::{
-    fs::File,
-    io::{self, Read, Seek, Write},
+    io::{self, Read},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,8 +14,8 @@ use std::{
 
 use crate::{
     error::{Error, Kind, Result},
-    limits, seam,
-    transport::Raw,
+    limits,
+    transport::{Raw, spool::Spool},
 };
 
 /// One response. Reused from call to call.
@@ -177,7 +176,6 @@ impl<R: Read> Framer<R> {
         }
     }
 
-    /// Memory and disk grow with the bytes that came, never with the number that was announced.
     fn read_literal(&mut self, announced: u64) -> Result<Raw> {
         if announced > limits::MESSAGE_MAX {
             return Err(Error::new(
@@ -186,28 +184,16 @@ impl<R: Read> Framer<R> {
             )
             .remedy("Move the message out of the fetched folder, or read it with another program."));
         }
+        let mut spool = Spool::sized(announced)?;
         let mut left = announced as usize;
-        if announced <= limits::SPOOL_THRESHOLD as u64 {
-            let mut bytes = Vec::with_capacity(left.min(limits::IMAP_LITERAL_FIRST));
-            while left > 0 {
-                let part = self.available(left)?;
-                let len = part.len();
-                bytes.extend_from_slice(part);
-                left -= len;
-                self.start += len;
-            }
-            return Ok(Raw::Memory(bytes));
-        }
-        let mut file = seam::step("spool.create").and_then(|()| tempfile::tempfile()).map_err(spool_error)?;
         while left > 0 {
             let part = self.available(left)?;
             let len = part.len();
-            seam::step("spool.write").and_then(|()| file.write_all(part)).map_err(spool_error)?;
+            spool.put(part)?;
             left -= len;
             self.start += len;
         }
-        file.rewind().map_err(spool_error)?;
-        Ok(Raw::Spool { file, len: announced })
+        spool.end()
     }
 
     /// Unread bytes, at least one and at most `wanted`; not yet taken.
@@ -303,14 +289,6 @@ fn announced(line: &[u8]) -> Option<(usize, u64)> {
     Some((brace, std::str::from_utf8(digits).ok()?.parse().unwrap_or(u64::MAX)))
 }
 
-/// Moves a message from memory to a spool file.
-pub fn spill(bytes: &[u8]) -> Result<Raw> {
-    let mut file: File = seam::step("spool.create").and_then(|()| tempfile::tempfile()).map_err(spool_error)?;
-    seam::step("spool.write").and_then(|()| file.write_all(bytes)).map_err(spool_error)?;
-    file.rewind().map_err(spool_error)?;
-    Ok(Raw::Spool { file, len: bytes.len() as u64 })
-}
-
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|window| window == needle)
 }
@@ -327,12 +305,6 @@ pub fn connection_error(e: io::Error) -> Error {
 fn misbehaved(what: &str) -> Error {
     Error::new(Kind::ServerMisbehaved, format!("The mail server sent {what}; the connection was closed."))
         .remedy("Check that the server name leads to the mail server and not to something in between.")
-}
-
-fn spool_error(e: io::Error) -> Error {
-    Error::new(Kind::Transient, "A large message could not be written to a temporary file.")
-        .remedy("Check the free space and the rights of the temporary folder of this machine.")
-        .source_error(e)
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ pub fn list(
                  settled is listed again.",
                 old.uidvalidity, selected.uidvalidity
             ));
-            let margin = limits::IMAP_RESYNC_MARGIN.as_secs() as i64;
-            baseline(conn, &selected, last, Since::Moment(old.resume_at.saturating_sub(margin)), now)?
+            let begin = old.resume_at.saturating_sub(limits::RESYNC_MARGIN);
+            baseline(conn, &selected, last, Since::Moment(begin), now)?
         }
         None => baseline(conn, &selected, last, since, now)?,
     };
@@ -52,7 +52,7 @@ pub fn list(
         let existing: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
         cursor.compact(&existing, limits::IMAP_CURSOR_RANGES);
     }
-    if now - cursor.resume_at >= limits::IMAP_NOTE_INTERVAL {
+    if now - cursor.resume_at >= limits::NOTE_INTERVAL {
         // A folder that is never without unsettled mail: what is older than the oldest of it is settled.
         let settled_before = match found.is_empty() {
             true => Some(now),

@@ -1,0 +1,118 @@
+//! What is settled in one folder of a server that tells changes since a position (Graph's delta link, EWS's sync state):
+//! the position, and by id what it has passed and the host has not settled yet.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Key};
+use crate::{clock::UnixSeconds, limits, settings::Since};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Feed {
+    /// The whole nextLink, deltaLink or SyncState; `None`: the folder is gone through from its beginning.
+    pub position: Option<String>,
+    /// While it is gone through for the first time (or again, when the server forgot the position): what was received
+    /// before this moment is settled.
+    pub begin: Option<UnixSeconds>,
+    /// When all was settled last.
+    pub resume_at: UnixSeconds,
+    /// Listed and not settled: at most `limits::FEED_OPEN_MAX`, beyond which the position stays.
+    pub open: BTreeMap<String, Listed>,
+    /// Settled lately: an item may be named more than once.
+    pub settled: VecDeque<String>,
+}
+
+/// What a listing says of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    pub received_at: Option<UnixSeconds>,
+    /// Bytes; 0 where the server does not tell.
+    #[serde(default)]
+    pub size: u64,
+}
+
+impl Feed {
+    /// Of a folder that was never fetched.
+    pub fn new(since: Since, now: UnixSeconds) -> Self {
+        let begin = match since {
+            Since::Now => now,
+            Since::Moment(moment) => moment,
+            Since::Everything => 0,
+        };
+        Self { begin: Some(begin), resume_at: begin, ..Self::default() }
+    }
+
+    pub fn listed(&self, id: &str) -> bool {
+        self.open.contains_key(id) || self.is_settled(id)
+    }
+
+    pub fn is_settled(&self, id: &str) -> bool {
+        self.settled.iter().any(|settled| settled == id)
+    }
+
+    /// What a later listing reached, although it could not be stored. The position stays where it was.
+    pub fn saw(&mut self, later: &Self) {
+        for (id, listed) in &later.open {
+            if !self.is_settled(id) {
+                self.open.entry(id.clone()).or_insert(*listed);
+            }
+        }
+    }
+
+    pub fn settle(&mut self, id: &str) {
+        if self.open.remove(id).is_some() {
+            self.settled.push_back(id.to_owned());
+            if self.settled.len() > limits::FEED_SETTLED_MAX {
+                self.settled.pop_front();
+            }
+        }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.open.len() >= limits::FEED_OPEN_MAX
+    }
+
+    /// The server names a message of the folder, perhaps again.
+    pub fn add(&mut self, id: &str, listed: Listed) {
+        let old = self.begin.is_some_and(|begin| listed.received_at.is_some_and(|at| at < begin));
+        if !old && !self.is_settled(id) {
+            self.open.insert(id.to_owned(), listed);
+        }
+    }
+
+    /// The folder has been gone through up to here.
+    pub fn reached(&mut self, position: String, is_end: bool) {
+        self.position = Some(position);
+        if is_end {
+            self.begin = None;
+        }
+    }
+
+    /// The server forgot the position: what came since all was settled last is listed again. A folder that was still gone
+    /// through for the first time keeps its own beginning.
+    pub fn restart(&mut self) {
+        let begin = self.resume_at.saturating_sub(limits::RESYNC_MARGIN);
+        self.begin = Some(self.begin.unwrap_or(begin));
+        self.position = None;
+    }
+
+    /// Nothing is left to settle; noted now and then only, because each note is a durable write.
+    pub fn rest(&mut self, now: UnixSeconds) {
+        if self.open.is_empty() && now - self.resume_at >= limits::NOTE_INTERVAL {
+            self.resume_at = now;
+        }
+    }
+
+    /// What is left to settle, oldest first.
+    pub fn entries(&self, folder: &str) -> Vec<Entry> {
+        let entry = |(id, listed): (&String, &Listed)| Entry {
+            key: Key { folder: folder.to_owned(), id: id.clone() },
+            size: listed.size,
+            received_at: listed.received_at,
+        };
+        let mut entries: Vec<Entry> = self.open.iter().map(entry).collect();
+        entries.sort_by_key(|entry| entry.received_at);
+        entries
+    }
+}
