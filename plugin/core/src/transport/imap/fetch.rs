@@ -9,13 +9,13 @@ use super::{
     answer,
     conn::{Conn, Failure, Selected, status_of, tag_of},
     cursor,
-    framer::{self, Budget, Frame},
+    framer::{Budget, Frame},
     names,
 };
 use crate::{
     error::{Error, Kind, Result},
     limits,
-    transport::{Entry, Item, Raw},
+    transport::{Entry, Item, Raw, spool::Spool},
 };
 
 /// RFC 5530: the server stumbled over something of its own. Said of a FETCH it is about what was asked for (Dovecot says it of
