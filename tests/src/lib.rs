@@ -19,10 +19,12 @@
 //! | [`wire`] | a TLS connection to speak raw protocol on |
 //! | `sweep` | stops, failures, cuts and power losses at every step (feature `test-seam`) |
 //! | [`soak`] | several hosts on one PostgreSQL store for a long time, killed and frozen again and again |
+//! | [`built`] | what the build left: programs, and the library |
 //! | [`sources`] | the product's source text |
 //! | [`janitor`] | clears up after servers in a static |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
 
+pub mod built;
 pub mod dovecot;
 pub mod fixture;
 pub mod fuzz;

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Command, Stdio},
@@ -16,7 +16,7 @@ use oauth_mail_core::{
     log::Logger,
 };
 use oauth_mail_tests::{
-    Options, Servers,
+    Options, Servers, built,
     fixture::{STORE_KEY, parse},
     mailbox::{self, Shared, note},
     sources::root,
@@ -28,12 +28,6 @@ const FACES: [&str; 3] = ["core", "rust", "c"];
 
 fn servers() -> Arc<Servers> {
     SHARED.servers(|| Options { users: FACES.map(str::to_owned).to_vec(), ..Options::default() })
-}
-
-fn library() -> PathBuf {
-    let file = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("liboauth_mail.so");
-    assert!(file.is_file(), "{} is not there: `make test` builds it first.", file.display());
-    file
 }
 
 fn scenario() -> PathBuf {
@@ -260,7 +254,7 @@ impl Face for Rust {
 /// By the wrapper of the Python host.
 fn through_c(world: &World) -> Vec<Value> {
     let document = json!({
-        "library": library(), "plugin": world.config(), "user": world.user(), "scenario": scenario(),
+        "library": built::library(), "plugin": world.config(), "user": world.user(), "scenario": scenario(),
         "wrapper": root().join("host-sample/python"),
         "incoming": world.settings("incoming")["incoming"], "outgoing": world.settings("outgoing")["outgoing"],
     });
@@ -286,7 +280,7 @@ fn through_c(world: &World) -> Vec<Value> {
 fn all_faces_answer_alike() {
     let [core, rust, c] = FACES.map(World::new);
     let through_core = walk(&Plugin::new(&core.config().to_string(), Logger::silent()).unwrap(), &core);
-    let loaded = Library::load(library()).unwrap();
+    let loaded = Library::load(built::library()).unwrap();
     let plugin = loaded.plugin(&rust.config(), |_, _, _| ()).unwrap();
     let through_rust = walk(&Rust(loaded, plugin), &rust);
     let through_c = through_c(&c);
