@@ -20,6 +20,7 @@
 //! | `sweep` | stops, failures, cuts and power losses at every step (feature `test-seam`) |
 //! | [`soak`] | several hosts on one PostgreSQL store for a long time, killed and frozen again and again |
 //! | [`built`] | what the build left: programs, and the library |
+//! | [`scenario`] | one walk through every hook, for whatever carries out its steps |
 //! | [`sources`] | the product's source text |
 //! | [`janitor`] | clears up after servers in a static |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
@@ -38,6 +39,7 @@ pub mod postgres;
 pub mod process;
 pub mod race;
 pub mod relay;
+pub mod scenario;
 pub mod servers;
 pub mod soak;
 pub mod sources;
