@@ -128,6 +128,7 @@ struct Inner {
     provider_code: Option<String>,
     correlation: Option<String>,
     retry_after: Option<Duration>,
+    unwritten: bool,
     faults: Vec<Fault>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -144,6 +145,7 @@ impl Error {
             provider_code: None,
             correlation: None,
             retry_after: None,
+            unwritten: false,
             faults: Vec::new(),
             source: None,
         }))
@@ -200,6 +202,12 @@ impl Error {
         self
     }
 
+    /// The request that failed was certainly not written: nothing can have come of it.
+    pub fn unwritten(mut self) -> Self {
+        self.0.unwritten = true;
+        self
+    }
+
     /// Puts `prefix` before each fault's pointer: from a pointer into a form to one into the document around it.
     pub fn under(mut self, prefix: &str) -> Self {
         for fault in &mut self.0.faults {
@@ -242,6 +250,10 @@ impl Error {
 
     pub fn provider_code_text(&self) -> Option<&str> {
         self.0.provider_code.as_deref()
+    }
+
+    pub fn is_unwritten(&self) -> bool {
+        self.0.unwritten
     }
 
     /// Will the same call succeed later without anybody doing anything?

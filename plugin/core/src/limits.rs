@@ -84,8 +84,17 @@ pub const GRAPH_LINK_MAX: usize = 64 * 1024;
 pub const GRAPH_CODE_MAX: usize = 100;
 /// One request with its body: the largest message at 500 KB/s.
 pub const GRAPH_TIMEOUT: Duration = Duration::from_secs(420);
+/// An opened Graph mailbox sends further messages for this long: its token was given out with more than TOKEN_EARLY left.
+pub const GRAPH_IDLE_KEEP: Duration = Duration::from_secs(60);
 /// Largest message that Graph takes as MIME, bytes: a request may have 4 MB, and base64 makes 4 bytes of 3.
 pub const GRAPH_MIME_MAX: usize = 3_000_000;
+/// Largest message that Exchange Online takes when it comes in parts, bytes ("Attach large files to Outlook messages": 150
+/// MB); one JSON request ("4 MB"); and one piece of an attachment, below 4 MB and a multiple of 320 KiB.
+pub const GRAPH_MESSAGE_MAX: u64 = 150_000_000;
+pub const GRAPH_REQUEST_MAX: usize = 4_000_000;
+pub const GRAPH_PIECE: usize = 10 * 320 * 1024;
+/// X- fields that one message may name as internetMessageHeaders.
+pub const GRAPH_HEADERS_MAX: usize = 5;
 /// A closing connection tries to say LOGOUT for this long.
 pub const LOGOUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Room that a message in memory begins with, bytes; more only as bytes come, never because they were announced.

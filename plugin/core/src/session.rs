@@ -54,8 +54,9 @@ impl Session {
     /// `Unsupported` when nobody knows where the sent folder is; else as [`Session::open_inbox`].
     pub fn find_sent(&self, message_id: &str, deadline: Deadline) -> Result<Found> {
         if let Protocol::Graph { base_url } = &self.account.protocol {
-            let mut inbox =
-                self.authenticated(deadline, |login| graph::open(&self.account, &self.net, login, deadline))?;
+            let mut inbox = self.authenticated(deadline, |login| {
+                graph::open(&self.account, &self.net, login, &self.transcript, deadline)
+            })?;
             let found = inbox.find_sent(message_id, deadline)?;
             let (folder, is_there) = found.unwrap_or_default();
             return Ok(Found { folder, server: base_url.host_str().unwrap_or_default().to_owned(), is_there });
@@ -92,7 +93,7 @@ impl Session {
     fn inbox(&self, login: &Login<'_>, deadline: Deadline) -> Result<Box<dyn Inbox>, OpenError> {
         match &self.account.protocol {
             Protocol::Imap { .. } => imap::open(&self.account, &self.net, login, &self.transcript, &self.log, deadline),
-            Protocol::Graph { .. } => graph::open(&self.account, &self.net, login, deadline),
+            Protocol::Graph { .. } => graph::open(&self.account, &self.net, login, &self.transcript, deadline),
             other => Err(cannot("read", other).into()),
         }
     }
@@ -100,7 +101,7 @@ impl Session {
     fn outbox(&self, login: &Login<'_>, deadline: Deadline) -> Result<Box<dyn Outbox>, OpenError> {
         match &self.account.protocol {
             Protocol::Smtp { .. } => smtp::open(&self.account, &self.net, login, &self.transcript, &self.log, deadline),
-            Protocol::Graph { .. } => graph::open_outbox(&self.account, &self.net, login, deadline),
+            Protocol::Graph { .. } => graph::open_outbox(&self.account, &self.net, login, &self.transcript, deadline),
             other => Err(cannot("sent", other).into()),
         }
     }

@@ -13,7 +13,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{
     Method,
-    blocking::{Client, Response},
+    blocking::{Client, RequestBuilder, Response},
     dns::{Addrs, Name, Resolve, Resolving},
     header::{
         ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue,
@@ -168,6 +168,7 @@ impl Http {
         read(response, url.host_str().unwrap_or_default(), deadline, sink)
     }
 
+    /// Errors say whether the request can have been written ([`Error::is_unwritten`]).
     fn request(
         &self,
         method: Method,
@@ -177,18 +178,31 @@ impl Http {
         deadline: Deadline,
     ) -> Result<Response> {
         let host = url.host_str().unwrap_or_default();
+        let request = self.prepare(method, url, headers, body, deadline).map_err(Error::unwritten)?;
+        seam::step("http.send").map_err(|e| broken_off(host, e))?;
+        request.send().map_err(|e| no_answer(host, e))
+    }
+
+    fn prepare(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Option<Vec<u8>>,
+        deadline: Deadline,
+    ) -> Result<RequestBuilder> {
+        let host = url.host_str().unwrap_or_default();
         if url.scheme() != "https" || host.is_empty() {
             return Err(Error::new(Kind::Settings, format!("{} is not an https URL.", origin(url)))
                 .remedy("Tokens only travel over https: correct the URL."));
         }
         self.permit(host, url.port_or_known_default().unwrap_or(443), deadline)?;
         let left = deadline.check(&format!("an answer of {host}"))?;
-        let mut request = self.client()?.request(method, url.clone()).headers(headers).timeout(left);
-        if let Some(body) = body {
-            request = request.body(body);
-        }
-        seam::step("http.send").map_err(|e| broken_off(host, e))?;
-        request.send().map_err(|e| no_answer(host, e))
+        let request = self.client()?.request(method, url.clone()).headers(headers).timeout(left);
+        Ok(match body {
+            Some(body) => request.body(body),
+            None => request,
+        })
     }
 
     /// Looks the name up and keeps the addresses that the policy allows: the client can connect to no others.
@@ -344,19 +358,25 @@ fn secret_header(text: &str) -> Result<HeaderValue> {
 
 fn no_answer(host: &str, e: reqwest::Error) -> Error {
     let e = e.without_url();
-    if let Some(reason) = certificate_fault(&e) {
-        return Error::new(Kind::AdminRequired, format!("The certificate of {host} is not trusted: {reason}."))
-            .remedy("Use the server name that stands in the certificate; for a private authority, name its PEM file under advanced › CA file.")
-            .source_error(e);
-    }
-    let message = match &e {
-        e if e.is_timeout() => format!("{host} gave no answer in time."),
-        e if e.is_connect() => format!("{host} cannot be reached."),
-        _ => format!("{host} closed the connection without an answer."),
+    // While connecting: name, TCP, TLS. All that came later may have followed the request.
+    let unwritten = e.is_connect();
+    let error = match certificate_fault(&e) {
+        Some(reason) => {
+            Error::new(Kind::AdminRequired, format!("The certificate of {host} is not trusted: {reason}."))
+                .remedy("Use the server name that stands in the certificate; for a private authority, name its PEM file under advanced › CA file.")
+        }
+        None => {
+            let message = match &e {
+                e if e.is_timeout() => format!("{host} gave no answer in time."),
+                e if e.is_connect() => format!("{host} cannot be reached."),
+                _ => format!("{host} closed the connection without an answer."),
+            };
+            Error::new(Kind::Transient, message)
+                .remedy("It is tried again later; if it keeps happening, check the URL, the network and the firewall.")
+        }
     };
-    Error::new(Kind::Transient, message)
-        .remedy("It is tried again later; if it keeps happening, check the URL, the network and the firewall.")
-        .source_error(e)
+    let error = error.source_error(e);
+    if unwritten { error.unwritten() } else { error }
 }
 
 fn broken_off(host: &str, e: io::Error) -> Error {

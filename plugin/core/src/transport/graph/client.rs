@@ -1,13 +1,16 @@
 //! One request to Graph, and what its answer means.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use reqwest::{
     Method,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use serde_json::Value;
 use url::Url;
@@ -23,7 +26,15 @@ use crate::{
     remedies,
     secret::Secret,
     settings::Account,
+    transport::Transcript,
 };
+
+/// Content-Type and bytes of a request.
+pub type Body = (&'static str, Vec<u8>);
+
+pub fn json(body: &Value) -> Body {
+    ("application/json", body.to_string().into_bytes())
+}
 
 pub struct Client {
     http: Http,
@@ -32,11 +43,12 @@ pub struct Client {
     mailbox: String,
     token: Secret,
     received: Arc<AtomicU64>,
+    transcript: Transcript,
 }
 
 /// Answers that are acted on differently.
 pub enum Failure {
-    /// HTTP 401.
+    /// HTTP 401: the token ended, or was revoked (a claims challenge of continuous access evaluation).
     Unauthorized(Error),
     /// HTTP 404: moved, deleted, or never there.
     NotFound(Error),
@@ -68,12 +80,13 @@ impl From<Error> for Failure {
 }
 
 impl Client {
-    pub fn new(account: &Account, net: &Net, base: &Url, token: &Secret) -> Self {
+    pub fn new(account: &Account, net: &Net, base: &Url, token: &Secret, transcript: &Transcript) -> Self {
         let own =
             !account.client.grant.is_app_only() && account.consenting_user.eq_ignore_ascii_case(&account.username);
         let mailbox = if own { "/me".to_owned() } else { format!("/users/{}", segment(&account.username)) };
         let http = net.http().kept(limits::GRAPH_PARALLEL);
-        Self { http, base: base.clone(), mailbox, token: token.clone(), received: Arc::default() }
+        let transcript = transcript.clone();
+        Self { http, base: base.clone(), mailbox, token: token.clone(), received: Arc::default(), transcript }
     }
 
     pub fn received(&self) -> Arc<AtomicU64> {
@@ -113,11 +126,11 @@ impl Client {
     }
 
     pub fn json(&self, method: &str, path: &str, body: Option<&Value>, deadline: Deadline) -> Result<Value, Failure> {
-        self.page(method, &self.url(path)?, body, deadline)
+        self.page(method, &self.url(path)?, body.map(json), deadline)
     }
 
-    pub fn page(&self, method: &str, url: &Url, body: Option<&Value>, deadline: Deadline) -> Result<Value, Failure> {
-        let body = body.map(|body| ("application/json", body.to_string().into_bytes()));
+    /// One request whose answer is JSON, or nothing: `Null`.
+    pub fn page(&self, method: &str, url: &Url, body: Option<Body>, deadline: Deadline) -> Result<Value, Failure> {
         let mut bytes = Vec::new();
         self.call(method, url, body, deadline, &mut |part| {
             if bytes.len() + part.len() > limits::GRAPH_PAGE_BYTES_MAX {
@@ -138,7 +151,7 @@ impl Client {
         &self,
         method: &str,
         url: &Url,
-        body: Option<(&'static str, Vec<u8>)>,
+        body: Option<Body>,
         deadline: Deadline,
         sink: Sink<'_>,
     ) -> Result<(), Failure> {
@@ -154,70 +167,172 @@ impl Client {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
             body
         });
-        let method = Method::from_bytes(method.as_bytes())
+        self.exchange(method, url, headers, body, deadline, sink)
+    }
+
+    /// One piece of an attachment, to the URL that an upload session gave out. It is good for that session by itself, may
+    /// lead to another host, and gets no token.
+    pub fn put_piece(
+        &self,
+        url: &Url,
+        piece: &[u8],
+        at: usize,
+        total: usize,
+        deadline: Deadline,
+    ) -> Result<(), Failure> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        let range = HeaderValue::from_str(&format!("bytes {at}-{}/{total}", at + piece.len() - 1));
+        headers.insert(
+            CONTENT_RANGE,
+            range.map_err(|e| Error::new(Kind::Internal, "A range is no header.").source_error(e))?,
+        );
+        self.exchange("PUT", url, headers, Some(piece.to_vec()), deadline, &mut |_| Ok(()))
+    }
+
+    fn exchange(
+        &self,
+        method: &str,
+        url: &Url,
+        headers: HeaderMap,
+        body: Option<Vec<u8>>,
+        deadline: Deadline,
+        sink: Sink<'_>,
+    ) -> Result<(), Failure> {
+        if self.transcript.is_on() {
+            let sent = body.as_ref().map_or(0, Vec::len);
+            self.transcript.line("C:", format!("{method} {} {{{sent} bytes}}", shown(url)).as_bytes());
+        }
+        let verb = Method::from_bytes(method.as_bytes())
             .map_err(|e| Error::new(Kind::Internal, "An HTTP method is none.").source_error(e))?;
-        let received = &self.received;
-        let answer = self.http.stream(method, url, headers, body, limits::GRAPH_TIMEOUT, deadline, &mut |part| {
+        let (received, mut bytes) = (&self.received, 0);
+        let answer = self.http.stream(verb, url, headers, body, limits::GRAPH_TIMEOUT, deadline, &mut |part| {
             received.fetch_add(part.len() as u64, Ordering::Relaxed);
+            bytes += part.len();
             sink(part)
-        })?;
+        });
+        if self.transcript.is_on() {
+            let line = match &answer {
+                Ok(answer) => {
+                    let code = refusal_code(answer).map(|code| format!(" {code}")).unwrap_or_default();
+                    let ids = answer.correlation.as_deref().unwrap_or_default();
+                    format!("{}{code} {{{} bytes}} {ids}", answer.status, bytes + answer.body.len())
+                }
+                Err(error) => format!("({})", error.message()),
+            };
+            self.transcript.line("S:", line.trim_end().as_bytes());
+        }
+        let answer = answer?;
         self.received.fetch_add(1, Ordering::Relaxed);
-        if answer.is_success() { Ok(()) } else { Err(failure(&answer)) }
+        if answer.is_success() { Ok(()) } else { Err(Refusal::of(&answer).failure()) }
     }
 }
 
-/// Of an answer that is no success. `code` and the ids are passed on verbatim; unknown codes keep the status's meaning.
-fn failure(answer: &HttpAnswer) -> Failure {
-    let body: Option<Value> = answer.json();
-    let error = body.as_ref().map_or(&Value::Null, |body| &body["error"]);
-    let code: String = error["code"]
-        .as_str()
-        .unwrap_or_default()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(limits::GRAPH_CODE_MAX)
-        .collect();
-    let status = answer.status;
-    let by_status = format!("HTTP {status}");
-    let known = remedies::by_graph(&code).or_else(|| remedies::by_graph(&by_status));
-    let usual = match status {
-        429 => Kind::Throttled,
-        408 | 500 | 502..=504 => Kind::Transient,
-        401 | 403 | 404 => Kind::Refused,
-        413 => Kind::TooLarge,
-        _ => Kind::ServerMisbehaved,
+/// A URL for the transcript: ids shortened, of the query only the names.
+fn shown(url: &Url) -> String {
+    let short = |part: &str| match part.len() {
+        0..=24 => part.to_owned(),
+        // Percent-encoded: ASCII only.
+        len => format!("{}…{}", &part[..8], &part[len - 8..]),
     };
-    let wait = answer.retry_after.filter(|_| matches!(status, 429 | 503 | 504));
-    let kind = if status == 429 || wait.is_some() { Kind::Throttled } else { known.map_or(usual, |row| row.kind()) };
-    let message = known.and_then(|row| row.what("Microsoft Graph"));
-    let mut said =
-        Error::new(kind, message.unwrap_or_else(|| format!("Microsoft Graph answered with status {status}.")))
-            .provider_code(if code.is_empty() { by_status } else { format!("{status} {code}") });
-    if let Some(row) = known {
-        said = said.remedy(row.sentence());
-        if row.kind() == kind {
-            said = said.who(row.who());
+    let mut text: String = url.path().split('/').map(short).collect::<Vec<_>>().join("/");
+    let names: Vec<String> =
+        url.query_pairs().map(|(name, _)| short(&name.replace(|c: char| !c.is_ascii(), "?"))).collect();
+    if !names.is_empty() {
+        text.push_str(&format!("?{}", names.join("&")));
+    }
+    text
+}
+
+fn refusal_code(answer: &HttpAnswer) -> Option<String> {
+    (!answer.is_success()).then(|| Refusal::of(answer).code).filter(|code| !code.is_empty())
+}
+
+/// An answer that is no success: of a request, or of one inside a batch, which has a status and a wait of its own.
+pub struct Refusal {
+    status: u16,
+    code: String,
+    wait: Option<Duration>,
+    correlation: Option<String>,
+}
+
+impl Refusal {
+    fn of(answer: &HttpAnswer) -> Self {
+        let body: Option<Value> = answer.json();
+        Self {
+            status: answer.status,
+            code: code(body.as_ref().unwrap_or(&Value::Null)),
+            wait: answer.retry_after,
+            correlation: answer.correlation.clone(),
         }
-        if let Some(link) = row.link() {
-            said = said.link(link);
+    }
+
+    pub fn inside(one: &Value) -> Self {
+        let header = |name: &str| {
+            let headers = one["headers"].as_object()?;
+            headers.iter().find(|(one, _)| one.eq_ignore_ascii_case(name))?.1.as_str()
+        };
+        let wait = header("retry-after").and_then(|wait| wait.trim().parse().ok()).map(Duration::from_secs);
+        Self {
+            status: one["status"].as_u64().and_then(|status| status.try_into().ok()).unwrap_or_default(),
+            code: code(&one["body"]),
+            wait: wait.map(|wait| wait.min(limits::RETRY_AFTER_MAX)),
+            correlation: None,
         }
     }
-    if let Some(wait) = wait {
-        said = said.retry_after(wait);
-    }
-    if let Some(ids) = &answer.correlation {
-        said = said.correlation(ids);
-    }
-    match status {
-        410 => Failure::Resync(said),
-        _ if ["syncstatenotfound", "syncstateinvalid", "resyncrequired"].contains(&code.to_lowercase().as_str()) => {
-            Failure::Resync(said)
+
+    /// `code` and the ids are passed on verbatim; unknown codes keep the status's meaning.
+    pub fn failure(self) -> Failure {
+        let Self { status, code, wait, correlation } = self;
+        let by_status = format!("HTTP {status}");
+        let known = remedies::by_graph(&code).or_else(|| remedies::by_graph(&by_status));
+        let usual = match status {
+            429 => Kind::Throttled,
+            408 | 500 | 502..=504 => Kind::Transient,
+            401 | 403 | 404 => Kind::Refused,
+            413 => Kind::TooLarge,
+            _ => Kind::ServerMisbehaved,
+        };
+        let wait = wait.filter(|_| matches!(status, 429 | 503 | 504));
+        let kind =
+            if status == 429 || wait.is_some() { Kind::Throttled } else { known.map_or(usual, |row| row.kind()) };
+        let message = known.and_then(|row| row.what("Microsoft Graph"));
+        let mut said =
+            Error::new(kind, message.unwrap_or_else(|| format!("Microsoft Graph answered with status {status}.")))
+                .provider_code(if code.is_empty() { by_status } else { format!("{status} {code}") });
+        if let Some(row) = known {
+            said = said.remedy(row.sentence());
+            if row.kind() == kind {
+                said = said.who(row.who());
+            }
+            if let Some(link) = row.link() {
+                said = said.link(link);
+            }
         }
-        401 => Failure::Unauthorized(said),
-        403 => Failure::Refused(said),
-        404 => Failure::NotFound(said),
-        _ => Failure::Other(said),
+        if let Some(wait) = wait {
+            said = said.retry_after(wait);
+        }
+        if let Some(ids) = &correlation {
+            said = said.correlation(ids);
+        }
+        match status {
+            410 => Failure::Resync(said),
+            _ if ["syncstatenotfound", "syncstateinvalid", "resyncrequired"]
+                .contains(&code.to_lowercase().as_str()) =>
+            {
+                Failure::Resync(said)
+            }
+            401 => Failure::Unauthorized(said),
+            403 => Failure::Refused(said),
+            404 => Failure::NotFound(said),
+            _ => Failure::Other(said),
+        }
     }
+}
+
+fn code(body: &Value) -> String {
+    let code = body["error"]["code"].as_str().unwrap_or_default();
+    code.chars().filter(|c| !c.is_control()).take(limits::GRAPH_CODE_MAX).collect()
 }
 
 pub fn misbehaved(what: &str) -> Error {

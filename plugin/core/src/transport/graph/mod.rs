@@ -5,6 +5,7 @@
 //! message", "Obtain immutable identifiers", "Throttling".
 
 mod client;
+mod draft;
 mod list;
 mod read;
 mod send;
@@ -20,7 +21,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof};
+use super::{
+    Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Transcript,
+};
 use crate::{
     clock::{Clock, Deadline},
     error::{Error, Kind, Result},
@@ -33,8 +36,14 @@ use client::{Client, Failure};
 ///
 /// # Errors
 /// `LoginRefused` for HTTP 401; `Other` for everything that a fresh token would not cure.
-pub fn open(account: &Account, net: &Net, login: &Login<'_>, deadline: Deadline) -> Result<Box<dyn Inbox>, OpenError> {
-    Ok(Box::new(connect(account, net, login, deadline)?))
+pub fn open(
+    account: &Account,
+    net: &Net,
+    login: &Login<'_>,
+    transcript: &Transcript,
+    deadline: Deadline,
+) -> Result<Box<dyn Inbox>, OpenError> {
+    Ok(Box::new(connect(account, net, login, transcript, deadline)?.0))
 }
 
 /// The same for sending.
@@ -42,26 +51,35 @@ pub fn open_outbox(
     account: &Account,
     net: &Net,
     login: &Login<'_>,
+    transcript: &Transcript,
     deadline: Deadline,
 ) -> Result<Box<dyn Outbox>, OpenError> {
-    Ok(Box::new(send::GraphOutbox(connect(account, net, login, deadline)?)))
+    let (mailbox, may_look) = connect(account, net, login, transcript, deadline)?;
+    Ok(Box::new(send::GraphOutbox::new(mailbox, !may_look)))
 }
 
-fn connect(account: &Account, net: &Net, login: &Login<'_>, deadline: Deadline) -> Result<Mailbox, OpenError> {
+/// The mailbox, and whether its folders may be looked at.
+fn connect(
+    account: &Account,
+    net: &Net,
+    login: &Login<'_>,
+    transcript: &Transcript,
+    deadline: Deadline,
+) -> Result<(Mailbox, bool), OpenError> {
     let Protocol::Graph { base_url } = &account.protocol else {
         return Err(Error::new(Kind::Internal, "An account of another protocol was opened as Graph.").into());
     };
     let host = base_url.host_str().unwrap_or_default();
     let port = base_url.port_or_known_default().unwrap_or_default();
-    // The HTTP client does not tell what it agreed on with the server; this connection does.
+    // The HTTP client tells the certificate at most, neither address nor version nor cipher; this connection does.
     let tls = net.connect_tls(host, port, deadline)?.facts();
-    let client = Client::new(account, net, base_url, login.token);
+    let client = Client::new(account, net, base_url, login.token, transcript);
     let proof = Proof { protocol: "Microsoft Graph", mechanism: "Bearer", port, tls };
     let mailbox = Mailbox { client, proof, folders: HashMap::new(), held: Vec::new() };
     match mailbox.client.json("GET", "/mailFolders/inbox?$select=id", None, deadline) {
-        Ok(_) => Ok(mailbox),
+        Ok(_) => Ok((mailbox, true)),
         // Mail.Send alone may not look at folders, and sending is all that is asked of it.
-        Err(Failure::Refused(_)) if account.sending.is_some() => Ok(mailbox),
+        Err(Failure::Refused(_)) if account.sending.is_some() => Ok((mailbox, false)),
         Err(Failure::Unauthorized(error)) => Err(OpenError::LoginRefused(error)),
         Err(failure) => Err(failure.into_error().into()),
     }

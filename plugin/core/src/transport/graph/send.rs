@@ -1,105 +1,160 @@
-//! Sending: the MIME becomes a draft, and the draft is sent. Until the second request is written nothing can have gone
-//! out; after it, a lost answer is `unknown`, and the Message-ID is looked for in Sent Items.
+//! Sending, in two steps or in one.
+//!
+//! | granted | how | a lost answer |
+//! |---|---|---|
+//! | Mail.ReadWrite, Mail.Send | the message becomes a draft, the draft is sent | before the second step `retry`, after it `unknown` |
+//! | Mail.Send alone | `sendMail`, up to `limits::GRAPH_MIME_MAX` | `unknown` from the beginning |
+//!
+//! What Graph lets us do decides, not what the scopes say: an application's are not known here. `unknown` is looked up by
+//! Message-ID in Sent Items, which Mail.Send alone does not allow.
+
+use std::time::Instant;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
     Mailbox,
-    client::{Client, Failure, misbehaved, segment},
+    client::{Client, Failure, segment},
+    draft,
 };
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    limits,
+    limits, seam,
     transport::{Envelope, Outbox, Outcome, Proof, bcc::with_bcc},
 };
 
-pub struct GraphOutbox(pub Mailbox);
+pub struct GraphOutbox {
+    mailbox: Mailbox,
+    /// Drafts are refused: Mail.Send is all that was granted.
+    one_step: bool,
+    opened: Instant,
+    lost: bool,
+}
 
-impl Outbox for GraphOutbox {
-    fn proof(&self) -> Proof {
-        self.0.proof.clone()
+impl GraphOutbox {
+    pub fn new(mailbox: Mailbox, one_step: bool) -> Self {
+        Self { mailbox, one_step, opened: seam::instant(), lost: false }
     }
 
-    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline) -> Outcome {
-        let client = &self.0.client;
-        if envelope.from.is_none() {
-            return Outcome::Rejected(Error::new(Kind::Unsupported, "Microsoft Graph cannot send without a sender."));
+    fn nothing_sent(&mut self, failure: Failure) -> Outcome {
+        // Kept from an earlier message, the token may have ended since: worth another connection at once.
+        self.lost = matches!(failure, Failure::Unauthorized(_));
+        let error = failure.into_error();
+        match error.kind() {
+            Kind::Transient | Kind::Throttled => Outcome::Retry { after: error.wait(), error },
+            _ => Outcome::Rejected(error),
         }
-        let raw = with_bcc(envelope, raw);
+    }
+
+    fn sent(&self, reply: String) -> Outcome {
+        Outcome::Sent { reply, server: self.mailbox.client.host().to_owned(), refused: Vec::new() }
+    }
+
+    fn in_one_step(&mut self, raw: &[u8], deadline: Deadline) -> Outcome {
         if raw.len() > limits::GRAPH_MIME_MAX {
             return Outcome::Rejected(
                 Error::new(
                     Kind::TooLarge,
-                    format!("Microsoft Graph takes messages of up to {} bytes.", limits::GRAPH_MIME_MAX),
+                    format!(
+                        "Without the permission Mail.ReadWrite Microsoft Graph takes messages of up to {} bytes.",
+                        limits::GRAPH_MIME_MAX
+                    ),
                 )
-                .remedy("Send fewer or smaller attachments, or choose SMTP for outgoing mail."),
+                .remedy("Grant Mail.ReadWrite, send fewer or smaller attachments, or choose SMTP for outgoing mail."),
             );
         }
-        let draft = match draft(client, &raw, deadline) {
-            Ok(id) => id,
-            Err(failure) => return nothing_sent(failure),
-        };
-        let sent = client.url(&format!("/messages/{}/send", segment(&draft))).map_err(Failure::Other).and_then(|url| {
-            client.call("POST", &url, Some(("application/json", Vec::new())), deadline, &mut |_| Ok(()))
-        });
-        match sent {
-            Ok(()) => Outcome::Sent {
-                reply: format!("202 accepted; immutable id {draft}"),
-                server: client.host().to_owned(),
-                refused: Vec::new(),
-            },
-            Err(failure) if refused(&failure) => {
-                discard(client, &draft, deadline);
-                nothing_sent(failure)
-            }
+        match post(&self.mailbox.client, "/sendMail", mime(raw), deadline) {
+            Ok(()) => self.sent("202 accepted".to_owned()),
+            Err(failure) if is_no(&failure) => self.nothing_sent(failure),
             Err(failure) => Outcome::Unknown(failure.into_error()),
         }
     }
 
-    fn is_fresh(&mut self) -> bool {
-        // Requests stand alone; but the token of this connection grows old.
-        false
+    fn send_draft(&mut self, id: &str, deadline: Deadline) -> Outcome {
+        match post(&self.mailbox.client, &format!("/messages/{}/send", segment(id)), json_nothing(), deadline) {
+            Ok(()) => self.sent(format!("202 accepted; immutable id {id}")),
+            Err(failure) if is_no(&failure) => {
+                draft::discard(&self.mailbox.client, id, deadline);
+                self.nothing_sent(failure)
+            }
+            Err(failure) => Outcome::Unknown(failure.into_error()),
+        }
     }
 }
 
-fn draft(client: &Client, raw: &[u8], deadline: Deadline) -> Result<String, Failure> {
-    let body = BASE64_STANDARD.encode(raw).into_bytes();
-    let mut answer = Vec::new();
-    client.call("POST", &client.url("/messages")?, Some(("text/plain", body)), deadline, &mut |part| {
-        if answer.len() + part.len() > limits::GRAPH_PAGE_BYTES_MAX {
-            return Err(misbehaved("sent an answer that is larger than any should be"));
+impl Outbox for GraphOutbox {
+    fn proof(&self) -> Proof {
+        self.mailbox.proof.clone()
+    }
+
+    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline) -> Outcome {
+        self.lost = false;
+        if envelope.from.is_none() {
+            return Outcome::Rejected(
+                Error::new(Kind::Unsupported, "Microsoft Graph cannot send without a sender.")
+                    .remedy("Give the envelope a sender, or choose SMTP for outgoing mail."),
+            );
         }
-        answer.extend_from_slice(part);
-        Ok(())
-    })?;
-    let answer: serde_json::Value =
-        serde_json::from_slice(&answer).map_err(|_| misbehaved("sent an answer that is no JSON"))?;
-    let id = super::id_of(&answer).ok_or_else(|| misbehaved("made a draft without an id"))?;
-    Ok(id.to_owned())
+        let raw = with_bcc(envelope, raw);
+        if self.one_step {
+            return self.in_one_step(&raw, deadline);
+        }
+        let made = if raw.len() <= limits::GRAPH_MIME_MAX {
+            draft::of_mime(&self.mailbox.client, mime(&raw), deadline)
+        } else {
+            draft::rebuilt(&self.mailbox.client, &raw, deadline)
+        };
+        match made {
+            Ok(id) => self.send_draft(&id, deadline),
+            Err(Failure::Refused(error)) if is_access(&error) => {
+                self.one_step = true;
+                self.in_one_step(&raw, deadline)
+            }
+            Err(failure) => self.nothing_sent(failure),
+        }
+    }
+
+    /// Requests stand alone, but the token grows old.
+    fn is_fresh(&mut self) -> bool {
+        seam::instant().saturating_duration_since(self.opened) < limits::GRAPH_IDLE_KEEP
+    }
+
+    fn lost(&self) -> bool {
+        self.lost
+    }
 }
 
-/// A draft of ours that stays behind does no harm, so nothing is done about a failure.
-fn discard(client: &Client, draft: &str, deadline: Deadline) {
-    let _ = client.json("DELETE", &format!("/messages/{}", segment(draft)), None, deadline);
+fn post(client: &Client, path: &str, body: super::client::Body, deadline: Deadline) -> Result<(), Failure> {
+    client.call("POST", &client.url(path)?, Some(body), deadline, &mut |_| Ok(()))
 }
 
-/// Did Graph say no? A 5xx may come from something in front of it that lost the answer, and no answer says nothing.
-fn refused(failure: &Failure) -> bool {
+fn mime(raw: &[u8]) -> super::client::Body {
+    ("text/plain", BASE64_STANDARD.encode(raw).into_bytes())
+}
+
+fn json_nothing() -> super::client::Body {
+    ("application/json", Vec::new())
+}
+
+/// Was nothing accepted for sure? Graph said no, or the request never left. A 5xx may come from something in front of it
+/// that lost the answer, and no answer says nothing.
+fn is_no(failure: &Failure) -> bool {
     match failure {
         Failure::Unauthorized(_) | Failure::NotFound(_) | Failure::Refused(_) => true,
-        Failure::Resync(error) | Failure::Other(error) => error
-            .provider_code_text()
-            .is_some_and(|code| code.trim_start_matches("HTTP ").starts_with('4') && !code.contains("408")),
+        Failure::Resync(error) | Failure::Other(error) => {
+            error.is_unwritten()
+                || error
+                    .provider_code_text()
+                    .is_some_and(|code| code.trim_start_matches("HTTP ").starts_with('4') && !code.contains("408"))
+        }
     }
 }
 
-fn nothing_sent(failure: Failure) -> Outcome {
-    let error = failure.into_error();
-    match error.kind() {
-        Kind::Transient | Kind::Throttled => Outcome::Retry { after: error.wait(), error },
-        _ => Outcome::Rejected(error),
-    }
+/// A 403 for want of a permission; others say that the mailbox is full or may not send.
+fn is_access(error: &Error) -> bool {
+    let code = error.provider_code_text().unwrap_or_default().to_ascii_lowercase();
+    code == "http 403" || code.contains("accessdenied") || code.contains("requestdenied")
 }
 
 /// Does a message with this Message-ID lie in Sent Items?

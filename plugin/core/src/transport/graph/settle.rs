@@ -5,15 +5,9 @@ use url::Url;
 
 use super::{
     Mailbox,
-    client::{Failure, misbehaved, segment},
+    client::{self, Failure, Refusal, misbehaved, segment},
 };
-use crate::{
-    clock::Deadline,
-    error::{Error, Kind, Result},
-    limits, remedies,
-    settings::Action,
-    transport::Key,
-};
+use crate::{clock::Deadline, error::Result, limits, settings::Action, transport::Key};
 
 /// For each key whether the message was found.
 pub fn settle(mailbox: &mut Mailbox, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {
@@ -52,7 +46,7 @@ fn batch(
         })
         .collect();
     let url: Url = mailbox.client.batch_url()?;
-    let answer = mailbox.client.page("POST", &url, Some(&json!({"requests": requests})), deadline);
+    let answer = mailbox.client.page("POST", &url, Some(client::json(&json!({"requests": requests}))), deadline);
     let answer = answer.map_err(Failure::into_error)?;
     let answers = answer["responses"].as_array().ok_or_else(|| misbehaved("answered a batch without its answers"))?;
     let mut found = vec![None; keys.len()];
@@ -65,34 +59,11 @@ fn batch(
         match one["status"].as_u64() {
             Some(200..=299) => *slot = Some(true),
             Some(404) => *slot = Some(false),
-            status => failed = failed.or(Some(refusal(one, status.unwrap_or_default()))),
+            _ => failed = failed.or(Some(Refusal::inside(one).failure().into_error())),
         }
     }
     match failed {
         Some(error) => Err(error),
         None => found.into_iter().collect::<Option<_>>().ok_or_else(|| misbehaved("left out answers of a batch")),
-    }
-}
-
-/// One answer inside a batch; each has a status and a Retry-After of its own.
-fn refusal(one: &Value, status: u64) -> Error {
-    let code = one["body"]["error"]["code"].as_str().unwrap_or_default();
-    let known = remedies::by_graph(code).or_else(|| remedies::by_graph(&format!("HTTP {status}")));
-    let kind = match (status, known) {
-        (429, _) => Kind::Throttled,
-        (401 | 408 | 500..=504, _) => Kind::Transient,
-        (_, Some(row)) => row.kind(),
-        (403, None) => Kind::Refused,
-        _ => Kind::ServerMisbehaved,
-    };
-    let code: String = code.chars().filter(|c| !c.is_control()).take(limits::GRAPH_CODE_MAX).collect();
-    let error = Error::new(kind, "Microsoft Graph refused to change a settled message.")
-        .provider_code(format!("{status} {code}"))
-        .remedy(known.map_or("The same settle_batch can be repeated.", |row| row.sentence()));
-    let headers = one["headers"].as_object();
-    let wait = headers.and_then(|headers| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after")));
-    match wait.and_then(|(_, value)| value.as_str()).and_then(|wait| wait.trim().parse().ok()) {
-        Some(seconds) => error.retry_after(std::time::Duration::from_secs(seconds).min(limits::RETRY_AFTER_MAX)),
-        None => error,
     }
 }

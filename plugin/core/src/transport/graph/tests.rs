@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    super::{Cursor as AnyCursor, Envelope, Inbox, Item, Key, Login, OpenError, Outcome, Raw, feed::Feed},
+    super::{Cursor as AnyCursor, Envelope, Inbox, Item, Key, Login, OpenError, Outcome, Raw, Transcript, feed::Feed},
     open, open_outbox,
 };
 use crate::{
@@ -33,7 +33,7 @@ fn graph(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Idp, Ac
 
 fn inbox(server: &Idp, account: &Account) -> Result<Box<dyn Inbox>, OpenError> {
     let token = Secret::new("token-1");
-    open(account, &server.net(), &Login { username: &account.username, token: &token }, soon())
+    open(account, &server.net(), &Login { username: &account.username, token: &token }, &Transcript::default(), soon())
 }
 
 fn opened(server: &Idp, account: &Account) -> Box<dyn Inbox> {
@@ -219,7 +219,8 @@ fn a_message_goes_out_as_a_draft_that_is_sent() {
         });
         let token = Secret::new("token-1");
         let login = Login { username: &account.username, token: &token };
-        let mut outbox = open_outbox(&account, &server.net(), &login, soon()).unwrap_or_else(|_| panic!("not opened"));
+        let mut outbox = open_outbox(&account, &server.net(), &login, &Transcript::default(), soon())
+            .unwrap_or_else(|_| panic!("not opened"));
         let address = |text: &str| text.parse().unwrap();
         let envelope = Envelope { from: Some(address("helpdesk@corp.test")), to: vec![address("a@b.test")] };
         let outcome = outbox.send(&envelope, b"To: a@b.test\r\n\r\nhello\r\n", soon());
