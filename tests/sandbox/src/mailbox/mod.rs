@@ -1,5 +1,7 @@
 //! Mailboxes: folders and messages in memory, one set under all faces.
 
+pub mod ids;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
@@ -18,6 +20,8 @@ pub struct Mailbox {
     pub folders: Vec<Folder>,
     /// Grows with every change; what was changed holds its number.
     pub sequence: u64,
+    /// No two mailboxes have the same, nor the same ids in them.
+    number: usize,
     next_id: u64,
 }
 
@@ -70,14 +74,23 @@ const FOLDERS: [(&str, Special); 6] = [
 
 impl Mail {
     pub fn new(config: &Config) -> Self {
-        let mailboxes = config.mailboxes().map(|(address, name)| (address.to_lowercase(), Mailbox::new(address, name)));
-        Self(Mutex::new(mailboxes.collect()))
+        let mailbox = |(number, (address, name)): (usize, (&str, &str))| {
+            (address.to_lowercase(), Mailbox::new(number, address, name))
+        };
+        Self(Mutex::new(config.mailboxes().enumerate().map(mailbox).collect()))
     }
 
     /// Works on one mailbox while nobody else does; `None` when there is no such mailbox.
     pub fn with<T>(&self, address: &str, work: impl FnOnce(&mut Mailbox) -> T) -> Option<T> {
         let mut mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         mailboxes.get_mut(&address.to_lowercase()).map(work)
+    }
+
+    /// Address of the mailbox that has the folder of this id.
+    pub fn owner_of_folder(&self, id: &str) -> Option<String> {
+        let mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = |mailbox: &&Mailbox| mailbox.folders.iter().any(|folder| folder.id == id);
+        mailboxes.values().find(has).map(|mailbox| mailbox.address.clone())
     }
 
     /// Into the inbox, with Return-Path before it. `false`: there is no such mailbox.
@@ -89,9 +102,9 @@ impl Mail {
 }
 
 impl Mailbox {
-    fn new(address: &str, name: &str) -> Self {
-        let mut mailbox =
-            Self { address: address.to_owned(), name: name.to_owned(), folders: Vec::new(), sequence: 0, next_id: 0 };
+    fn new(number: usize, address: &str, name: &str) -> Self {
+        let (address, name) = (address.to_owned(), name.to_owned());
+        let mut mailbox = Self { address, name, folders: Vec::new(), sequence: 0, number, next_id: 0 };
         for (name, special) in FOLDERS {
             mailbox.create_folder(name);
             if let Some(folder) = mailbox.folders.last_mut() {
@@ -188,7 +201,7 @@ impl Mailbox {
 
     fn new_id(&mut self, kind: &str) -> String {
         self.next_id += 1;
-        format!("{kind}{:08}", self.next_id)
+        format!("{kind}{:03}{:08}", self.number, self.next_id)
     }
 }
 
