@@ -10,11 +10,17 @@ use super::{Folder, Message};
 const START: [u8; 3] = [0x00, 0x03, 0x24];
 const ITEM: u8 = b'I';
 const FOLDER: u8 = b'F';
+const STATE: u8 = b'S';
 /// Bytes of a digest at the end: an identifier in another case is none.
 const CHECK: usize = 6;
 
 pub fn ews_id_of(folder: &Folder, message: &Message) -> String {
-    seal(ITEM, &format!("{}/{}", folder.id, message.uid))
+    ews_item_id(&folder.id, message.uid)
+}
+
+/// Of [`Folder::id`] and UID.
+pub fn ews_item_id(folder: &str, uid: u32) -> String {
+    seal(ITEM, &format!("{folder}/{uid}"))
 }
 
 /// [`Folder::id`] and UID; whether the item is still there, it does not say.
@@ -25,12 +31,54 @@ pub fn parse_ews_id(id: &str) -> Option<(String, u32)> {
 }
 
 pub fn ews_folder_id_of(folder: &Folder) -> String {
-    seal(FOLDER, &folder.id)
+    ews_folder_id(&folder.id)
 }
 
-/// [`Folder::id`].
+/// Of [`Folder::id`].
+pub fn ews_folder_id(id: &str) -> String {
+    seal(FOLDER, id)
+}
+
+/// [`Folder::id`], or what [`Root::parse`] takes.
 pub fn parse_ews_folder_id(id: &str) -> Option<String> {
     open(FOLDER, id)
+}
+
+/// What lies above all folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// `root`.
+    Store,
+    /// `msgfolderroot`, inside it: "Top of Information Store".
+    Folders,
+}
+
+impl Root {
+    /// `mailbox`: its address.
+    pub fn ews_id(self, mailbox: &str) -> String {
+        seal(FOLDER, &format!("{}{}", self.prefix(), mailbox.to_lowercase()))
+    }
+
+    /// With the address of its mailbox.
+    pub fn parse(inner: &str) -> Option<(Self, &str)> {
+        [Self::Store, Self::Folders].into_iter().find_map(|root| Some((root, inner.strip_prefix(root.prefix())?)))
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Store => "root:",
+            Self::Folders => "msgfolderroot:",
+        }
+    }
+}
+
+/// A position that the client hands back: SyncState.
+pub fn seal_state(inner: &str) -> String {
+    seal(STATE, inner)
+}
+
+pub fn open_state(state: &str) -> Option<String> {
+    open(STATE, state)
 }
 
 fn seal(kind: u8, inner: &str) -> String {

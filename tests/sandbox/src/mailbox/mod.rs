@@ -36,6 +36,8 @@ pub struct Folder {
     pub messages: Vec<Message>,
     /// What left it: number of the change, id.
     pub gone: Vec<(u64, String)>,
+    /// The same by UID.
+    pub gone_uids: Vec<(u64, u32)>,
 }
 
 #[derive(Clone)]
@@ -51,6 +53,14 @@ pub struct Message {
     pub created: u64,
     /// Number of its last change in this folder.
     pub changed: u64,
+    /// Was it read before that change?
+    pub was_seen: bool,
+}
+
+impl Message {
+    pub fn is_seen(&self) -> bool {
+        self.flags.contains("\\Seen")
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +146,7 @@ impl Mailbox {
             uid_next: 1,
             messages: Vec::new(),
             gone: Vec::new(),
+            gone_uids: Vec::new(),
         });
         true
     }
@@ -150,7 +161,7 @@ impl Mailbox {
     ) -> Option<u32> {
         self.folder(folder)?;
         let id = self.new_id("M");
-        let message = Message { id, uid: 0, raw: Arc::new(raw), flags, received, created: 0, changed: 0 };
+        let message = Message { id, uid: 0, raw: Arc::new(raw), flags, received, created: 0, changed: 0, was_seen: false };
         self.put(folder, message)
     }
 
@@ -161,6 +172,7 @@ impl Mailbox {
         let place = folder.messages.binary_search_by_key(&uid, |message| message.uid).ok()?;
         let message = folder.messages.remove(place);
         folder.gone.push((sequence, message.id.clone()));
+        folder.gone_uids.push((sequence, uid));
         Some(message)
     }
 
@@ -185,6 +197,7 @@ impl Mailbox {
         let sequence = self.sequence;
         let message = self.folder(folder)?.messages.iter_mut().find(|message| message.uid == uid)?;
         message.changed = sequence;
+        message.was_seen = message.is_seen();
         Some(message)
     }
 
