@@ -28,7 +28,7 @@ const ENVELOPE: &str = r#"<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"
     </xs:element>
   </xs:sequence></xs:complexType></xs:element>
   <xs:element name="Fault"><xs:complexType><xs:sequence>
-    <xs:any namespace="##local" processContents="skip" maxOccurs="unbounded"/>
+    <xs:any processContents="skip" maxOccurs="unbounded"/>
   </xs:sequence></xs:complexType></xs:element>
 </xs:schema>
 "#;

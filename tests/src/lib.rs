@@ -24,6 +24,7 @@
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
 
 pub mod dovecot;
+pub mod ews_schema;
 pub mod fixture;
 pub mod fuzz;
 pub mod identity;

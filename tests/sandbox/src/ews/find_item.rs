@@ -11,7 +11,7 @@ use super::{
     invalid,
     message::{Shape, View},
     refuse,
-    xml::{child, elements},
+    xml::{child, elements, is_true},
 };
 
 /// A page, as at Exchange.
@@ -149,11 +149,14 @@ fn contains(test: Node<'_, '_>, value: &str, constant: &str) -> bool {
     }
 }
 
-/// Times as times, numbers as numbers, the rest without case.
+/// Times as times, numbers as numbers, `1` as `true`, the rest without case.
 fn compare(left: &str, right: &str) -> Ordering {
     let time = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
     if let (Some(left), Some(right)) = (time(left), time(right)) {
         return left.cmp(&right);
+    }
+    if let ("true" | "false", "0" | "1") = (left, right) {
+        return left.cmp(&is_true(right).to_string());
     }
     if let (Ok(left), Ok(right)) = (left.parse::<i64>(), right.parse::<i64>()) {
         return left.cmp(&right);

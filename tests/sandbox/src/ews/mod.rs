@@ -141,6 +141,8 @@ fn operation(name: &str) -> Option<Operation> {
         "CreateItem" => send::create_item,
         "SendItem" => send::send_item,
         "ConvertId" => convert_id::convert_id,
+        "SyncFolderItems" => "<m:SyncState/><m:IncludesLastItemInRange>true</m:IncludesLastItemInRange>",
+        "SyncFolderHierarchy" => "<m:SyncState/><m:IncludesLastFolderInRange>true</m:IncludesLastFolderInRange>",
         "GetServerTimeZones" => convert_id::get_server_time_zones,
         _ => return None,
     })
@@ -182,6 +184,8 @@ fn server_version(state: &State) -> String {
 fn response(name: &str, outcomes: Vec<Outcome>) -> String {
     let on_error = match name {
         "GetItem" | "CreateItem" | "UpdateItem" | "MoveItem" | "CopyItem" => "<m:Items/>",
+        "SyncFolderItems" => "<m:SyncState/><m:IncludesLastItemInRange>true</m:IncludesLastItemInRange>",
+        "SyncFolderHierarchy" => "<m:SyncState/><m:IncludesLastFolderInRange>true</m:IncludesLastFolderInRange>",
         "GetServerTimeZones" => "<m:TimeZoneDefinitions/>",
         _ => "",
     };
