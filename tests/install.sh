@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and a Rust toolchain does not bring: mail servers (Debian packages) and the
-# authorization server (npm), foreign clients (PyPI). Quiet and quick when all is there. No service is started and nothing is configured.
+# authorization server (npm), foreign clients (PyPI). Quiet and quick when all is there. No service is started and
+# nothing is configured.
 #
 #   tests/install.sh            what `make test` and `make demo` need
 #   tests/install.sh --bench    also the clients that `make bench` compares with

@@ -18,6 +18,7 @@ pub const FOLDER: &str = "EWS_XSD_DIR";
 const ENVELOPE: &str = r#"<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"
     xmlns:s="http://schemas.xmlsoap.org/soap/envelope/" targetNamespace="http://schemas.xmlsoap.org/soap/envelope/"
     elementFormDefault="qualified">
+  <xs:import namespace="http://www.w3.org/XML/1998/namespace" schemaLocation="xml.xsd"/>
   <xs:import namespace="http://schemas.microsoft.com/exchange/services/2006/messages" schemaLocation="messages.xsd"/>
   <xs:import namespace="http://schemas.microsoft.com/exchange/services/2006/types" schemaLocation="types.xsd"/>
   <xs:element name="Envelope"><xs:complexType><xs:sequence>
@@ -31,6 +32,11 @@ const ENVELOPE: &str = r#"<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"
     <xs:any processContents="skip" maxOccurs="unbounded"/>
   </xs:sequence></xs:complexType></xs:element>
 </xs:schema>
+"#;
+
+/// What `types.xsd` takes from this namespace; it does not say where it lies.
+const XML_LANG: &str = r#"<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"
+    targetNamespace="http://www.w3.org/XML/1998/namespace"><xs:attribute name="lang" type="xs:language"/></xs:schema>
 "#;
 
 pub struct Schema {
@@ -55,6 +61,7 @@ impl Schema {
             fs::copy(&from, folder.path().join(name)).map_err(Error::doing(from.display()))?;
         }
         fs::write(folder.path().join("envelope.xsd"), ENVELOPE)?;
+        fs::write(folder.path().join("xml.xsd"), XML_LANG)?;
         Ok(Some(Self { folder, xmllint: process::installed(&["/usr/bin/xmllint"])? }))
     }
 

@@ -140,7 +140,7 @@ fn who_may_not_is_refused() {
 
 #[test]
 fn hostile_requests_are_refused() {
-    let sandbox = Sandbox::start(Config { message_size_max: 1000, ..Config::default() }).unwrap();
+    let sandbox = Sandbox::start(Config { message_size_max: 4000, ..Config::default() }).unwrap();
     let alice = delegated(&sandbox, "alice", SCOPE);
     let sync = |max: u32| {
         format!(
@@ -166,7 +166,7 @@ fn hostile_requests_are_refused() {
     let create = format!(
         "<m:CreateItem MessageDisposition=\"SendOnly\"><m:Items><t:Message><t:MimeContent>{}</t:MimeContent></t:Message>\
          </m:Items></m:CreateItem>",
-        "QUFB".repeat(400)
+        "QUFB".repeat(1500)
     );
     let (status, said) = ask(&sandbox, &alice, "", &create);
     assert!(status == 200 && said.contains("ErrorMessageSizeExceeded"), "{said}");

@@ -4,7 +4,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use roxmltree::Node;
 
 use super::{
-    Answer, Outcome, access::Caller, invalid, refuse,
+    Answer, Outcome,
+    access::Caller,
+    invalid, refuse,
     xml::{child, elements, escape},
 };
 use crate::mailbox::ids;
@@ -26,9 +28,7 @@ pub fn convert_id(_: &Caller<'_>, request: Node<'_, '_>) -> Answer {
         }
         let converted = match wanted {
             "EwsId" | "EntryId" => id,
-            "HexEntryId" => {
-                STANDARD.decode(&id).unwrap_or_default().iter().map(|byte| format!("{byte:02X}")).collect()
-            }
+            "HexEntryId" => STANDARD.decode(&id).unwrap_or_default().iter().map(|byte| format!("{byte:02X}")).collect(),
             _ => return Err(refuse("ErrorUnsupportedTypeForConversion", "This format is not served here.")),
         };
         let mailbox = escape(source.attribute("Mailbox").unwrap_or_default());

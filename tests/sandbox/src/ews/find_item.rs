@@ -27,12 +27,7 @@ pub fn find_item(caller: &Caller<'_>, request: Node<'_, '_>) -> Answer {
     Ok(elements(parents).map(|id| find(caller, request, restriction, id)).collect())
 }
 
-fn find(
-    caller: &Caller<'_>,
-    request: Node<'_, '_>,
-    restriction: Option<Node<'_, '_>>,
-    id: Node<'_, '_>,
-) -> Outcome {
+fn find(caller: &Caller<'_>, request: Node<'_, '_>, restriction: Option<Node<'_, '_>>, id: Node<'_, '_>) -> Outcome {
     let shape = Shape::parse(child(request, "ItemShape"));
     let place = caller.place(id)?;
     let name = place.folder()?;
@@ -103,8 +98,13 @@ fn check(test: Node<'_, '_>, depth: usize) -> Result<(), Refusal> {
     match test.tag_name().name() {
         "And" | "Or" | "Not" => elements(test).try_for_each(|inner| check(inner, depth + 1)),
         "Exists" if uri(test).is_some() => Ok(()),
-        "IsEqualTo" | "IsNotEqualTo" | "IsGreaterThan" | "IsGreaterThanOrEqualTo" | "IsLessThan"
-        | "IsLessThanOrEqualTo" | "Contains"
+        "IsEqualTo"
+        | "IsNotEqualTo"
+        | "IsGreaterThan"
+        | "IsGreaterThanOrEqualTo"
+        | "IsLessThan"
+        | "IsLessThanOrEqualTo"
+        | "Contains"
             if uri(test).is_some() && constant(test).is_some() =>
         {
             Ok(())

@@ -133,12 +133,7 @@ fn to_folder(caller: &Caller<'_>, request: Node<'_, '_>, is_move: bool) -> Answe
 }
 
 /// The new ItemId; none comes back from another mailbox, as at Exchange.
-pub fn transfer(
-    caller: &Caller<'_>,
-    item: &Item,
-    target: &Place,
-    is_move: bool,
-) -> Result<Option<String>, Refusal> {
+pub fn transfer(caller: &Caller<'_>, item: &Item, target: &Place, is_move: bool) -> Result<Option<String>, Refusal> {
     let to = target.folder()?;
     if target.mailbox.eq_ignore_ascii_case(&item.mailbox) {
         return caller.with(&item.mailbox, |mailbox| {

@@ -1,5 +1,7 @@
 //! One message as EWS shows it: properties by their URI, in the order of the schema.
 
+use std::cell::OnceCell;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use mail_parser::{Address, MessageParser};
 use roxmltree::Node;
@@ -108,12 +110,13 @@ pub fn additional(shape: Option<Node<'_, '_>>) -> Vec<String> {
 pub struct View<'a> {
     folder: &'a Folder,
     message: &'a Message,
-    parsed: Option<mail_parser::Message<'a>>,
+    /// Parsed when the first property of the header is asked for.
+    parsed: OnceCell<Option<mail_parser::Message<'a>>>,
 }
 
 impl<'a> View<'a> {
     pub fn new(folder: &'a Folder, message: &'a Message) -> Self {
-        Self { folder, message, parsed: parse(&message.raw) }
+        Self { folder, message, parsed: OnceCell::new() }
     }
 
     /// `<t:ItemId Id="…" ChangeKey="…"/>`
@@ -154,13 +157,16 @@ impl<'a> View<'a> {
         output + "</t:Message>"
     }
 
+    fn parsed(&self) -> Option<&mail_parser::Message<'a>> {
+        self.parsed.get_or_init(|| parse(&self.message.raw)).as_ref()
+    }
+
     fn is_poisoned(&self) -> bool {
-        let parsed = self.parsed.as_ref();
-        parsed.is_some_and(|parsed| parsed.headers_raw().any(|(name, _)| name.eq_ignore_ascii_case(POISON)))
+        self.parsed().is_some_and(|parsed| parsed.headers_raw().any(|(name, _)| name.eq_ignore_ascii_case(POISON)))
     }
 
     fn property(&self, uri: &str, shape: &Shape) -> Option<String> {
-        let parsed = self.parsed.as_ref();
+        let parsed = || self.parsed();
         let name = uri.split(':').next_back()?;
         let recipients = |list: Option<&Address<'_>>| {
             let list = mailboxes(list?);
@@ -172,10 +178,10 @@ impl<'a> View<'a> {
                 Some(format!("<t:ParentFolderId Id=\"{id}\" ChangeKey=\"AQAAAA==\"/>"))
             }
             "item:Body" | "item:TextBody" => {
-                let html = || parsed?.body_html(0);
+                let html = || parsed()?.body_html(0);
                 let is_text = uri == "item:TextBody"
-                    || shape.text_body.unwrap_or_else(|| parsed.is_none_or(|parsed| parsed.html_body_count() == 0));
-                let body = if is_text { parsed.and_then(|parsed| parsed.body_text(0)) } else { html() };
+                    || shape.text_body.unwrap_or_else(|| parsed().is_none_or(|parsed| parsed.html_body_count() == 0));
+                let body = if is_text { parsed().and_then(|parsed| parsed.body_text(0)) } else { html() };
                 let kind = if is_text { "Text" } else { "HTML" };
                 let body = body.unwrap_or_default();
                 Some(format!("<t:{name} BodyType=\"{kind}\">{}</t:{name}>", escape(&body)))
@@ -185,15 +191,15 @@ impl<'a> View<'a> {
                     let (header, value) = (escape(header), escape(value.trim()));
                     format!("<t:InternetMessageHeader HeaderName=\"{header}\">{value}</t:InternetMessageHeader>")
                 };
-                let lines: String = parsed?.headers_raw().map(line).collect();
+                let lines: String = parsed()?.headers_raw().map(line).collect();
                 (!lines.is_empty()).then(|| format!("<t:{name}>{lines}</t:{name}>"))
             }
-            "message:Sender" => self.single(name, parsed?.sender().or_else(|| parsed?.from())),
-            "message:From" => self.single(name, parsed?.from()),
-            "message:ToRecipients" => recipients(parsed?.to()),
-            "message:CcRecipients" => recipients(parsed?.cc()),
-            "message:BccRecipients" => recipients(parsed?.bcc()),
-            "message:ReplyTo" => recipients(parsed?.reply_to()),
+            "message:Sender" => self.single(name, parsed()?.sender().or_else(|| parsed()?.from())),
+            "message:From" => self.single(name, parsed()?.from()),
+            "message:ToRecipients" => recipients(parsed()?.to()),
+            "message:CcRecipients" => recipients(parsed()?.cc()),
+            "message:BccRecipients" => recipients(parsed()?.bcc()),
+            "message:ReplyTo" => recipients(parsed()?.reply_to()),
             _ => self.plain(uri).map(|text| element(name, &text)),
         }
     }
@@ -206,42 +212,42 @@ impl<'a> View<'a> {
 
     /// As text, to show, compare and sort; `None` when it is not there.
     pub fn plain(&self, uri: &str) -> Option<String> {
-        let parsed = self.parsed.as_ref();
+        let parsed = || self.parsed();
         let yes_no = |is: bool| Some(is.to_string());
         let is_draft = self.message.flags.contains("\\Draft");
         match uri {
             "item:ItemClass" => Some("IPM.Note".into()),
-            "item:Subject" => parsed?.subject().map(str::to_owned),
+            "item:Subject" => parsed()?.subject().map(str::to_owned),
             "item:Sensitivity" => Some("Normal".into()),
             "item:DateTimeReceived" | "item:DateTimeCreated" => Some(date_time(self.message.received)),
             "item:DateTimeSent" => {
-                let sent = parsed.and_then(|parsed| parsed.date()).map(mail_parser::DateTime::to_timestamp);
+                let sent = parsed().and_then(|parsed| parsed.date()).map(mail_parser::DateTime::to_timestamp);
                 let sent = sent.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
                 Some(date_time(sent.unwrap_or(self.message.received)))
             }
             "item:Size" => Some(i32::try_from(self.message.raw.len()).unwrap_or(i32::MAX).to_string()),
             "item:Importance" => {
-                let header = |name| parsed?.header_raw(name).map(|value| value.trim().to_ascii_lowercase());
+                let header = |name| parsed()?.header_raw(name).map(|value| value.trim().to_ascii_lowercase());
                 Some(match header("Importance").as_deref() {
                     Some("high") => "High".into(),
                     Some("low") => "Low".into(),
                     _ => "Normal".into(),
                 })
             }
-            "item:InReplyTo" => parsed?.header_raw("In-Reply-To").map(|value| value.trim().to_owned()),
-            "message:References" => parsed?.header_raw("References").map(|value| value.trim().to_owned()),
+            "item:InReplyTo" => parsed()?.header_raw("In-Reply-To").map(|value| value.trim().to_owned()),
+            "message:References" => parsed()?.header_raw("References").map(|value| value.trim().to_owned()),
             "item:IsSubmitted" | "item:IsResend" | "item:IsAssociated" => yes_no(false),
             "item:IsDraft" => yes_no(is_draft),
             "item:IsUnmodified" => yes_no(!is_draft),
             "item:IsFromMe" => yes_no(self.folder.special == Some(Special::Sent)),
-            "item:HasAttachments" => yes_no(parsed.is_some_and(|parsed| parsed.attachment_count() > 0)),
-            "item:DisplayTo" => Some(names(parsed?.to())),
-            "item:DisplayCc" => Some(names(parsed?.cc())),
-            "message:InternetMessageId" => parsed?.message_id().map(|id| format!("<{id}>")),
+            "item:HasAttachments" => yes_no(parsed().is_some_and(|parsed| parsed.attachment_count() > 0)),
+            "item:DisplayTo" => Some(names(parsed()?.to())),
+            "item:DisplayCc" => Some(names(parsed()?.cc())),
+            "message:InternetMessageId" => parsed()?.message_id().map(|id| format!("<{id}>")),
             "message:IsRead" => yes_no(self.message.is_seen()),
-            "message:From" | "message:Sender" => parsed?.from()?.first()?.address().map(str::to_owned),
-            "message:ToRecipients" => Some(addresses(parsed?.to()).join(";")),
-            "message:CcRecipients" => Some(addresses(parsed?.cc()).join(";")),
+            "message:From" | "message:Sender" => parsed()?.from()?.first()?.address().map(str::to_owned),
+            "message:ToRecipients" => Some(addresses(parsed()?.to()).join(";")),
+            "message:CcRecipients" => Some(addresses(parsed()?.cc()).join(";")),
             _ => None,
         }
     }
@@ -254,15 +260,10 @@ pub fn change_key(message: &Message) -> String {
 
 /// The header only when there are suspiciously many parts.
 pub fn parse(raw: &[u8]) -> Option<mail_parser::Message<'_>> {
-    let count = |word: &[u8]| {
-        raw.windows(word.len()).filter(|bytes| bytes.eq_ignore_ascii_case(word)).take(PARTS_MAX).count()
-    };
+    let count =
+        |word: &[u8]| raw.windows(word.len()).filter(|bytes| bytes.eq_ignore_ascii_case(word)).take(PARTS_MAX).count();
     let parser = MessageParser::default();
-    if count(b"multipart/") + count(b"message/") < PARTS_MAX {
-        parser.parse(raw)
-    } else {
-        parser.parse_headers(raw)
-    }
+    if count(b"multipart/") + count(b"message/") < PARTS_MAX { parser.parse(raw) } else { parser.parse_headers(raw) }
 }
 
 pub fn addresses(list: Option<&Address<'_>>) -> Vec<String> {

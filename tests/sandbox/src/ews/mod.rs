@@ -141,8 +141,6 @@ fn operation(name: &str) -> Option<Operation> {
         "CreateItem" => send::create_item,
         "SendItem" => send::send_item,
         "ConvertId" => convert_id::convert_id,
-        "SyncFolderItems" => "<m:SyncState/><m:IncludesLastItemInRange>true</m:IncludesLastItemInRange>",
-        "SyncFolderHierarchy" => "<m:SyncState/><m:IncludesLastFolderInRange>true</m:IncludesLastFolderInRange>",
         "GetServerTimeZones" => convert_id::get_server_time_zones,
         _ => return None,
     })

@@ -63,11 +63,8 @@ fn sync(caller: &Caller<'_>, request: Node<'_, '_>, max: usize) -> Result<String
     let name = place.folder()?;
     let state = child_text(request, "SyncState").map(|state| Position::open(state).ok_or_else(invalid_state));
     let state = state.transpose()?;
-    let ignored: HashSet<&str> = child(request, "Ignore")
-        .into_iter()
-        .flat_map(elements)
-        .filter_map(|id| id.attribute("Id"))
-        .collect();
+    let ignored: HashSet<&str> =
+        child(request, "Ignore").into_iter().flat_map(elements).filter_map(|id| id.attribute("Id")).collect();
     caller.with(&place.mailbox, |mailbox| {
         let now = mailbox.sequence;
         let folder = mailbox.folder(name).ok_or_else(gone)?;
@@ -89,9 +86,7 @@ fn sync(caller: &Caller<'_>, request: Node<'_, '_>, max: usize) -> Result<String
 /// The next changes, at most `max`, and whether they are the last.
 fn step<'m>(folder: &'m Folder, position: &mut Position, max: usize, now: u64) -> (Vec<Change<'m>>, bool) {
     if position.shown_down_to > 1 {
-        let wanted = |message: &&Message| {
-            message.uid < position.shown_down_to && message.created <= position.sequence
-        };
+        let wanted = |message: &&Message| message.uid < position.shown_down_to && message.created <= position.sequence;
         let mut older = folder.messages.iter().rev().filter(wanted);
         let page: Vec<_> = older.by_ref().take(max).collect();
         let is_last = older.next().is_none();

@@ -8,8 +8,7 @@ use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, ma
 /// Elements, attributes and texts of one request.
 const NODES_MAX: u32 = 100_000;
 
-const DATE_TIME: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+const DATE_TIME: &[BorrowedFormatItem<'_>] = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
 
 /// # Errors
 /// One sentence: not well-formed, with a DOCTYPE, or too many nodes. Depth is no danger: the parser does not recurse.

@@ -161,7 +161,8 @@ impl Mailbox {
     ) -> Option<u32> {
         self.folder(folder)?;
         let id = self.new_id("M");
-        let message = Message { id, uid: 0, raw: Arc::new(raw), flags, received, created: 0, changed: 0, was_seen: false };
+        let message =
+            Message { id, uid: 0, raw: Arc::new(raw), flags, received, created: 0, changed: 0, was_seen: false };
         self.put(folder, message)
     }
 
