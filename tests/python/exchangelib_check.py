@@ -1,4 +1,4 @@
-"""exchangelib against the sandbox: python exchangelib_check.py FACTS, a JSON file. Any step that fails ends it with a traceback.
+"""exchangelib against the sandbox: python exchangelib_check.py FACTS, a JSON file. A step that fails ends it.
 
 FACTS: ews_url, ca_file, admin_url, version, tokens {alice, app}, alice, bob, support.
 """
@@ -196,7 +196,8 @@ def main():
         ErrorContentConversionFailed,
         lambda: list(alice.fetch([(poison.id, poison.changekey)], only_fields=["mime_content"])),
     )
-    assert list(alice.fetch([(poison.id, poison.changekey)], only_fields=["subject"]))[0].subject.startswith("Grüße 8")
+    (shown,) = alice.fetch([(poison.id, poison.changekey)], only_fields=["subject"])
+    assert shown.subject.startswith("Grüße 8"), shown
 
     order = {"face": "ews", "match": "GetItem", "response_code": "ErrorServerBusy"}
     requests.post(FACTS["admin_url"] + "/faults", json=order, timeout=30).raise_for_status()

@@ -25,8 +25,9 @@ const ENVELOPE: &str = r#"<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema"
     <xs:element name="Header" minOccurs="0"><xs:complexType><xs:sequence>
       <xs:any processContents="strict" minOccurs="0" maxOccurs="unbounded"/>
     </xs:sequence></xs:complexType></xs:element>
-    <xs:element name="Body"><xs:complexType><xs:sequence><xs:any processContents="strict"/></xs:sequence></xs:complexType>
-    </xs:element>
+    <xs:element name="Body"><xs:complexType><xs:sequence>
+      <xs:any processContents="strict"/>
+    </xs:sequence></xs:complexType></xs:element>
   </xs:sequence></xs:complexType></xs:element>
   <xs:element name="Fault"><xs:complexType><xs:sequence>
     <xs:any processContents="skip" maxOccurs="unbounded"/>

@@ -1,4 +1,4 @@
-//! The EWS face of the sandbox: a client that nobody here wrote (exchangelib), Microsoft's schema, and what neither asks.
+//! The EWS face of the sandbox: a client that nobody here wrote (exchangelib), Microsoft's schema, what neither asks.
 
 #![allow(clippy::unwrap_used)]
 
@@ -164,8 +164,8 @@ fn hostile_requests_are_refused() {
     let (_, said) = ask(&sandbox, &alice, "", &sync(512));
     assert!(said.contains("<m:IncludesLastItemInRange>true<"), "{said}");
     let create = format!(
-        "<m:CreateItem MessageDisposition=\"SendOnly\"><m:Items><t:Message><t:MimeContent>{}</t:MimeContent></t:Message>\
-         </m:Items></m:CreateItem>",
+        "<m:CreateItem MessageDisposition=\"SendOnly\"><m:Items><t:Message><t:MimeContent>{}</t:MimeContent>\
+         </t:Message></m:Items></m:CreateItem>",
         "QUFB".repeat(1500)
     );
     let (status, said) = ask(&sandbox, &alice, "", &create);
@@ -180,7 +180,8 @@ fn the_schema_check_finds_what_is_wrong() {
         format!(
             "<s:Envelope xmlns:s=\"http://schemas.xmlsoap.org/soap/envelope/\" \
              xmlns:t=\"http://schemas.microsoft.com/exchange/services/2006/types\" \
-             xmlns:m=\"http://schemas.microsoft.com/exchange/services/2006/messages\"><s:Body>{body}</s:Body></s:Envelope>"
+             xmlns:m=\"http://schemas.microsoft.com/exchange/services/2006/messages\"><s:Body>{body}</s:Body>\
+             </s:Envelope>"
         )
     };
     schema.validate(&envelope(GET_INBOX)).unwrap();
