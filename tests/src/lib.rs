@@ -28,6 +28,7 @@
 
 pub mod built;
 pub mod dovecot;
+pub mod ews_schema;
 pub mod fixture;
 pub mod fuzz;
 pub mod identity;
