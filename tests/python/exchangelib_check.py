@@ -108,7 +108,12 @@ def read_and_change(owner):
     assert [(kind, change[1]) for kind, change in changes] == [("read_flag_change", True)], changes
     assert inbox.filter(is_read=False).count() == 4
 
-    Folder(parent=owner.msg_folder_root, name="Processed").save()
+    top = owner.msg_folder_root
+    kinds = [kind for kind, _ in top.sync_hierarchy()]
+    assert kinds == ["create"] * 6, kinds
+    Folder(parent=top, name="Processed").save()
+    changes = list(top.sync_hierarchy())
+    assert [(kind, folder.name) for kind, folder in changes] == [("create", "Processed")], changes
     owner.root.clear_cache()
     processed = owner.root / "Top of Information Store" / "Processed"
     before = item.id

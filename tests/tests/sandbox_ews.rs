@@ -174,6 +174,46 @@ fn hostile_requests_are_refused() {
 }
 
 #[test]
+fn a_draft_is_sent_with_its_change_key_only() {
+    let sandbox = Sandbox::start(Config::default()).unwrap();
+    let alice = delegated(&sandbox, "alice", SCOPE);
+    let mime = "VG86IGJvYkBleGFtcGxlLnRlc3QNClN1YmplY3Q6IHgNCg0KeA0K"; // To: bob@example.test, Subject: x
+    let create = format!(
+        "<m:CreateItem MessageDisposition=\"SaveOnly\"><m:Items><t:Message><t:MimeContent>{mime}</t:MimeContent>\
+         </t:Message></m:Items></m:CreateItem>"
+    );
+    let (_, said) = ask(&sandbox, &alice, "", &create);
+    let attribute = |name: &str| {
+        let rest = said.split(&format!(" {name}=\"")).nth(1).unwrap_or_else(|| panic!("{said}"));
+        format!("{name}=\"{}\"", rest.split('"').next().unwrap())
+    };
+    let (id, key) = (attribute("Id"), attribute("ChangeKey"));
+    let get = |id: &str| {
+        format!(
+            "<m:GetItem><m:ItemShape><t:BaseShape>AllProperties</t:BaseShape></m:ItemShape><m:ItemIds><t:ItemId {id}/>\
+             </m:ItemIds></m:GetItem>"
+        )
+    };
+    let send = |rest: &str| {
+        format!("<m:SendItem SaveItemToFolder=\"true\"><m:ItemIds><t:ItemId {id} {rest}/></m:ItemIds></m:SendItem>")
+    };
+    let (_, said) = ask(&sandbox, &alice, "", &get(&id));
+    assert!(said.contains("<t:IsDraft>true<") && said.contains("<t:EmailAddress>alice@example.test<"), "{said}");
+    for (rest, code) in [("", "ErrorChangeKeyRequired"), ("ChangeKey=\"CQAA\"", "ErrorStaleObject")] {
+        let (_, said) = ask(&sandbox, &alice, "", &send(rest));
+        assert!(said.contains(&format!(">{code}<")), "{said}");
+    }
+    assert!(ask(&sandbox, &alice, "", &send(&key)).1.contains(">NoError<"));
+    assert!(ask(&sandbox, &alice, "", &get(&id)).1.contains(">ErrorItemNotFound<"));
+    assert!(ask(&sandbox, &alice, "", &send(&key)).1.contains(">ErrorItemNotFound<"));
+    let count = |address: &str, folder: &str| {
+        sandbox.state.mail.with(address, |mailbox| mailbox.folder(folder).unwrap().messages.len()).unwrap()
+    };
+    assert_eq!([count("bob@example.test", "INBOX"), count("alice@example.test", "Sent Items")], [1, 1]);
+    answers_fit_the_schema(&sandbox);
+}
+
+#[test]
 fn the_schema_check_finds_what_is_wrong() {
     let Some(schema) = Schema::find().unwrap() else { return };
     let envelope = |body: &str| {
