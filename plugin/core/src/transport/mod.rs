@@ -1,6 +1,8 @@
 //! How mail gets in and out. One folder per protocol; everything above sees only [`Inbox`] and [`Outbox`].
 
+pub mod ahead;
 pub mod bcc;
+pub mod ews;
 pub mod feed;
 pub mod graph;
 pub mod imap;
@@ -74,7 +76,7 @@ impl Proof {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key {
     pub folder: String,
-    /// IMAP: `UIDVALIDITY.UID`; Graph: the immutable id.
+    /// IMAP: `UIDVALIDITY.UID`; Graph: the immutable id; EWS: the item id.
     pub id: String,
 }
 
@@ -111,6 +113,7 @@ pub enum Item {
 pub enum Cursor {
     Imap(imap::Cursor),
     Graph(feed::Feed),
+    Ews(feed::Feed),
 }
 
 impl Cursor {
@@ -118,7 +121,7 @@ impl Cursor {
     pub fn listed(&self, key: &Key) -> bool {
         match self {
             Self::Imap(cursor) => cursor.listed(&key.id),
-            Self::Graph(cursor) => cursor.listed(&key.id),
+            Self::Graph(feed) | Self::Ews(feed) => feed.listed(&key.id),
         }
     }
 
@@ -126,24 +129,20 @@ impl Cursor {
     pub fn saw(&mut self, later: &Self) {
         match (self, later) {
             (Self::Imap(cursor), Self::Imap(later)) => cursor.saw(later),
-            (Self::Graph(cursor), Self::Graph(later)) => cursor.saw(later),
+            (Self::Graph(feed), Self::Graph(later)) | (Self::Ews(feed), Self::Ews(later)) => feed.saw(later),
             // The protocol was changed meanwhile: nothing of the other is known here.
-            (Self::Imap(_) | Self::Graph(_), _) => {}
+            (Self::Imap(_) | Self::Graph(_) | Self::Ews(_), _) => {}
         }
     }
 
     /// Counts these messages as settled. Keys from before a reset of the folder are passed over.
     pub fn settle(&mut self, keys: &[Key]) {
-        match self {
-            Self::Imap(cursor) => {
-                for key in keys {
-                    cursor.settle(&key.id);
+        for Key { id, .. } in keys {
+            match self {
+                Self::Imap(cursor) => {
+                    cursor.settle(id);
                 }
-            }
-            Self::Graph(cursor) => {
-                for key in keys {
-                    cursor.settle(&key.id);
-                }
+                Self::Graph(feed) | Self::Ews(feed) => feed.settle(id),
             }
         }
     }

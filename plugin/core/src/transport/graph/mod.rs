@@ -23,10 +23,12 @@ use serde_json::{Value, json};
 
 use super::{
     Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Transcript,
+    ahead::Ahead,
 };
 use crate::{
     clock::{Clock, Deadline},
     error::{Error, Kind, Result},
+    limits,
     net::Net,
     settings::{Account, Action, Protocol, Since},
 };
@@ -75,7 +77,7 @@ fn connect(
     let tls = net.connect_tls(host, port, deadline)?.facts();
     let client = Client::new(account, net, base_url, login.token, transcript);
     let proof = Proof { protocol: "Microsoft Graph", mechanism: "Bearer", port, tls };
-    let mailbox = Mailbox { client, proof, folders: HashMap::new(), held: Vec::new() };
+    let mailbox = Mailbox { client, proof, folders: HashMap::new(), ahead: Ahead::default() };
     match mailbox.client.json("GET", "/mailFolders/inbox?$select=id", None, deadline) {
         Ok(_) => Ok((mailbox, true)),
         // Mail.Send alone may not look at folders, and sending is all that is asked of it.
@@ -90,8 +92,7 @@ struct Mailbox {
     proof: Proof,
     /// Ids of folders, by name.
     folders: HashMap<String, String>,
-    /// Read, and not taken by the last call.
-    held: Vec<(Key, Item)>,
+    ahead: Ahead,
 }
 
 impl Mailbox {
@@ -164,7 +165,9 @@ impl Inbox for Mailbox {
         deadline: Deadline,
         sink: &mut dyn FnMut(usize, Item) -> ControlFlow<()>,
     ) -> Result<usize> {
-        read::read(self, entries, deadline, sink)
+        let client = &self.client;
+        let fetch = |group: &[Entry]| read::get(client, group, deadline);
+        self.ahead.read(entries, limits::GRAPH_PARALLEL, |_| 1, &fetch, sink)
     }
 
     fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {
