@@ -287,6 +287,7 @@ mod tests {
             status,
             retry_after: None,
             content_type: None,
+            location: None,
             date: None,
             correlation: None,
             body: Zeroizing::new(body.as_bytes().to_vec()),
