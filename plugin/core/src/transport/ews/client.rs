@@ -220,13 +220,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<(HttpAnswer, String, Vec<Result<Raw>>), Failure> {
         self.transcript.line("C:", format!("{operation} {{{} bytes}}", envelope.len()).as_bytes());
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("text/xml"));
-        headers.insert(AUTHORIZATION, http::bearer(&self.token)?);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
-        if let Some(anchor) = &self.anchor {
-            headers.insert(HeaderName::from_static("x-anchormailbox"), anchor.clone());
-        }
+        let headers = self.headers()?;
         let (mut splitter, mut bytes) = (Splitter::default(), 0);
         let body = Some(envelope.into_bytes());
         let limit = limits::EWS_TIMEOUT;
@@ -245,6 +239,17 @@ impl Client {
         }
         let (text, contents) = splitter.end()?;
         Ok((answer, text, contents))
+    }
+
+    pub fn headers(&self) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("text/xml"));
+        headers.insert(AUTHORIZATION, http::bearer(&self.token)?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
+        if let Some(anchor) = &self.anchor {
+            headers.insert(HeaderName::from_static("x-anchormailbox"), anchor.clone());
+        }
+        Ok(headers)
     }
 
     /// Of an answer that is no success: a fault in XML, or a word of what stands before EWS.
@@ -331,7 +336,7 @@ fn fault(body: &[u8]) -> Option<Refusal> {
 }
 
 /// Exchange Online, in any of its clouds.
-fn is_online(host: &str) -> bool {
+pub fn is_online(host: &str) -> bool {
     const HOSTS: [&str; 6] = [
         "outlook.office365.com",
         "outlook.office.com",
