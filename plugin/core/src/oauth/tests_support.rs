@@ -136,6 +136,7 @@ pub struct Asked {
     pub path: String,
     pub authorization: Option<String>,
     pub form: HashMap<String, String>,
+    pub body: Vec<u8>,
 }
 
 /// Status, further header lines, body.
@@ -213,6 +214,11 @@ impl Idp {
         self.shared.asked.lock().unwrap().iter().filter(|asked| asked.path == path).cloned().collect()
     }
 
+    /// All requests, in order.
+    pub fn all_asked(&self) -> Vec<Asked> {
+        self.shared.asked.lock().unwrap().clone()
+    }
+
     pub fn net(&self) -> Net {
         Net::new(Some(self.ca.path()), Egress::default()).unwrap()
     }
@@ -252,7 +258,7 @@ fn serve(tcp: TcpStream, config: Arc<ServerConfig>, shared: &Shared) {
     let mut body = vec![0; length];
     stream.read_exact(&mut body).unwrap();
     let form = form_urlencoded::parse(&body).into_owned().collect();
-    let asked = Asked { method, path, authorization, form };
+    let asked = Asked { method, path, authorization, form, body };
     shared.asked.lock().unwrap().push(asked.clone());
     let handler = shared.handler.lock().unwrap().clone();
     let (status, headers, body) = handler(&asked);

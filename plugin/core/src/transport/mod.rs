@@ -4,6 +4,7 @@ pub mod bcc;
 pub mod feed;
 pub mod graph;
 pub mod imap;
+pub mod moving;
 pub mod smtp;
 pub mod spool;
 pub mod stub;
@@ -21,7 +22,9 @@ use serde_json::{Value, json};
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
+    limits,
     log::Logger,
+    message::fingerprint::Fingerprint,
     net::TlsFacts,
     secret::Secret,
     settings::{Action, Since},
@@ -110,6 +113,7 @@ pub enum Item {
 #[serde(tag = "protocol", rename_all = "snake_case")]
 pub enum Cursor {
     Imap(imap::Cursor),
+    Ews(feed::Feed),
     Graph(feed::Feed),
 }
 
@@ -118,7 +122,14 @@ impl Cursor {
     pub fn listed(&self, key: &Key) -> bool {
         match self {
             Self::Imap(cursor) => cursor.listed(&key.id),
-            Self::Graph(cursor) => cursor.listed(&key.id),
+            Self::Ews(feed) | Self::Graph(feed) => feed.listed(&key.id),
+        }
+    }
+
+    pub fn is_settled(&self, key: &Key) -> bool {
+        match self {
+            Self::Imap(cursor) => cursor.is_settled(&key.id),
+            Self::Ews(feed) | Self::Graph(feed) => feed.is_settled(&key.id),
         }
     }
 
@@ -126,26 +137,28 @@ impl Cursor {
     pub fn saw(&mut self, later: &Self) {
         match (self, later) {
             (Self::Imap(cursor), Self::Imap(later)) => cursor.saw(later),
-            (Self::Graph(cursor), Self::Graph(later)) => cursor.saw(later),
+            (Self::Ews(feed), Self::Ews(later)) | (Self::Graph(feed), Self::Graph(later)) => feed.saw(later),
             // The protocol was changed meanwhile: nothing of the other is known here.
-            (Self::Imap(_) | Self::Graph(_), _) => {}
+            (Self::Imap(_) | Self::Ews(_) | Self::Graph(_), _) => {}
         }
     }
 
-    /// Counts these messages as settled. Keys from before a reset of the folder are passed over.
-    pub fn settle(&mut self, keys: &[Key]) {
-        match self {
-            Self::Imap(cursor) => {
-                for key in keys {
-                    cursor.settle(&key.id);
-                }
-            }
-            Self::Graph(cursor) => {
-                for key in keys {
-                    cursor.settle(&key.id);
-                }
-            }
+    /// Counts these messages as settled; those that stay in the folder leave their fingerprints. Keys from before a reset of
+    /// the folder are passed over.
+    pub fn settle(&mut self, settled: &[(Key, Option<Fingerprint>)], now: UnixSeconds) {
+        let mut left = Vec::new();
+        for (key, fingerprint) in settled {
+            let is_new = match self {
+                Self::Imap(cursor) => cursor.settle(&key.id),
+                Self::Ews(feed) | Self::Graph(feed) => feed.settle(&key.id),
+            };
+            left.extend(fingerprint.filter(|_| is_new));
         }
+        let (marks, resume_at) = match self {
+            Self::Imap(cursor) => (&mut cursor.marks, cursor.resume_at),
+            Self::Ews(feed) | Self::Graph(feed) => (&mut feed.marks, feed.begin.unwrap_or(feed.resume_at)),
+        };
+        marks.add(now, left, resume_at.saturating_sub(limits::RESYNC_MARGIN));
     }
 }
 
