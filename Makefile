@@ -13,11 +13,11 @@ servers: ## install what the real servers in tests and demo need (Debian and npm
 ifeq ($(SERVERS),real)
 demo: servers
 	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-tests --bins --lib
-	@target/debug/host-sample demo --servers target/debug/oauth-mail-servers
+	@target/debug/host-sample demo --servers target/debug/oauth-mail-servers --protocol $(or $(PROTOCOL),imap)
 else
-demo: ## the main job against the sandbox, each step proven; SERVERS=real takes Dovecot, Postfix and oidc-provider
+demo: ## the main job, each step proven; PROTOCOL=imap|ews|graph|all; SERVERS=real takes Dovecot, Postfix and oidc-provider
 	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample -p oauth-mail-sandbox --bins --lib
-	@target/debug/host-sample demo
+	@target/debug/host-sample demo --protocol $(or $(PROTOCOL),imap)
 endif
 
 sandbox: ## a provider on loopback to develop against, until Ctrl-C; prints ports, users and URLs as JSON

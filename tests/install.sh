@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the tests need and a Rust toolchain does not bring: mail servers (Debian packages) and the
-# authorization server (npm). Quiet and quick when all is there. No service is started and nothing is configured.
+# authorization server (npm), foreign clients (PyPI). Quiet and quick when all is there. No service is started and
+# nothing is configured.
 #
 #   tests/install.sh            what `make test` and `make demo` need
 #   tests/install.sh --bench    also the clients that `make bench` compares with
@@ -8,7 +9,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 packages="dovecot-core dovecot-imapd dovecot-lmtpd postfix postgresql pgbouncer
-    g++ valgrind libcjson-dev python3-minimal php-cli ruby default-jdk-headless libjna-java"
+    g++ valgrind libcjson-dev python3-minimal python3-venv libxml2-utils php-cli ruby default-jdk-headless libjna-java"
 npm_folders="$here/idp $here/../host-sample/node"
 if [ "${1:-}" = --bench ]; then
     packages="$packages isync libsasl2-modules libsasl2-modules-kdexoauth2"
@@ -86,3 +87,17 @@ for folder in $npm_folders; do
         touch "$installed"
     fi
 done
+
+# Foreign clients in Python. The copy of the list tells what is installed.
+venv=$here/python/.venv
+if ! cmp -s "$here/python/requirements.txt" "$venv/requirements.txt"; then
+    echo "installing the Python packages of python/requirements.txt" >&2
+    rm -rf "$venv"
+    { /usr/bin/python3 -m venv "$venv" &&
+        "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input \
+            -r "$here/python/requirements.txt"; } >"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        fail "the packages of python/requirements.txt could not be installed"
+    }
+    cp "$here/python/requirements.txt" "$venv/requirements.txt"
+fi

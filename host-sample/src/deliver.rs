@@ -35,7 +35,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub enum To {
     /// Run by `sh -c`.
     Command(String),
-    Url(String),
+    Url(String, ureq::Agent),
+}
+
+impl To {
+    pub fn url(url: String) -> Self {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .build();
+        Self::Url(url, config.into())
+    }
 }
 
 /// What became of one message.
@@ -117,7 +128,7 @@ impl Delivery {
         }
         let verdict = match &self.to {
             To::Command(command) => by_command(command, message)?,
-            To::Url(url) => by_url(url, message),
+            To::Url(url, agent) => by_url(agent, url, message),
         };
         if verdict != Verdict::Retry {
             let sql = "INSERT OR REPLACE INTO delivered (key, verdict) VALUES (?1, ?2)";
@@ -201,13 +212,7 @@ fn verdict_of(code: Option<i32>) -> Verdict {
     }
 }
 
-fn by_url(url: &str, message: &Message<'_>) -> Verdict {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .build()
-        .into();
+fn by_url(agent: &ureq::Agent, url: &str, message: &Message<'_>) -> Verdict {
     let answer = agent
         .post(url)
         .header("Content-Type", "message/rfc822")

@@ -19,11 +19,16 @@
 //! | [`wire`] | a TLS connection to speak raw protocol on |
 //! | `sweep` | stops, failures, cuts and power losses at every step (feature `test-seam`) |
 //! | [`soak`] | several hosts on one PostgreSQL store for a long time, killed and frozen again and again |
+//! | [`built`] | what the build left: programs, and the library |
+//! | [`sandboxed`] | mailboxes of the sandbox provider, as the forms describe them |
+//! | [`scenario`] | one walk through every hook, for whatever carries out its steps |
 //! | [`sources`] | the product's source text |
 //! | [`janitor`] | clears up after servers in a static |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
 
+pub mod built;
 pub mod dovecot;
+pub mod ews_schema;
 pub mod fixture;
 pub mod fuzz;
 pub mod identity;
@@ -36,6 +41,8 @@ pub mod postgres;
 pub mod process;
 pub mod race;
 pub mod relay;
+pub mod sandboxed;
+pub mod scenario;
 pub mod servers;
 pub mod soak;
 pub mod sources;

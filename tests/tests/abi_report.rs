@@ -10,13 +10,11 @@ use std::{
 };
 
 use oauth_mail_abi::Library;
-use oauth_mail_tests::sources::root;
+use oauth_mail_tests::{built, sources::root};
 
 /// Name and file.
 fn libraries() -> Vec<(String, PathBuf)> {
-    let today = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("liboauth_mail.so");
-    assert!(today.is_file(), "{} is not there: `make test` builds it first.", today.display());
-    let mut libraries = vec![("this tree".to_owned(), today)];
+    let mut libraries = vec![("this tree".to_owned(), built::library())];
     if let Some(folder) = env::var_os("OAUTH_MAIL_RELEASES") {
         for entry in fs::read_dir(folder).unwrap().map_while(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();

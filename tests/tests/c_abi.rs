@@ -3,23 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use oauth_mail_tests::sources::root;
+use oauth_mail_tests::{built, sources::root};
 
 /// What `nm -D` shows: the C table and abi_stable's root. A bundled SQLite that leaked would be shared with the host's own,
 /// of another version.
 const EXPORTED: [&str; 2] = ["_1as_0lib_1header_0root_bmodule_bloader", "oauth_mail_v1_api"];
 const CYCLES: &str = "1000";
-
-fn library() -> PathBuf {
-    let file = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("liboauth_mail.so");
-    assert!(file.is_file(), "{} is not there: `make test` builds it first.", file.display());
-    file
-}
 
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
@@ -46,7 +40,7 @@ fn matrix(folder: &Path, header: &str, flags: &[&str]) -> PathBuf {
 }
 
 fn walk(command: &mut Command, folder: &Path, cycles: &str) {
-    let said = run(command.arg(library()).arg(folder.join("store.db")).arg(cycles));
+    let said = run(command.arg(built::library()).arg(folder.join("store.db")).arg(cycles));
     let last = said.lines().find_map(|line| line.strip_prefix("matrix: ")).unwrap_or_else(|| panic!("{said}"));
     let (good, all) = last.split_once('/').unwrap();
     assert!(good == all && good.parse::<u32>().unwrap() >= 40, "{said}");
@@ -107,11 +101,11 @@ fn valgrind_finds_nothing() {
 
 #[test]
 fn nothing_else_is_visible() {
-    let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(library()));
+    let symbols = run(Command::new("nm").args(["-D", "--defined-only"]).arg(built::library()));
     let mut names: Vec<&str> = symbols.lines().filter_map(|line| line.split_whitespace().last()).collect();
     names.sort_unstable();
     assert_eq!(names, EXPORTED);
-    let dynamic = run(Command::new("readelf").args(["-d", "-W"]).arg(library()));
+    let dynamic = run(Command::new("readelf").args(["-d", "-W"]).arg(built::library()));
     assert!(
         !dynamic.contains("STATIC_TLS"),
         "static thread-local storage: dlopen may fail for want of room\n{dynamic}"

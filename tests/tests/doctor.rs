@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    env, fs,
-    path::{Path, PathBuf},
+    fs,
+    path::Path,
     process::Command,
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use oauth_mail_core::{
     store::{self, SealingKey, Table},
 };
 use oauth_mail_tests::{
-    Options, Servers,
+    Options, Servers, built,
     fixture::{Fixture, STORE_KEY, authenticate, consent},
     idp, janitor, mailbox,
     mailgen::Generator,
@@ -314,7 +314,7 @@ fn the_command_shows_a_mark_for_each_step_and_ends_with_the_sentence_to_act_on()
     settings["plugin"] = config(folder.path());
     fs::write(&file, settings.to_string()).unwrap();
     let doctor = |arguments: &[&str]| {
-        let program = program("host-sample");
+        let program = built::program("host-sample");
         let output = Command::new(program).args(arguments).arg("doctor").arg(&file).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
@@ -404,13 +404,6 @@ fn config(folder: &Path) -> Value {
 
 fn plugin(folder: &Path) -> oauth_mail_core::hooks::Plugin {
     oauth_mail_core::hooks::Plugin::new(&config(folder).to_string(), oauth_mail_core::log::Logger::silent()).unwrap()
-}
-
-/// …/target/debug/NAME, from …/target/debug/deps/doctor-….
-fn program(name: &str) -> PathBuf {
-    let file = env::current_exe().unwrap().ancestors().nth(2).unwrap().join(name);
-    assert!(file.is_file(), "{} is not there: `make test` builds it first.", file.display());
-    file
 }
 
 /// One set for all scenarios of this file, one at a time: some of them stop a server.

@@ -2,42 +2,28 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    collections::HashMap,
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
     process::{Command, Stdio},
     sync::Arc,
 };
 
 use oauth_mail_abi::{Account, Library};
-use oauth_mail_core::{
-    hooks::{self, Handle, Plugin},
-    log::Logger,
-};
+use oauth_mail_core::{hooks::Plugin, log::Logger};
 use oauth_mail_tests::{
-    Options, Servers,
+    Options, Servers, built,
     fixture::{STORE_KEY, parse},
     mailbox::{self, Shared, note},
+    scenario::{self, Face, World as _, message},
     sources::root,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 static SHARED: Shared = Shared::new();
 const FACES: [&str; 3] = ["core", "rust", "c"];
 
 fn servers() -> Arc<Servers> {
     SHARED.servers(|| Options { users: FACES.map(str::to_owned).to_vec(), ..Options::default() })
-}
-
-fn library() -> PathBuf {
-    let file = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("liboauth_mail.so");
-    assert!(file.is_file(), "{} is not there: `make test` builds it first.", file.display());
-    file
-}
-
-fn scenario() -> PathBuf {
-    root().join("tests/scenario/mail.json")
 }
 
 /// What one face needs to walk.
@@ -60,7 +46,9 @@ impl World {
         let store = self.folder.path().join("store.db");
         json!({"store": format!("sqlite:{}", store.display()), "key": {"value": STORE_KEY}})
     }
+}
 
+impl scenario::World for World {
     fn settings(&self, direction: &str) -> Value {
         let mut incoming = self.servers.incoming_settings(self.name);
         incoming["incoming"]["advanced"]["fetch_since"] = json!("all");
@@ -72,147 +60,8 @@ impl World {
         self.servers.address(self.name)
     }
 
-    /// Without what differs from one mailbox, moment and run to the next.
-    fn plain(&self, answers: Vec<Value>) -> Vec<Value> {
-        const VOLATILE: [&str; 9] = [
-            "message_id",
-            "expires_at",
-            "consented_at",
-            "renewed_at",
-            "received_at",
-            "reply",
-            "extensions",
-            "abi_version",
-            "remaining",
-        ];
-        fn without(value: &mut Value) {
-            match value {
-                Value::Object(map) => {
-                    map.retain(|name, _| !VOLATILE.contains(&name.as_str()));
-                    map.values_mut().for_each(without);
-                }
-                Value::Array(list) => list.iter_mut().for_each(without),
-                _ => {}
-            }
-        }
-        let found = answers.iter().find_map(|answer| answer["ok"]["messages"][0]["key"].as_str().map(str::to_owned));
-        let validity = found.unwrap_or_else(|| panic!("no message was fetched: {answers:#?}"));
-        let validity = validity.rsplit('/').next().and_then(|id| id.split('.').next()).unwrap().to_owned();
-        let plain = |mut answer: Value| {
-            without(&mut answer);
-            parse(&answer.to_string().replace(&self.user(), "USER").replace(&validity, "VALIDITY"))
-        };
-        answers.into_iter().map(plain).collect()
-    }
-}
-
-/// How a step is carried out by a face: describe, open, and the hooks of what is open.
-trait Face {
-    type Account;
-    type Error;
-    fn describe(&self) -> Value;
-    fn open(&self, settings: &Value) -> Result<Self::Account, Self::Error>;
-    fn authenticate(account: &Self::Account, request: &Value) -> Result<Value, Self::Error>;
-    fn fetch(account: &Self::Account, request: &Value) -> Result<Value, Self::Error>;
-    fn settle(account: &Self::Account, request: &Value) -> Result<Value, Self::Error>;
-    fn send(account: &Self::Account, request: &Value, raw: &[u8]) -> Result<Value, Self::Error>;
-    fn close(account: &Self::Account);
-    fn document(error: &Self::Error) -> Value;
-}
-
-fn walk<F: Face>(face: &F, world: &World) -> Vec<Value> {
-    let steps: Vec<Value> = serde_json::from_slice(&fs::read(scenario()).unwrap()).unwrap();
-    let mut open: HashMap<String, F::Account> = HashMap::new();
-    let mut keys: Vec<String> = Vec::new();
-    let mut answers = Vec::new();
-    for step in steps {
-        let request = parse(&step["request"].to_string().replace("USER", &world.user()));
-        let on = step["on"].as_str().unwrap().to_owned();
-        let account = open.get(&on);
-        let answer = match step["call"].as_str().unwrap() {
-            "describe" => Ok(face.describe()),
-            "open" => {
-                let settings =
-                    step["settings"].as_str().map_or_else(|| step["settings"].clone(), |form| world.settings(form));
-                face.open(&settings).map(|account| {
-                    open.insert(on, account);
-                    json!("open")
-                })
-            }
-            "authenticate" => F::authenticate(account.unwrap(), &request),
-            "consent" => F::authenticate(account.unwrap(), &json!({"action": "start"})).and_then(|started| {
-                let redirect = world.servers.consent(started["authorize_url"].as_str().unwrap(), world.name).unwrap();
-                F::authenticate(account.unwrap(), &json!({"action": "complete", "redirect": redirect}))
-            }),
-            "fetch_batch" => F::fetch(account.unwrap(), &request).inspect(|batch| {
-                for message in batch["messages"].as_array().unwrap() {
-                    let key = message["key"].as_str().unwrap().to_owned();
-                    if !keys.contains(&key) {
-                        keys.push(key);
-                    }
-                }
-            }),
-            "settle_batch" => {
-                let chosen = step["results"]
-                    .as_array()
-                    .map(|verdicts| keys.iter().cloned().zip(verdicts.iter().cloned()).collect::<Map<_, _>>());
-                F::settle(account.unwrap(), &chosen.map_or(request, |results| json!({ "results": results })))
-            }
-            "send_message" => F::send(account.unwrap(), &request, step["raw"].as_str().unwrap_or_default().as_bytes()),
-            "close" => {
-                F::close(account.unwrap());
-                Ok(json!("closed"))
-            }
-            other => panic!("{other}"),
-        };
-        answers.push(match answer {
-            Ok(answer) => json!({"ok": answer}),
-            Err(error) => json!({"error": F::document(&error)}),
-        });
-    }
-    world.plain(answers)
-}
-
-fn message(key: &str, raw: &[u8], facts: &str) -> Value {
-    json!({"key": key, "raw": String::from_utf8(raw.to_vec()).unwrap(), "facts": parse(facts)})
-}
-
-impl Face for Plugin {
-    type Account = Handle;
-    type Error = oauth_mail_core::Error;
-
-    fn describe(&self) -> Value {
-        parse(&hooks::describe())
-    }
-
-    fn open(&self, settings: &Value) -> Result<Handle, Self::Error> {
-        Plugin::open(self, &settings.to_string())
-    }
-
-    fn authenticate(account: &Handle, request: &Value) -> Result<Value, Self::Error> {
-        account.authenticate(&request.to_string()).map(|text| parse(&text))
-    }
-
-    fn fetch(account: &Handle, request: &Value) -> Result<Value, Self::Error> {
-        let batch = account.fetch_batch(&request.to_string())?;
-        let messages: Vec<Value> = batch.messages.iter().map(|m| message(&m.key, &m.raw, &m.facts)).collect();
-        Ok(json!({"header": parse(&batch.header), "messages": messages}))
-    }
-
-    fn settle(account: &Handle, request: &Value) -> Result<Value, Self::Error> {
-        account.settle_batch(&request.to_string()).map(|text| parse(&text))
-    }
-
-    fn send(account: &Handle, request: &Value, raw: &[u8]) -> Result<Value, Self::Error> {
-        account.send_message(&request.to_string(), raw).map(|text| parse(&text))
-    }
-
-    fn close(account: &Handle) {
-        account.close();
-    }
-
-    fn document(error: &Self::Error) -> Value {
-        error.to_json()
+    fn consent(&self, url: &str) -> String {
+        self.servers.consent(url, self.name).unwrap().to_string()
     }
 }
 
@@ -260,7 +109,7 @@ impl Face for Rust {
 /// By the wrapper of the Python host.
 fn through_c(world: &World) -> Vec<Value> {
     let document = json!({
-        "library": library(), "plugin": world.config(), "user": world.user(), "scenario": scenario(),
+        "library": built::library(), "plugin": world.config(), "user": world.user(), "scenario": scenario::file(),
         "wrapper": root().join("host-sample/python"),
         "incoming": world.settings("incoming")["incoming"], "outgoing": world.settings("outgoing")["outgoing"],
     });
@@ -274,21 +123,21 @@ fn through_c(world: &World) -> Vec<Value> {
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let answer = parse(&line.unwrap());
         match answer["consent"].as_str() {
-            Some(url) => writeln!(stdin, "{}", world.servers.consent(url, world.name).unwrap()).unwrap(),
+            Some(url) => writeln!(stdin, "{}", world.consent(url)).unwrap(),
             None => answers.push(answer),
         }
     }
     assert!(child.wait().unwrap().success());
-    world.plain(answers)
+    scenario::plain(answers, &world.user())
 }
 
 #[test]
 fn all_faces_answer_alike() {
     let [core, rust, c] = FACES.map(World::new);
-    let through_core = walk(&Plugin::new(&core.config().to_string(), Logger::silent()).unwrap(), &core);
-    let loaded = Library::load(library()).unwrap();
+    let through_core = scenario::walk(&Plugin::new(&core.config().to_string(), Logger::silent()).unwrap(), &core);
+    let loaded = Library::load(built::library()).unwrap();
     let plugin = loaded.plugin(&rust.config(), |_, _, _| ()).unwrap();
-    let through_rust = walk(&Rust(loaded, plugin), &rust);
+    let through_rust = scenario::walk(&Rust(loaded, plugin), &rust);
     let through_c = through_c(&c);
     assert!(through_core.iter().filter(|answer| answer.get("ok").is_some()).count() >= 12, "{through_core:#?}");
     for (step, expected) in through_core.iter().enumerate() {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Read},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use oauth_mail_tests::{
-    Options, Servers, browser, janitor, mailgen::Generator, process, process::ProcessId, relay::Relay,
+    Options, Servers, browser, built, janitor, mailgen::Generator, process, process::ProcessId, relay::Relay,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -234,7 +234,7 @@ fn the_progress_bar_is_for_terminals_only() {
     fs::remove_file(database).unwrap();
     fs::remove_file(desk.file().with_file_name("desk.store.db")).unwrap();
     assert_eq!(desk.consent(&servers, |url| servers.consent(url, "erin")).1.code, 0);
-    let command = format!("'{}' fetch '{}'", program("host-sample").display(), desk.file().display());
+    let command = format!("'{}' fetch '{}'", built::program("host-sample").display(), desk.file().display());
     let mut typed = Command::new(script);
     typed.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).env("TERM", "xterm");
     let output = typed.output().unwrap();
@@ -303,7 +303,7 @@ impl Desk {
 
     /// The settings file follows the command: `["--json", "fetch"]`, `["send", "--to", …]`.
     fn spawn(&self, arguments: &[&str]) -> Child {
-        let mut command = Command::new(program("host-sample"));
+        let mut command = Command::new(built::program("host-sample"));
         command.args(arguments).arg(self.file());
         command.env("MAIL_CLIENT_SECRET", "a-secret").env_remove("OAUTH_MAIL_LIBRARY");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -346,13 +346,6 @@ fn servers() -> MutexGuard<'static, Servers> {
 fn one_sentence(seen: &Seen, code: i32) {
     assert_eq!((seen.code, seen.stdout.as_str(), seen.stderr.lines().count()), (code, "", 1), "{seen:?}");
     assert!(seen.stderr.trim_end().ends_with('.'), "{}", seen.stderr);
-}
-
-/// …/target/debug/NAME, from …/target/debug/deps/host-….
-fn program(name: &str) -> PathBuf {
-    let file = env::current_exe().unwrap().ancestors().nth(2).unwrap().join(name);
-    assert!(file.is_file(), "{} is not there: `make test` builds it first.", file.display());
-    file
 }
 
 fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -13,7 +13,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use oauth_mail_tests::{
-    Options, Servers,
+    Options, Servers, built,
     fixture::STORE_KEY,
     mailbox::{self, Shared},
     sources::root,
@@ -28,12 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn servers() -> Arc<Servers> {
     let users = LANGUAGES.iter().copied().chain(["bob"]).map(str::to_owned).collect();
     SHARED.servers(|| Options { users, ..Options::default() })
-}
-
-fn library() -> PathBuf {
-    let file = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("liboauth_mail.so");
-    assert!(file.is_file(), "{} is not there: `make test` builds it first.", file.display());
-    file
 }
 
 fn host(language: &str) -> PathBuf {
@@ -79,7 +73,7 @@ fn walk(language: &str, name: &str, mut command: Command) {
         mailbox::append(&servers, language, "INBOX", "01-Jan-2026 10:00:00 +0000", "", letter).unwrap();
     }
     let document = json!({
-        "library": library(),
+        "library": built::library(),
         "plugin": {"store": format!("sqlite:{}", folder.path().join("store.db").display()), "key": {"value": STORE_KEY}},
         "incoming": incoming,
         "outgoing": servers.outgoing_settings(language)["outgoing"],

@@ -12,7 +12,7 @@ use std::{
 use oauth_mail_abi::{Account, Kind, Library, Plugin};
 use oauth_mail_core::hooks;
 use oauth_mail_tests::{
-    Servers,
+    Servers, built,
     fixture::{Fixture, STORE_KEY, Turn, parse},
     mailgen::Generator,
 };
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 #[test]
 fn it_describes_itself_as_core_does() {
-    let library = load(&built());
+    let library = load(&built::library());
     let mut described = library.describe();
     // What only this face has.
     assert_eq!(described.as_object_mut().unwrap().remove("abi_version"), Some(json!(1)));
@@ -35,7 +35,7 @@ fn what_is_not_the_library_is_refused_in_one_sentence() {
     let text = folder.path().join("text.so");
     fs::write(&text, "not a library at all\n").unwrap();
     let cut = folder.path().join("cut.so");
-    fs::write(&cut, &fs::read(built()).unwrap()[..100_000]).unwrap();
+    fs::write(&cut, &fs::read(built::library()).unwrap()[..100_000]).unwrap();
     let mut others = vec![text, cut, folder.path().join("missing.so"), folder.path().to_owned()];
     others.extend(libc());
     for path in others {
@@ -45,7 +45,7 @@ fn what_is_not_the_library_is_refused_in_one_sentence() {
         assert!(sentence.ends_with('.') && sentence.len() < 600, "{sentence}");
     }
     // None of them stands in the way of the real one.
-    load(&built());
+    load(&built::library());
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_panic_in_any_hook_closes_that_handle_and_nothing_else() {
 #[test]
 fn a_closed_handle_says_so() {
     let servers = Turn::wait();
-    let library = load(&built());
+    let library = load(&built::library());
     let host = Host::new(&library);
     let account = host.plugin.open(&servers.incoming_settings("alice")).unwrap();
     consent(&servers, &account, "alice");
@@ -110,7 +110,7 @@ fn a_closed_handle_says_so() {
 #[test]
 fn two_plugins_in_one_process_share_nothing_but_a_store() {
     let servers = Turn::wait();
-    let library = load(&built());
+    let library = load(&built::library());
     let (one, other) = (Host::new(&library), Host::new(&library));
     let settings = servers.incoming_settings("alice");
     let alice = one.plugin.open(&settings).unwrap();
@@ -138,7 +138,7 @@ fn core_and_library_give_equal_results() {
     servers.doveadm(&["expunge", "-u", &servers.address("carol"), "mailbox", "INBOX", "all"]).unwrap();
     let fixture = Fixture::new(&servers);
     let direct = scenario(&servers, &|settings| Box::new(fixture.plugin.open(&settings.to_string()).unwrap()));
-    let library = load(&built());
+    let library = load(&built::library());
     let host = Host::new(&library);
     let loaded = scenario(&servers, &|settings| Box::new(host.plugin.open(settings).unwrap()));
     assert_eq!(direct.len(), loaded.len());
@@ -341,7 +341,7 @@ fn state(plugin: &Plugin, settings: &Value) -> Value {
 /// Only builds with `test-seam` can be counted, failed and stopped (core/src/seam).
 #[test]
 fn the_library_holds_no_trace_of_the_seam() {
-    let library = std::fs::read(built()).unwrap();
+    let library = std::fs::read(built::library()).unwrap();
     let holds = |text: &str| library.windows(text.len()).any(|bytes| bytes == text.as_bytes());
     // What the search finds when it is there.
     assert!(holds("gave no answer in time"));
@@ -354,16 +354,10 @@ fn load(path: &Path) -> Library {
     Library::load(path).unwrap_or_else(|error| panic!("{error} `make test` builds it."))
 }
 
-/// target/PROFILE/deps/library-… → target/PROFILE/liboauth_mail.so
-fn built() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    exe.ancestors().nth(2).unwrap().join(file_name())
-}
-
 /// target/PROFILE/deps/library-… → target/test-panics/debug/liboauth_mail.so
 fn built_to_panic() -> PathBuf {
-    let exe = std::env::current_exe().unwrap();
-    exe.ancestors().nth(3).unwrap().join("test-panics/debug").join(file_name())
+    let built = built::library();
+    built.ancestors().nth(2).unwrap().join("test-panics/debug").join(file_name())
 }
 
 fn file_name() -> String {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    env, fs,
+    fs,
     io::{Read, Write},
     net::TcpListener,
     os::unix::fs::PermissionsExt,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use oauth_mail_tests::{
-    Options, Servers,
+    Options, Servers, built,
     fixture::{Fixture, STORE_KEY},
     mailbox::{self, Shared, note, since_all},
     mailgen,
@@ -60,8 +60,7 @@ fn deliver(servers: &Servers, name: &str, numbers: std::ops::Range<usize>) {
 }
 
 fn host_sample(arguments: &[&str], settings: &Path, more: &[&str], stdin: &[u8]) -> Output {
-    let program = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("host-sample");
-    let mut command = Command::new(program);
+    let mut command = Command::new(built::program("host-sample"));
     command.args(arguments).arg(settings).args(more).env_remove("OAUTH_MAIL_LIBRARY");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -184,8 +183,7 @@ fn a_message_of_150_megabytes_passes_within_its_own_size() {
     let raw = mailgen::large_message(SIZE);
     servers.dovecot.fill(&servers.address("large"), "INBOX", [raw.clone()].into_iter()).unwrap();
     let taken = fixture.store_dir().join("taken");
-    let program = env::current_exe().unwrap().ancestors().nth(2).unwrap().join("host-sample");
-    let mut command = Command::new(program);
+    let mut command = Command::new(built::program("host-sample"));
     command.arg("run").arg(&file).args(["--rounds", "1", "--deliver", &format!("cat > {}", taken.display())]);
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let mut peak = 0;

@@ -43,12 +43,12 @@ impl Arguments {
 }
 
 /// Where the mail goes.
-enum Desk {
+enum Destination {
     Here(Helpdesk),
     Elsewhere(Delivery),
 }
 
-impl Desk {
+impl Destination {
     fn round(&mut self, account: &Account, host: &Host, output: &Output) -> Result<()> {
         let mut totals = Totals::default();
         match self {
@@ -78,19 +78,19 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     let account = host.open(Direction::Incoming)?;
     let to = match (&arguments.deliver, &arguments.deliver_url) {
         (Some(command), _) => Some(To::Command(command.clone())),
-        (None, Some(url)) => Some(To::Url(url.clone())),
+        (None, Some(url)) => Some(To::url(url.clone())),
         (None, None) => None,
     };
-    let mut desk = match to {
-        Some(to) => Desk::Elsewhere(Delivery::new(to, &host.settings.deliveries())?),
-        None => Desk::Here(arguments.desk.helpdesk(&host.settings)?),
+    let mut destination = match to {
+        Some(to) => Destination::Elsewhere(Delivery::new(to, &host.settings.deliveries())?),
+        None => Destination::Here(arguments.desk.helpdesk(&host.settings)?),
     };
     let minutes = host.settings.field(Direction::Incoming, "fetch_interval_minutes").as_u64();
     let interval = Duration::from_secs(60 * minutes.unwrap_or(INTERVAL_MINUTES_DEFAULT).max(1));
     let mut rounds = 0;
     while !interrupt::requested() {
         let mut wait = interval;
-        match desk.round(&account, host, output) {
+        match destination.round(&account, host, output) {
             Ok(()) => {}
             Err(Failure::Hook(error)) if error.is_transient() => {
                 wait = wait.max(Duration::from_secs(error.retry_after_seconds().unwrap_or(0)));

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use oauth_mail_abi::Kind;
 use serde_json::{Value, json};
 
-use super::world::{CUSTOMER, DESK, World, ensure};
+use super::{
+    Protocol,
+    world::{CUSTOMER, DESK, World, ensure},
+};
 use crate::{
     cli::{requests, state_line},
     facts::{Facts, bare_id},
@@ -68,7 +71,7 @@ pub const ALL: &[Step] = &[
     },
     Step {
         title: "A customer writes to the helpdesk",
-        proves: "mail is sent over STARTTLS with the customer's own token",
+        proves: "mail is sent over a verified connection with the customer's own token",
         work: customer_writes,
     },
     Step {
@@ -113,12 +116,17 @@ const QUESTION: &str = "The printer on the third floor is on fire";
 
 fn start_servers(world: &mut World) -> Result<String> {
     let servers = Servers::start(world.servers_path.as_deref(), &["alice", "bob"], world.folder())?;
+    let mail = match world.protocol {
+        Protocol::Imap => {
+            format!("IMAPS on {}, submission on {}", servers.facts["imaps_port"], servers.facts["submission_port"])
+        }
+        Protocol::Ews => format!("EWS at {}", servers.text("ews_url")),
+        Protocol::Graph => format!("Microsoft Graph at {}", servers.text("graph_url")),
+    };
     let seen = format!(
-        "{} at {}, IMAPS on {}, submission on {}, users {} and {}",
+        "{} at {}, {mail}, users {} and {}",
         servers.name(),
         servers.text("issuer"),
-        servers.facts["imaps_port"],
-        servers.facts["submission_port"],
         servers.user(DESK).0,
         servers.user(CUSTOMER).0
     );

@@ -12,6 +12,7 @@ use oauth_mail_abi::{Account, Library};
 use serde_json::{Value, json};
 use url::Url;
 
+use super::Protocol;
 use crate::{
     cli::{Consented, consent_with},
     failure::{Failure, Result},
@@ -33,6 +34,7 @@ const DELIVERY_PATIENCE: Duration = Duration::from_secs(60);
 pub struct World {
     pub library_path: Option<PathBuf>,
     pub servers_path: Option<PathBuf>,
+    pub protocol: Protocol,
     pub output: Output,
     pub servers: Option<Servers>,
     pub library: Option<Library>,
@@ -49,13 +51,21 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(library: Option<&Path>, servers: Option<&Path>, keep: bool, output: Output) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("oauth-mail-demo-{}", std::process::id()));
+    pub fn new(
+        library: Option<&Path>,
+        servers: Option<&Path>,
+        protocol: Protocol,
+        keep: bool,
+        output: Output,
+    ) -> Result<Self> {
+        let name = format!("oauth-mail-demo-{}-{}", std::process::id(), protocol.name());
+        let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder)
             .map_err(|error| Failure::other(format!("The folder {} cannot be made: {error}.", folder.display())))?;
         Ok(Self {
             library_path: library.map(Path::to_owned),
             servers_path: servers.map(Path::to_owned),
+            protocol,
             output,
             servers: None,
             library: None,
@@ -96,7 +106,6 @@ impl World {
     pub fn settings(&self, user: usize, client_id: Option<&str>) -> Result<Value> {
         let servers = self.servers()?;
         let (address, _) = servers.user(user);
-        let host = servers.facts["host"].as_str().unwrap_or("localhost");
         let mut advanced = json!({"ca_file": servers.text("ca_file"), "issuer": servers.text("issuer")});
         for name in ["revocation_url", "userinfo_url", "jwks_url"] {
             if let Some(url) = servers.facts[name].as_str() {
@@ -107,12 +116,11 @@ impl World {
         advanced["authorize_parameters"] = json!({"prompt": "consent"});
         let oauth = json!({
             "authentication_type": "OAuth",
-            "server_name": host,
             "username": address,
             "client_id": client_id.unwrap_or(servers.text("client_id")),
             "authorize_url": servers.text("authorize_url"),
             "access_token_url": servers.text("token_url"),
-            "scope": servers.text("scope"),
+            "scope": servers.facts["scopes"][self.protocol.name()].as_str().unwrap_or(servers.text("scope")),
             "redirect_url": format!("http://127.0.0.1:{}/callback", free_port()?),
             "advanced": advanced,
         });
@@ -120,27 +128,46 @@ impl World {
         merge(
             &mut incoming,
             json!({
-                "connection_protocol": "POP/IMAP/POPS/IMAPS",
                 "email_addresses": [address],
-                "protocol": "IMAPS",
-                "port": servers.facts["imaps_port"],
                 "fetch_interval_minutes": 1,
             }),
         );
+        merge(&mut incoming, self.connection(Direction::Incoming)?);
         incoming["advanced"]["fetch_since"] = "all".into();
         let mut outgoing = oauth;
         merge(
             &mut outgoing,
             json!({
-                "connection_protocol": "SMTP/SMTPS",
                 "sender_name": if user == DESK { "Example Helpdesk" } else { "Bob Customer" },
                 "reply_to": address,
-                "protocol": "SMTP",
-                "enable_tls": true,
-                "port": servers.facts["submission_port"],
             }),
         );
+        merge(&mut outgoing, self.connection(Direction::Outgoing)?);
         Ok(json!({"plugin": {"private_networks": "allow"}, "incoming": incoming, "outgoing": outgoing}))
+    }
+
+    /// The fields that say where the server is.
+    fn connection(&self, direction: Direction) -> Result<Value> {
+        let facts = &self.servers()?.facts;
+        let url = |protocol: &str, fact: &str| json!({"connection_protocol": protocol, "connect_url": facts[fact]});
+        let host = facts["host"].as_str().unwrap_or("localhost");
+        Ok(match (self.protocol, direction) {
+            (Protocol::Imap, Direction::Incoming) => json!({
+                "connection_protocol": "POP/IMAP/POPS/IMAPS",
+                "server_name": host,
+                "protocol": "IMAPS",
+                "port": facts["imaps_port"],
+            }),
+            (Protocol::Imap, Direction::Outgoing) => json!({
+                "connection_protocol": "SMTP/SMTPS",
+                "server_name": host,
+                "protocol": "SMTP",
+                "enable_tls": true,
+                "port": facts["submission_port"],
+            }),
+            (Protocol::Ews, _) => url("EWS", "ews_url"),
+            (Protocol::Graph, _) => url("Microsoft Graph", "graph_url"),
+        })
     }
 
     pub fn helpdesk(&self) -> Result<Helpdesk> {

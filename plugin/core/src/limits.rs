@@ -100,6 +100,31 @@ pub const GRAPH_REQUEST_MAX: usize = 4_000_000;
 pub const GRAPH_PIECE: usize = 10 * 320 * 1024;
 /// X- fields that one message may name as internetMessageHeaders.
 pub const GRAPH_HEADERS_MAX: usize = 5;
+/// Requests to EWS of one mailbox at once: well below the ten that Microsoft advises ("EWS throttling in Exchange").
+pub const EWS_PARALLEL: usize = 4;
+/// Changes that one SyncFolderItems asks for: the most that it gives ("MaxChangesReturned").
+pub const EWS_CHANGES: usize = 512;
+/// Messages that one GetItem asks for ("EWS best practices: at most 10 items per batch"), and items that one request settles:
+/// a batch has a minute.
+pub const EWS_BATCH: usize = 10;
+pub const EWS_SETTLE_BATCH: usize = 50;
+/// One answer without its MIME, bytes; elements and their attributes in it; how deep they may be nested. An answer with
+/// EWS_CHANGES has 300 KB, 7,000 nodes and a depth of 8.
+pub const EWS_ANSWER_MAX: usize = 8 << 20;
+pub const EWS_NODES_MAX: u32 = 400_000;
+pub const EWS_DEPTH_MAX: usize = 64;
+/// One tag with its attributes, bytes: an id and a change key have 300.
+pub const EWS_TAG_MAX: usize = 16 << 10;
+/// Base64 that is decoded at once, bytes.
+pub const EWS_PIECE: usize = 48 << 10;
+/// A SyncState, an id or change key, and a ResponseCode, characters. Real ones have 10,000, 200 and 60.
+pub const EWS_STATE_MAX: usize = 1 << 20;
+pub const EWS_ID_MAX: usize = 1_024;
+pub const EWS_CODE_MAX: usize = 100;
+/// One request with its body: the largest message at 500 KB/s.
+pub const EWS_TIMEOUT: Duration = Duration::from_secs(420);
+/// An opened mailbox sends further messages for this long: its token was given out with more than TOKEN_EARLY left.
+pub const EWS_IDLE_KEEP: Duration = Duration::from_secs(60);
 /// A closing connection tries to say LOGOUT for this long.
 pub const LOGOUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Room that a message in memory begins with, bytes; more only as bytes come, never because they were announced.

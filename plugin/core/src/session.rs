@@ -7,7 +7,7 @@ use crate::{
     net::Net,
     oauth::{AccessToken, Grants, Scopes},
     settings::{Account, Direction, GrantType, Protocol},
-    transport::{Inbox, Login, OpenError, Outbox, Transcript, graph, imap, smtp},
+    transport::{Inbox, Login, OpenError, Outbox, Transcript, ews, graph, imap, smtp},
 };
 
 /// Was a Message-ID found in the sent folder?
@@ -53,13 +53,10 @@ impl Session {
     /// # Errors
     /// `Unsupported` when nobody knows where the sent folder is; else as [`Session::open_inbox`].
     pub fn find_sent(&self, message_id: &str, deadline: Deadline) -> Result<Found> {
-        if let Protocol::Graph { base_url } = &self.account.protocol {
-            let mut inbox = self.authenticated(deadline, |login| {
-                graph::open(&self.account, &self.net, login, &self.transcript, deadline)
-            })?;
-            let found = inbox.find_sent(message_id, deadline)?;
+        if let Protocol::Ews { url } | Protocol::Graph { base_url: url } = &self.account.protocol {
+            let found = self.open_inbox(deadline)?.find_sent(message_id, deadline)?;
             let (folder, is_there) = found.unwrap_or_default();
-            return Ok(Found { folder, server: base_url.host_str().unwrap_or_default().to_owned(), is_there });
+            return Ok(Found { folder, server: url.host_str().unwrap_or_default().to_owned(), is_there });
         }
         let server = self.account.sending.as_ref().and_then(|sending| sending.sent_folder_server.clone());
         let Some(server) = server else {
@@ -93,6 +90,7 @@ impl Session {
     fn inbox(&self, login: &Login<'_>, deadline: Deadline) -> Result<Box<dyn Inbox>, OpenError> {
         match &self.account.protocol {
             Protocol::Imap { .. } => imap::open(&self.account, &self.net, login, &self.transcript, &self.log, deadline),
+            Protocol::Ews { .. } => ews::open(&self.account, &self.net, login, &self.transcript, deadline),
             Protocol::Graph { .. } => graph::open(&self.account, &self.net, login, &self.transcript, deadline),
             other => Err(cannot("read", other).into()),
         }
@@ -101,6 +99,7 @@ impl Session {
     fn outbox(&self, login: &Login<'_>, deadline: Deadline) -> Result<Box<dyn Outbox>, OpenError> {
         match &self.account.protocol {
             Protocol::Smtp { .. } => smtp::open(&self.account, &self.net, login, &self.transcript, &self.log, deadline),
+            Protocol::Ews { .. } => ews::open_outbox(&self.account, &self.net, login, &self.transcript, deadline),
             Protocol::Graph { .. } => graph::open_outbox(&self.account, &self.net, login, &self.transcript, deadline),
             other => Err(cannot("sent", other).into()),
         }

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicPtr, AtomicU64, Ordering},
     },
 };
@@ -78,23 +78,23 @@ const COUNTER_BITS: u32 = 48;
 /// Of one process. A child of fork begins with an empty one: its parent's threads, locks and connections are not its own.
 pub struct Registry {
     process: u32,
+    /// There was one before it, of the parent.
+    is_forked: bool,
     next: AtomicU64,
     objects: Mutex<HashMap<u64, Object>>,
 }
 
 static CURRENT: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
-/// The process that made the first object.
-static FIRST: OnceLock<u32> = OnceLock::new();
 
 fn registry() -> &'static Registry {
     let process = std::process::id();
-    FIRST.get_or_init(|| process);
     let current = CURRENT.load(Ordering::Acquire);
     if let Some(registry) = leaked(current).filter(|registry| registry.process == process) {
         return registry;
     }
     let fresh = Box::leak(Box::new(Registry {
         process,
+        is_forked: !current.is_null(),
         // A child goes on counting, so that no number of its parent's ever names something of its own.
         next: AtomicU64::new(leaked(current).map_or(1, |parent| parent.next.load(Ordering::Relaxed))),
         objects: Mutex::default(),
@@ -180,7 +180,7 @@ fn nothing(handle: u64) -> Error {
         return Error::new(Kind::Misuse, "The handle is 0, which names nothing.")
             .remedy("Check the status of the function that was to write it.");
     }
-    if FIRST.get().is_some_and(|first| *first != std::process::id()) {
+    if registry().is_forked {
         return Error::new(Kind::Misuse, format!("The handle {handle} was made before fork, in another process."))
             .remedy("Make a plugin of its own in the child: what its parent opened cannot be used here.");
     }

@@ -17,6 +17,10 @@ pub struct Config {
     pub code_lifetime: u64,
     /// Larger mail is refused, bytes.
     pub message_size_max: usize,
+    /// `false`: every request to EWS is answered 403, as for a blocked tenant.
+    pub ews_enabled: bool,
+    /// The newest RequestServerVersion that EWS takes: `Exchange2010_SP2`, `Exchange2016`, …
+    pub ews_version: String,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -93,6 +97,8 @@ impl Default for Config {
             rotate_refresh_tokens: true,
             code_lifetime: 600,
             message_size_max: 64 << 20,
+            ews_enabled: true,
+            ews_version: "Exchange2016".into(),
         }
     }
 }

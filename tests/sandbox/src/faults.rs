@@ -65,6 +65,9 @@ pub struct What {
     /// Error code inside the body: `syncStateNotFound`, `ErrorAccessDenied`, `invalid_grant`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// EWS: every item of the request is refused with this ResponseCode, inside HTTP 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_code: Option<String>,
     /// So long nothing is heard, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_ms: Option<u64>,
@@ -178,6 +181,11 @@ impl Plan {
     /// Does it refuse? For the faces that speak lines.
     pub fn refuses(&self) -> bool {
         self.what.status.is_some()
+    }
+
+    /// The ResponseCode for every item, of EWS.
+    pub fn response_code(&self) -> Option<&str> {
+        self.what.response_code.as_deref()
     }
 
     /// The answer instead of the right one.

@@ -234,9 +234,10 @@ fn serve_http(state: &State, stream: &mut Tls) -> io::Result<()> {
         let plan = if face == Face::Admin { None } else { state.faults.take(face, &fault_line(&request)) };
         let plan = plan.unwrap_or_default();
         thread::sleep(plan.delay);
-        let response = match plan.answer(face) {
-            Some(response) => response,
-            None => handle(state, &request),
+        let response = match (plan.answer(face), plan.response_code()) {
+            (Some(response), _) => response,
+            (None, Some(code)) if face == Face::Ews => ews::refused(state, &request, code),
+            (None, _) => handle(state, &request),
         };
         let response = if plan.malformed { spoiled(response) } else { response };
         state.faults.sent(face, response.body.len());

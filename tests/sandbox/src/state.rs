@@ -7,13 +7,15 @@ use std::sync::{
 
 use time::{Duration, OffsetDateTime};
 
-use crate::{config::Config, faults::Faults, mailbox::Mail, oauth::OAuth};
+use crate::{config::Config, ews::Exchanges, faults::Faults, mailbox::Mail, oauth::OAuth};
 
 pub struct State {
     pub config: Config,
     pub mail: Mail,
     pub oauth: OAuth,
     pub faults: Faults,
+    /// What EWS was asked and answered.
+    pub ews: Exchanges,
     /// `https://localhost:PORT`, without a slash at the end; known when the socket is bound.
     pub base_url: OnceLock<String>,
     /// Seconds that this provider's clock is ahead.
@@ -26,6 +28,7 @@ impl State {
             mail: Mail::new(&config),
             oauth: OAuth::new(),
             faults: Faults::default(),
+            ews: Exchanges::default(),
             base_url: OnceLock::new(),
             clock_skew: AtomicI64::new(0),
             config,

@@ -234,7 +234,7 @@ fn message_compose() -> Result<Target> {
     ];
     Ok(target("message-compose", JSON_WORDS, seeds.map(|seed| seed.to_string().into_bytes()).to_vec(), move |input| {
         let Ok(request) = serde_json::from_slice::<Compose>(input) else { return };
-        if let Ok(composed) = compose::compose(request, &sending, 1_800_000_000, "<id@example.test>") {
+        if let Ok(composed) = compose::compose(&request, &sending, 1_800_000_000, "<id@example.test>") {
             assert_sendable(&composed.raw);
         }
     }))

@@ -268,7 +268,7 @@ fn prepare(request: &Request, sending: &Sending, context: &Context) -> Result<Co
 fn prepare_as(request: &Request, sending: &Sending, context: &Context, message_id: &str) -> Result<Composed> {
     let now = context.session.clock.now();
     match &request.content {
-        Content::Compose(content) => compose::compose((**content).clone(), sending, now, message_id),
+        Content::Compose(content) => compose::compose(content, sending, now, message_id),
         Content::Raw(raw) => compose::accept_raw(raw, request.envelope.as_ref(), sending, now, message_id),
     }
 }

@@ -3,7 +3,10 @@
 //! lettre's builder does the MIME; what it leaves to its caller is done here: control characters, long words, foreign
 //! message ids, Bcc. The finished bytes are checked once more by [`wire::verify`].
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::{
+    borrow::Cow,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use lettre::{
@@ -115,7 +118,7 @@ pub const HEADERS_ALLOWED: [&str; 13] = [
 ///
 /// # Errors
 /// `Misuse` for an address, a header or an attachment that cannot be meant, and when nobody is to get it.
-pub fn compose(request: Compose, sending: &Sending, now: UnixSeconds, message_id: &str) -> Result<Composed> {
+pub fn compose(request: &Compose, sending: &Sending, now: UnixSeconds, message_id: &str) -> Result<Composed> {
     let to = mailboxes(&request.to)?;
     let cc = mailboxes(&request.cc)?;
     let bcc = mailboxes(&request.bcc)?;
@@ -169,7 +172,7 @@ pub fn compose(request: Compose, sending: &Sending, now: UnixSeconds, message_id
         builder = builder.raw_header(extra_header(header)?);
     }
 
-    let message = match body(request.text, request.html, request.attachments)? {
+    let message = match body(request.text.as_deref(), request.html.as_deref(), &request.attachments)? {
         Part::Single(part) => builder.envelope(lettre_envelope(&envelope)?).singlepart(part),
         Part::Multi(parts) => builder.envelope(lettre_envelope(&envelope)?).multipart(parts),
     }
@@ -259,15 +262,15 @@ enum Part {
 }
 
 /// mixed( related( alternative( text, html ), inline… ), attachment… ), without the layers that hold only one part.
-fn body(text: Option<String>, html: Option<String>, attachments: Vec<Attachment>) -> Result<Part> {
+fn body(text: Option<&str>, html: Option<&str>, attachments: &[Attachment]) -> Result<Part> {
     let (inline, attached): (Vec<_>, Vec<_>) =
-        attachments.into_iter().partition(|file| file.inline && file.content_id.is_some() && html.is_some());
+        attachments.iter().partition(|file| file.inline && file.content_id.is_some() && html.is_some());
     let plain = |text: &str| SinglePart::plain(lines(text));
     let mut part = match (text, html) {
-        (text, None) => Part::Single(plain(&text.unwrap_or_default())),
-        (None, Some(html)) => Part::Single(SinglePart::html(lines(&html))),
+        (text, None) => Part::Single(plain(text.unwrap_or_default())),
+        (None, Some(html)) => Part::Single(SinglePart::html(lines(html))),
         (Some(text), Some(html)) => {
-            Part::Multi(MultiPart::alternative().singlepart(plain(&text)).singlepart(SinglePart::html(lines(&html))))
+            Part::Multi(MultiPart::alternative().singlepart(plain(text)).singlepart(SinglePart::html(lines(html))))
         }
     };
     for (files, around) in [(inline, MultiPart::related()), (attached, MultiPart::mixed())] {
@@ -286,11 +289,13 @@ fn body(text: Option<String>, html: Option<String>, attachments: Vec<Attachment>
     Ok(part)
 }
 
-fn attachment(file: Attachment) -> Result<SinglePart> {
+fn attachment(file: &Attachment) -> Result<SinglePart> {
     let name = display_name(&file.name).unwrap_or_else(|| "attachment".into());
-    let mut encoded = file.content_base64.into_bytes();
-    encoded.retain(|byte| !byte.is_ascii_whitespace());
-    let content = STANDARD.decode(&encoded).map_err(|e| {
+    let mut encoded = Cow::Borrowed(file.content_base64.as_bytes());
+    if encoded.iter().any(u8::is_ascii_whitespace) {
+        encoded.to_mut().retain(|byte| !byte.is_ascii_whitespace());
+    }
+    let content = STANDARD.decode(&*encoded).map_err(|e| {
         Error::new(Kind::Misuse, format!("The content of the attachment \u{201c}{name}\u{201d} is not base64."))
             .source_error(e)
     })?;

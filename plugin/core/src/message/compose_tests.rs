@@ -21,11 +21,11 @@ fn sending() -> Sending {
 }
 
 fn made(request: Value) -> Composed {
-    compose(serde_json::from_value(request).unwrap(), &sending(), NOW, ID).unwrap()
+    compose(&serde_json::from_value(request).unwrap(), &sending(), NOW, ID).unwrap()
 }
 
 fn refused(request: Value) -> Error {
-    compose(serde_json::from_value(request).unwrap(), &sending(), NOW, ID).unwrap_err()
+    compose(&serde_json::from_value(request).unwrap(), &sending(), NOW, ID).unwrap_err()
 }
 
 fn text_of(composed: &Composed) -> &str {
@@ -97,7 +97,7 @@ fn nothing_injects_a_header() {
             "in_reply_to": "<i@x>", "references": [evil, format!("<a{end}Bcc:evil@x.test>")],
             "headers": [{"name": "X-A", "value": evil}],
         });
-        let composed = compose(serde_json::from_value(request).unwrap(), &sending, NOW, ID).unwrap();
+        let composed = compose(&serde_json::from_value(request).unwrap(), &sending, NOW, ID).unwrap();
         let mut found = names(&composed);
         found.retain(|name| name != "x-a");
         assert_eq!(found, plain, "{end:?}");
@@ -193,7 +193,7 @@ fn a_sender_in_an_international_domain_needs_no_smtputf8() {
     let id = signer.message_id(&sending.from, None).unwrap();
     assert_eq!(well_formed_id(&id).as_deref(), Some(&*id));
     let request = Compose { to: vec![Person::Text("a@a.test".into())], ..Compose::default() };
-    let composed = compose(request, &sending, NOW, &id).unwrap();
+    let composed = compose(&request, &sending, NOW, &id).unwrap();
     assert!(composed.raw.is_ascii() && composed.message_id.ends_with("@xn--bcher-kva.test>"));
     assert_eq!(composed.envelope.from.unwrap().to_string(), "desk@xn--bcher-kva.test");
 }

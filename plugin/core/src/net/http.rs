@@ -16,7 +16,7 @@ use reqwest::{
     blocking::{Client, RequestBuilder, Response},
     dns::{Addrs, Name, Resolve, Resolving},
     header::{
-        ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue,
+        ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION,
         RETRY_AFTER as RETRY_AFTER_HEADER,
     },
     redirect::Policy,
@@ -59,6 +59,8 @@ pub struct HttpAnswer {
     /// Retry-After, as seconds or as a date (RFC 9110 10.2.3); at most `limits::RETRY_AFTER_MAX`.
     pub retry_after: Option<Duration>,
     pub content_type: Option<String>,
+    /// Where a redirect leads, which is not followed.
+    pub location: Option<String>,
     pub date: Option<UnixSeconds>,
     /// Request ids that the server gave in headers, as `name=value` words.
     pub correlation: Option<String>,
@@ -289,6 +291,7 @@ fn read(mut response: Response, host: &str, deadline: Deadline, mut sink: Option
         status: response.status().as_u16(),
         retry_after: text(RETRY_AFTER_HEADER).and_then(|wait| retry_after(&wait, date)),
         content_type: text(CONTENT_TYPE),
+        location: text(LOCATION),
         date,
         correlation: correlation(headers),
         body: Zeroizing::new(Vec::with_capacity(limits::HTTP_CHUNK)),
@@ -317,7 +320,16 @@ fn read(mut response: Response, host: &str, deadline: Deadline, mut sink: Option
 }
 
 fn correlation(headers: &HeaderMap) -> Option<String> {
-    const NAMES: [&str; 5] = ["x-ms-request-id", "client-request-id", "request-id", "x-request-id", "x-correlation-id"];
+    // The last two are Exchange's: the server, and what its front end says of an error.
+    const NAMES: [&str; 7] = [
+        "x-ms-request-id",
+        "client-request-id",
+        "request-id",
+        "x-request-id",
+        "x-correlation-id",
+        "x-feserver",
+        "x-caserrorcode",
+    ];
     let words: Vec<_> = NAMES
         .iter()
         .filter_map(|name| Some((name, headers.get(*name)?.to_str().ok()?)))

@@ -289,6 +289,7 @@ mod tests {
             content_type: None,
             date: None,
             correlation: None,
+            location: None,
             body: Zeroizing::new(body.as_bytes().to_vec()),
         }
     }

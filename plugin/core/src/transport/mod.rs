@@ -1,6 +1,8 @@
 //! How mail gets in and out. One folder per protocol; everything above sees only [`Inbox`] and [`Outbox`].
 
+pub mod ahead;
 pub mod bcc;
+pub mod ews;
 pub mod feed;
 pub mod graph;
 pub mod imap;
@@ -77,7 +79,7 @@ impl Proof {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key {
     pub folder: String,
-    /// IMAP: `UIDVALIDITY.UID`; Graph: the immutable id.
+    /// IMAP: `UIDVALIDITY.UID`; Graph: the immutable id; EWS: the item id.
     pub id: String,
 }
 

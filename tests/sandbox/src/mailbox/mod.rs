@@ -1,5 +1,7 @@
 //! Mailboxes: folders and messages in memory, one set under all faces.
 
+pub mod ids;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
@@ -18,6 +20,8 @@ pub struct Mailbox {
     pub folders: Vec<Folder>,
     /// Grows with every change; what was changed holds its number.
     pub sequence: u64,
+    /// No two mailboxes have the same, nor the same ids in them.
+    number: usize,
     next_id: u64,
 }
 
@@ -32,6 +36,8 @@ pub struct Folder {
     pub messages: Vec<Message>,
     /// What left it: number of the change, id.
     pub gone: Vec<(u64, String)>,
+    /// The same by UID.
+    pub gone_uids: Vec<(u64, u32)>,
 }
 
 #[derive(Clone)]
@@ -47,6 +53,14 @@ pub struct Message {
     pub created: u64,
     /// Number of its last change in this folder.
     pub changed: u64,
+    /// Was it read before that change?
+    pub was_seen: bool,
+}
+
+impl Message {
+    pub fn is_seen(&self) -> bool {
+        self.flags.contains("\\Seen")
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,14 +84,23 @@ const FOLDERS: [(&str, Special); 6] = [
 
 impl Mail {
     pub fn new(config: &Config) -> Self {
-        let mailboxes = config.mailboxes().map(|(address, name)| (address.to_lowercase(), Mailbox::new(address, name)));
-        Self(Mutex::new(mailboxes.collect()))
+        let mailbox = |(number, (address, name)): (usize, (&str, &str))| {
+            (address.to_lowercase(), Mailbox::new(number, address, name))
+        };
+        Self(Mutex::new(config.mailboxes().enumerate().map(mailbox).collect()))
     }
 
     /// Works on one mailbox while nobody else does; `None` when there is no such mailbox.
     pub fn with<T>(&self, address: &str, work: impl FnOnce(&mut Mailbox) -> T) -> Option<T> {
         let mut mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         mailboxes.get_mut(&address.to_lowercase()).map(work)
+    }
+
+    /// Address of the mailbox that has the folder of this id.
+    pub fn owner_of_folder(&self, id: &str) -> Option<String> {
+        let mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = |mailbox: &&Mailbox| mailbox.folders.iter().any(|folder| folder.id == id);
+        mailboxes.values().find(has).map(|mailbox| mailbox.address.clone())
     }
 
     /// Into the inbox, with Return-Path before it. `false`: there is no such mailbox.
@@ -89,9 +112,9 @@ impl Mail {
 }
 
 impl Mailbox {
-    fn new(address: &str, name: &str) -> Self {
-        let mut mailbox =
-            Self { address: address.to_owned(), name: name.to_owned(), folders: Vec::new(), sequence: 0, next_id: 0 };
+    fn new(number: usize, address: &str, name: &str) -> Self {
+        let (address, name) = (address.to_owned(), name.to_owned());
+        let mut mailbox = Self { address, name, folders: Vec::new(), sequence: 0, number, next_id: 0 };
         for (name, special) in FOLDERS {
             mailbox.create_folder(name);
             if let Some(folder) = mailbox.folders.last_mut() {
@@ -123,6 +146,7 @@ impl Mailbox {
             uid_next: 1,
             messages: Vec::new(),
             gone: Vec::new(),
+            gone_uids: Vec::new(),
         });
         true
     }
@@ -137,7 +161,8 @@ impl Mailbox {
     ) -> Option<u32> {
         self.folder(folder)?;
         let id = self.new_id("M");
-        let message = Message { id, uid: 0, raw: Arc::new(raw), flags, received, created: 0, changed: 0 };
+        let message =
+            Message { id, uid: 0, raw: Arc::new(raw), flags, received, created: 0, changed: 0, was_seen: false };
         self.put(folder, message)
     }
 
@@ -148,6 +173,7 @@ impl Mailbox {
         let place = folder.messages.binary_search_by_key(&uid, |message| message.uid).ok()?;
         let message = folder.messages.remove(place);
         folder.gone.push((sequence, message.id.clone()));
+        folder.gone_uids.push((sequence, uid));
         Some(message)
     }
 
@@ -172,6 +198,7 @@ impl Mailbox {
         let sequence = self.sequence;
         let message = self.folder(folder)?.messages.iter_mut().find(|message| message.uid == uid)?;
         message.changed = sequence;
+        message.was_seen = message.is_seen();
         Some(message)
     }
 
@@ -188,7 +215,7 @@ impl Mailbox {
 
     fn new_id(&mut self, kind: &str) -> String {
         self.next_id += 1;
-        format!("{kind}{:08}", self.next_id)
+        format!("{kind}{:03}{:08}", self.number, self.next_id)
     }
 }
 

@@ -216,7 +216,7 @@ fn without_resource(scope: &str) -> &str {
     scope.strip_prefix("https://").and_then(|rest| rest.split_once('/')).map_or(scope, |(_, name)| name)
 }
 
-fn random() -> String {
+pub(crate) fn random() -> String {
     let mut bytes = [0; 32];
     // Without randomness there is nothing to serve.
     getrandom::fill(&mut bytes).unwrap_or_else(|error| panic!("The system gives no random bytes: {error}"));

@@ -1,6 +1,6 @@
 //! `make bench`: the loaded library beside mbsync, a raw TLS reader and nodemailer, on the same servers, alternating.
 //!
-//! `oauth-mail-bench [fetch] [large] [send] [calls]`, without a word: all. Environment: `ROUNDS` (default 5) measured
+//! `oauth-mail-bench [fetch] [large] [send] [calls] [protocols]`, without a word: all. Environment: `ROUNDS` (default 5) measured
 //! rounds after one that warms up; `BENCH_SMALL=1` for a form of half a minute that shows that it works.
 //!
 //! A missed target is said and is no failure of this program; something that cannot be measured is.
@@ -9,6 +9,7 @@
 mod calls;
 mod fetch;
 mod large;
+mod protocols;
 mod report;
 mod run;
 mod send;
@@ -53,26 +54,33 @@ fn main() -> ExitCode {
 }
 
 fn bench() -> Result<()> {
+    const ON_SERVERS: [&str; 4] = ["calls", "large", "fetch", "send"];
     let parts: Vec<_> = env::args().skip(1).collect();
-    if let Some(unknown) = parts.iter().find(|part| !["fetch", "large", "send", "calls"].contains(&part.as_str())) {
-        return Err(Error::new(format!("there is no part {unknown}: fetch, large, send, calls")));
+    let known = |part: &str| ON_SERVERS.contains(&part) || part == "protocols";
+    if let Some(unknown) = parts.iter().find(|part| !known(part)) {
+        return Err(Error::new(format!("there is no part {unknown}: {}, protocols", ON_SERVERS.join(", "))));
     }
     let wanted = |part: &str| parts.is_empty() || parts.iter().any(|named| named == part);
     let plan = Plan::from_env()?;
     println!("{}", machine());
-    let world = World::start()?;
     let mut report = Report::default();
-    if wanted("calls") {
-        calls::measure(&world, &mut report)?;
+    if ON_SERVERS.into_iter().any(wanted) {
+        let world = World::start()?;
+        if wanted("calls") {
+            calls::measure(&world, &mut report)?;
+        }
+        if wanted("large") {
+            large::measure(&world, &plan, &mut report)?;
+        }
+        if wanted("fetch") {
+            fetch::measure(&world, &plan, &mut report)?;
+        }
+        if wanted("send") {
+            send::measure(&world, &plan, &mut report)?;
+        }
     }
-    if wanted("large") {
-        large::measure(&world, &plan, &mut report)?;
-    }
-    if wanted("fetch") {
-        fetch::measure(&world, &plan, &mut report)?;
-    }
-    if wanted("send") {
-        send::measure(&world, &plan, &mut report)?;
+    if wanted("protocols") {
+        protocols::measure(&plan, &mut report)?;
     }
     report.finish();
     Ok(())

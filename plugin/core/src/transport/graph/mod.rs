@@ -28,11 +28,12 @@ use serde_json::{Value, json};
 
 use super::{
     Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Transcript,
-    feed::Feed,
+    ahead::Ahead, feed::Feed,
 };
 use crate::{
     clock::{Clock, Deadline},
     error::{Error, Kind, Result},
+    limits,
     net::Net,
     settings::{Account, Action, Former, Protocol, Since},
 };
@@ -82,7 +83,7 @@ fn connect(
     let client = Client::new(account, net, base_url, login.token, transcript);
     let proof = Proof { protocol: "Microsoft Graph", mechanism: "Bearer", port, tls };
     let moved_from = account.fetching.as_ref().and_then(|fetching| fetching.moved_from);
-    let mailbox = Mailbox { client, proof, moved_from, folders: HashMap::new(), held: Vec::new() };
+    let mailbox = Mailbox { client, proof, moved_from, folders: HashMap::new(), ahead: Ahead::default() };
     match mailbox.client.json("GET", "/mailFolders/inbox?$select=id", None, deadline) {
         Ok(_) => Ok((mailbox, true)),
         // Mail.Send alone may not look at folders, and sending is all that is asked of it.
@@ -98,8 +99,7 @@ struct Mailbox {
     moved_from: Option<Former>,
     /// Ids of folders, by name.
     folders: HashMap<String, String>,
-    /// Read, and not taken by the last call.
-    held: Vec<(Key, Item)>,
+    ahead: Ahead,
 }
 
 impl Mailbox {
@@ -178,7 +178,9 @@ impl Inbox for Mailbox {
         deadline: Deadline,
         sink: &mut dyn FnMut(usize, Item) -> ControlFlow<()>,
     ) -> Result<usize> {
-        read::read(self, entries, deadline, sink)
+        let client = &self.client;
+        let fetch = |group: &[Entry]| read::get(client, group, deadline);
+        self.ahead.read(entries, limits::GRAPH_PARALLEL, |_| 1, &fetch, sink)
     }
 
     fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {

@@ -90,13 +90,10 @@ impl Outbox for GraphOutbox {
 
     fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline) -> Outcome {
         self.lost = false;
-        if envelope.from.is_none() {
-            return Outcome::Rejected(
-                Error::new(Kind::Unsupported, "Microsoft Graph cannot send without a sender.")
-                    .remedy("Give the envelope a sender, or choose SMTP for outgoing mail."),
-            );
-        }
-        let raw = with_bcc(envelope, raw);
+        let raw = match with_bcc(envelope, raw, "Microsoft Graph") {
+            Ok(raw) => raw,
+            Err(error) => return Outcome::Rejected(error),
+        };
         if self.one_step {
             return self.in_one_step(&raw, deadline);
         }

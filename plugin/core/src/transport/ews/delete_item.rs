@@ -1,0 +1,29 @@
+//! DeleteItem.
+
+use super::{
+    client::{Client, Failure},
+    soap::item_ids,
+};
+use crate::clock::Deadline;
+
+#[derive(Clone, Copy)]
+pub enum How {
+    /// Out of every folder that a person sees, and to be had back for as long as the server keeps deleted items: what an
+    /// expunge over IMAP does at Exchange.
+    Recoverable,
+    /// A draft of ours that nobody ever saw.
+    ForGood,
+}
+
+fn request(ids: &[&str], how: How) -> String {
+    let how = match how {
+        How::Recoverable => "SoftDelete",
+        How::ForGood => "HardDelete",
+    };
+    format!("<m:DeleteItem DeleteType=\"{how}\"><m:ItemIds>{}</m:ItemIds></m:DeleteItem>", item_ids(ids))
+}
+
+/// Whether each was there.
+pub fn run(client: &Client, ids: &[&str], how: How, deadline: Deadline) -> Result<Vec<bool>, Failure> {
+    client.ask_each("DeleteItem", ids, &|_| request(ids, how), deadline)
+}

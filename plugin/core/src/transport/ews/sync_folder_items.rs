@@ -1,0 +1,148 @@
+//! SyncFolderItems: which messages of a folder are not settled yet, from the SyncState on.
+//!
+//! The first time, the folder is gone through once, newest first, over as many calls as it takes; only what is young enough is
+//! handed out. The same after ErrorInvalidSyncStateData, from the last moment at which all was settled.
+
+use roxmltree::Node;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    Mailbox,
+    client::{Client, Failure, misbehaved},
+    soap::{FolderId, child, escape, id, text},
+};
+use crate::{
+    clock::{Deadline, UnixSeconds},
+    error::{Error, Kind, Result},
+    limits,
+    message::fingerprint::Traits,
+    transport::{
+        Cursor, Listing,
+        feed::{Feed, Listed},
+    },
+};
+
+/// What lies in mail folders and is no mail.
+const NO_MAIL: [&str; 5] = ["CalendarItem", "Contact", "DistributionList", "Task", "PostItem"];
+
+/// `taken_over`: with what a message is recognised by.
+fn request(client: &Client, folder: &FolderId, state: Option<&str>, taken_over: bool) -> String {
+    let traits = ["item:Subject", "item:DateTimeSent", "message:From", "message:InternetMessageId"];
+    let traits = if taken_over { &traits[..] } else { &[] };
+    let traits: String = traits.iter().map(|uri| format!("<t:FieldURI FieldURI=\"{uri}\"/>")).collect();
+    let state = state.map_or_else(String::new, |state| format!("<m:SyncState>{}</m:SyncState>", escape(state)));
+    format!(
+        "<m:SyncFolderItems><m:ItemShape><t:BaseShape>IdOnly</t:BaseShape><t:AdditionalProperties>\
+         <t:FieldURI FieldURI=\"item:DateTimeReceived\"/><t:FieldURI FieldURI=\"item:Size\"/>\
+         <t:FieldURI FieldURI=\"item:IsDraft\"/>{traits}</t:AdditionalProperties></m:ItemShape><m:SyncFolderId>{}\
+         </m:SyncFolderId>{state}<m:MaxChangesReturned>{}</m:MaxChangesReturned><m:SyncScope>NormalItems</m:SyncScope>\
+         </m:SyncFolderItems>",
+        folder.xml(&client.identity),
+        limits::EWS_CHANGES
+    )
+}
+
+pub fn list(
+    mailbox: &mut Mailbox,
+    name: &str,
+    mut feed: Feed,
+    now: UnixSeconds,
+    deadline: Deadline,
+) -> Result<Listing> {
+    let missing = || {
+        Error::new(Kind::Refused, format!("The mailbox has no folder {name}."))
+            .remedy("Correct the folders under advanced (names are as Outlook shows them), or create the folder.")
+    };
+    let folder = mailbox.folder(name, deadline).map_err(Failure::into_error)?.ok_or_else(missing)?;
+    let (mut reset, mut more) = (None, false);
+    for page in 0.. {
+        if feed.is_full() || page == limits::FEED_PAGES_MAX {
+            more = true;
+            break;
+        }
+        let client = &mailbox.client;
+        let (position, taken_over) = (feed.position.clone(), !feed.former.is_empty());
+        let taken = client.ask_one(
+            "SyncFolderItems",
+            &|_| request(client, &folder, position.as_deref(), taken_over),
+            deadline,
+            |message| take(&mut feed, message).map_err(Failure::Other),
+        );
+        match taken {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(failure) if failure.is(&["ErrorInvalidSyncStateData"]) && position.is_some() && reset.is_none() => {
+                feed.restart();
+                reset = Some(format!(
+                    "Exchange forgot where reading {name} stood (ErrorInvalidSyncStateData): mail received since all was \
+                     settled last is listed again."
+                ));
+            }
+            Err(failure) if failure.is_folder_missing() => {
+                mailbox.folders.remove(name);
+                return Err(missing());
+            }
+            Err(failure) => return Err(failure.into_error()),
+        }
+    }
+    if !more {
+        feed.rest(now);
+    }
+    Ok(Listing { entries: feed.entries(name), more, cursor: Cursor::Ews(feed), reset })
+}
+
+/// Takes in one page; is there another? What is not understood of an item never fails the page.
+fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<bool> {
+    let state = child(message, "SyncState").map(text).filter(|state| !state.is_empty());
+    let state = state.ok_or_else(|| misbehaved("sent changes without a SyncState"))?;
+    if state.len() > limits::EWS_STATE_MAX {
+        return Err(misbehaved("sent a SyncState that is longer than any should be"));
+    }
+    let is_end = child(message, "IncludesLastItemInRange").map(text).is_none_or(|end| end.trim() == "true");
+    let mut changes = 0;
+    for change in child(message, "Changes").into_iter().flat_map(|changes| changes.children()) {
+        changes += usize::from(change.is_element());
+        match change.tag_name().name() {
+            "Create" => {
+                let Some(item) = change.children().find(Node::is_element) else { continue };
+                let Some(id) = id(item, "ItemId") else { continue };
+                let is_draft = child(item, "IsDraft").map(text) == Some("true");
+                if !is_draft && !NO_MAIL.contains(&item.tag_name().name()) {
+                    let size = child(item, "Size").and_then(|size| text(size).trim().parse().ok()).unwrap_or_default();
+                    let received_at = child(item, "DateTimeReceived").and_then(|at| moment(text(at)));
+                    if !feed.recognise(id, || traits(item)) {
+                        feed.add(id, Listed { received_at, size });
+                    }
+                }
+            }
+            // Moved away or deleted before it was read: nobody can hand it out any more.
+            "Delete" => {
+                if let Some(id) = id(change, "ItemId") {
+                    feed.settle(id);
+                }
+            }
+            // Update, ReadFlagChange: what it is called or whether somebody read it changes nothing here.
+            _ => {}
+        }
+    }
+    if !is_end && changes == 0 && feed.position.as_deref() == Some(state) {
+        return Err(misbehaved("sends changes without end"));
+    }
+    feed.reached(state.to_owned(), is_end);
+    Ok(!is_end)
+}
+
+fn traits(item: Node<'_, '_>) -> Traits {
+    let of = |name| child(item, name).map(|node| text(node).to_owned());
+    let from = child(item, "From").and_then(|from| child(from, "Mailbox"));
+    Traits {
+        message_id: of("InternetMessageId"),
+        from: from.and_then(|mailbox| child(mailbox, "EmailAddress")).map(|address| text(address).to_owned()),
+        date: of("DateTimeSent").as_deref().and_then(moment),
+        subject: of("Subject"),
+    }
+}
+
+fn moment(text: &str) -> Option<UnixSeconds> {
+    OffsetDateTime::parse(text.trim(), &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
+}
