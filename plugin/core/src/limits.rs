@@ -70,10 +70,15 @@ pub const FEED_PAGES_MAX: usize = 40;
 /// because the server may name them again. Ids have about 150 characters, so a cursor stays below 1 MB.
 pub const FEED_OPEN_MAX: usize = 3_000;
 pub const FEED_SETTLED_MAX: usize = 2_000;
+/// Fingerprints of settled messages that a cursor keeps for a move to another protocol: an hour of three messages a second,
+/// 210 KB.
+pub const FINGERPRINTS_MAX: usize = 10_000;
 /// Requests of one mailbox at once: Graph takes four ("Throttling limits", Outlook service), and sends the rest away.
 pub const GRAPH_PARALLEL: usize = 4;
 /// Requests in one $batch ("JSON batching").
 pub const GRAPH_BATCH: usize = 20;
+/// Ids that one translateExchangeIds takes ("translateExchangeIds").
+pub const GRAPH_TRANSLATE: usize = 1_000;
 /// Messages in one page of a delta, which names only their ids and dates.
 pub const GRAPH_PAGE: usize = 500;
 /// One page of ids, or another JSON answer, bytes. Pages of GRAPH_PAGE messages have about 300 KB.

@@ -29,7 +29,9 @@ use super::{
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
-    limits, message, seam,
+    limits, message,
+    message::fingerprint::{Fingerprint, Traits},
+    seam,
     settings::{Action, Fetching, Since},
     transport::{Cursor, Entry, Inbox, Item, Key, Raw},
 };
@@ -80,6 +82,8 @@ pub struct Fetch {
     listing_cut: bool,
     /// Handed out in this round and not settled; a listing in the middle of a round leaves them out.
     handed_out: HashSet<Key>,
+    /// Of what was handed out and not settled.
+    fingerprints: HashMap<Key, Fingerprint>,
     /// Listed, but expunged before they were read, by folder: settled with the next settle.
     gone: HashMap<String, Vec<Key>>,
     /// Put aside by a call that was cut off before the mailbox and the cursor heard of it, by folder: the next settle
@@ -270,7 +274,54 @@ impl Fetch {
     pub fn forget(&mut self, settled: &[Key]) {
         for key in settled {
             self.handed_out.remove(key);
+            self.fingerprints.remove(key);
         }
+    }
+
+    /// What these messages leave behind when they are settled. Those that another process or an earlier round handed out are
+    /// read once more; a message that cannot be read leaves nothing.
+    pub fn fingerprints(
+        &mut self,
+        context: &Context,
+        keys: &[Key],
+        is_settled: impl Fn(&Key) -> bool,
+        deadline: Deadline,
+    ) -> Vec<Option<Fingerprint>> {
+        let unknown: Vec<Key> =
+            keys.iter().filter(|key| !self.fingerprints.contains_key(key) && !is_settled(key)).cloned().collect();
+        if !unknown.is_empty() {
+            // The other half is for settling itself.
+            let until = deadline.at_most(deadline.left() / 2);
+            match self.read_fingerprints(context, unknown, until) {
+                Ok(read) => self.fingerprints.extend(read),
+                Err(error) => context.session.log.info(format_args!("Settled messages leave no fingerprints: {error}")),
+            }
+        }
+        keys.iter().map(|key| self.fingerprints.get(key).copied()).collect()
+    }
+
+    fn read_fingerprints(
+        &mut self,
+        context: &Context,
+        keys: Vec<Key>,
+        deadline: Deadline,
+    ) -> Result<Vec<(Key, Fingerprint)>> {
+        let reader = self.connected(context, deadline)?;
+        let entries: Vec<Entry> = keys.into_iter().map(|key| Entry { key, size: 0, received_at: None }).collect();
+        let read = reader.with_inbox("reading settled messages", deadline, move |inbox| {
+            let mut read = Vec::new();
+            inbox.read(&entries, deadline, &mut |at, item| {
+                if let Item::Read(raw) = item
+                    && let Ok(raw) = into_bytes(raw)
+                    && let Some(fingerprint) = Traits::of(&raw).fingerprint()
+                {
+                    read.push((entries[at].key.clone(), fingerprint));
+                }
+                ControlFlow::Continue(())
+            })?;
+            Ok(read)
+        });
+        read.inspect_err(|_| self.hang_up())
     }
 
     /// What was just written of a folder.
@@ -565,6 +616,12 @@ impl Fetch {
         self.handed_out.insert(entry.key.clone());
         match raw {
             Ok(raw) => {
+                if let Some(fingerprint) = Traits::of(&raw).fingerprint() {
+                    if self.fingerprints.len() >= limits::FINGERPRINTS_MAX {
+                        self.fingerprints.clear();
+                    }
+                    self.fingerprints.insert(entry.key.clone(), fingerprint);
+                }
                 batch.push(self.message(context, fetching, text, raw, entry.received_at), taken);
                 Ok(())
             }

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
+    message::fingerprint::Fingerprint,
     settings::Action,
     transport::{Cursor, Key},
 };
@@ -93,12 +94,14 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
     }
 
     // Before anything is done in the mailbox.
+    let mut cursors = BTreeMap::new();
     for (folder, results) in &folders {
         let (cursor, _) = reached(&context, folder, work.fetch.seen(folder))?;
         if let Some((text, _, _)) = results.iter().find(|(_, key, _)| !cursor.listed(key)) {
             return Err(Error::new(Kind::Misuse, format!("{text} was never handed out."))
                 .remedy("Give keys back exactly as fetch_batch handed them out."));
         }
+        cursors.insert(folder.clone(), cursor);
     }
 
     let host_is_well = request.results.values().any(|verdict| verdict.is_taken());
@@ -149,6 +152,14 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
             if verdicts.contains(&Verdict::Refused) {
                 keys.extend(half_aside.iter().cloned());
             }
+            // What leaves the folder is not met again.
+            let fingerprints = match action {
+                Action::Leave | Action::MarkSeen if !keys.is_empty() => {
+                    let is_settled = |key: &Key| cursors.get(&folder).is_some_and(|cursor| cursor.is_settled(key));
+                    work.fetch.fingerprints(&context, &keys, is_settled, request.deadline)
+                }
+                Action::Leave | Action::MarkSeen | Action::Move { .. } | Action::Delete => vec![None; keys.len()],
+            };
             let found = if keys.is_empty() || *action == Action::Leave {
                 vec![true; keys.len()]
             } else {
@@ -158,9 +169,9 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
                 let done_to_it = if found { past_tense(action) } else { "gone" };
                 done.insert(text.clone(), json!(instead.unwrap_or(done_to_it)));
             }
-            settled.extend(keys);
+            settled.extend(keys.into_iter().zip(fingerprints));
         }
-        settled.extend(work.fetch.take_gone(&folder));
+        settled.extend(work.fetch.take_gone(&folder).into_iter().map(|key| (key, None)));
         if let Some(cursor) = advance(&context, &folder, work.fetch.seen(&folder), &settled)? {
             work.fetch.remember(&folder, cursor);
         }
@@ -170,6 +181,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
                 quarantine::forget(&context, key)?;
             }
         }
+        let settled: Vec<Key> = settled.into_iter().map(|(key, _)| key).collect();
         work.fetch.forget(&settled);
     }
     Ok(json!({"done": Value::Object(done)}).to_string())
@@ -203,7 +215,12 @@ fn past_tense(action: &Action) -> &'static str {
 }
 
 /// Another handle or node may settle other messages of the same folder.
-fn advance(context: &Context, folder: &str, seen: Option<&Cursor>, settled: &[Key]) -> Result<Option<Cursor>> {
+fn advance(
+    context: &Context,
+    folder: &str,
+    seen: Option<&Cursor>,
+    settled: &[(Key, Option<Fingerprint>)],
+) -> Result<Option<Cursor>> {
     if settled.is_empty() {
         return Ok(None);
     }
@@ -214,7 +231,7 @@ fn advance(context: &Context, folder: &str, seen: Option<&Cursor>, settled: &[Ke
     };
     until_it_holds(busy, || {
         let (mut cursor, version) = reached(context, folder, seen)?;
-        cursor.settle(settled);
+        cursor.settle(settled, context.session.clock.now());
         Ok(write_cursor(context, &id, Some(version), &cursor)?.then_some(cursor))
     })
     .map(Some)

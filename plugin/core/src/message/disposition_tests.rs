@@ -9,6 +9,7 @@ fn fetching() -> Fetching {
         new_requests_from: Vec::new(),
         folders: vec!["INBOX".into()],
         since: settings::Since::Now,
+        moved_from: None,
         after_import: settings::Action::Leave,
         after_refusal: settings::Action::Leave,
         subject_tag: "[Request ID: ##{id}##]".into(),

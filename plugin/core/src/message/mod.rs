@@ -8,6 +8,7 @@ pub mod disposition;
 pub mod evidence;
 pub mod facts;
 pub mod field;
+pub mod fingerprint;
 pub mod mime;
 pub mod parse;
 pub mod signature;

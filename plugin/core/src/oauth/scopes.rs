@@ -39,7 +39,8 @@ impl Scopes {
         let granted_list = granted.to_vec();
         // `…/.default` stands for whatever the administrator gave the application (Microsoft).
         if granted.iter().chain(&account.client.scopes).any(|scope| scope.ends_with("/.default")) {
-            let needed = asked.into_iter().cloned().collect();
+            let asked = || asked.into_iter().cloned().collect();
+            let needed = Provider::of(account).and_then(|found| found.of_application(account)).unwrap_or_else(asked);
             return Self { granted: granted_list, needed, ..Self::default() };
         }
         let has = |scope: &str| granted.iter().any(|one| same(one, scope));
@@ -57,7 +58,7 @@ impl Scopes {
         let own: Vec<_> = provider.needs(account, account.direction);
         let of_mailbox: Vec<_> = [Direction::Incoming, Direction::Outgoing]
             .into_iter()
-            .flat_map(|direction| provider.needs(account, direction))
+            .flat_map(|direction| provider.uses(account, direction))
             .collect();
         let lacking: Vec<_> =
             own.iter().filter(|need| !need.is_met_by(granted)).map(|need| need.least().to_owned()).collect();
@@ -135,6 +136,13 @@ fn protocol(account: &Account) -> &'static str {
         Protocol::Graph { .. } => "Microsoft Graph",
         Protocol::Gmail { .. } => "the Gmail API",
     }
+}
+
+/// Graph has permissions of their own for mailboxes of somebody else; those of an application are good for all.
+fn shared(account: &Account) -> &'static str {
+    let own = account.consenting_user.eq_ignore_ascii_case(&account.username);
+    let has_them = matches!(account.protocol, Protocol::Graph { .. }) && !account.client.grant.is_app_only();
+    if own || !has_them { "" } else { "_shared" }
 }
 
 fn is_silent(scope: &str) -> bool {
@@ -239,9 +247,24 @@ impl Provider {
             Direction::Incoming if writes => "write",
             Direction::Incoming => "read",
         };
-        let is_shared = !account.consenting_user.eq_ignore_ascii_case(&account.username);
-        let shared = if family == "graph" && is_shared { "_shared" } else { "" };
-        self.need(&format!("{family}_{what}{shared}"))
+        self.need(&format!("{family}_{what}{}", shared(account)))
+    }
+
+    /// The same, and what is made use of where it was granted: Graph sends with Mail.Send alone, but only a draft can be
+    /// sent again after a lost answer, and only a draft can be large.
+    fn uses(&self, account: &Account, direction: Direction) -> Vec<&Need> {
+        let mut uses = self.needs(account, direction);
+        if let (Protocol::Graph { .. }, Direction::Outgoing) = (&account.protocol, direction) {
+            uses.extend(self.need(&format!("graph_draft{}", shared(account))));
+        }
+        uses
+    }
+
+    /// The permissions that an administrator gives an application, where they are known; it never gets to see them.
+    fn of_application(&self, account: &Account) -> Option<Vec<String>> {
+        let known = account.client.grant.is_app_only() && matches!(account.protocol, Protocol::Graph { .. });
+        let needs = self.uses(account, account.direction);
+        known.then(|| needs.iter().map(|need| need.least().to_owned()).collect())
     }
 
     fn need(&self, key: &str) -> Vec<&Need> {
@@ -292,7 +315,12 @@ mod tests {
     fn every_preset_asks_for_exactly_what_its_protocol_needs() {
         let mut forms = 0;
         for preset in preset::all() {
-            for (direction, name) in [("incoming", "POP/IMAP/POPS/IMAPS"), ("outgoing", "SMTP/SMTPS")] {
+            let graph = preset.id.starts_with("microsoft365").then_some("Microsoft Graph");
+            for (direction, name) in [("incoming", Some("POP/IMAP/POPS/IMAPS")), ("outgoing", Some("SMTP/SMTPS"))]
+                .into_iter()
+                .chain([("incoming", graph), ("outgoing", graph)])
+            {
+                let Some(name) = name else { continue };
                 let mut form = json!({
                     "connection_protocol": name, "username": "desk@corp.test", "client_id": "c",
                     "client_secret": "s", "redirect_url": "https://desk.test/cb", "authentication_type": "OAuth",
@@ -312,7 +340,7 @@ mod tests {
                 forms += 1;
             }
         }
-        assert_eq!(forms, 2 * preset::all().len());
+        assert_eq!(forms, 2 * preset::all().len() + 2 * 4);
         assert!(ROWS.iter().all(|row| preset::all().iter().any(|preset| preset.id == row.provider)));
     }
 
@@ -380,6 +408,43 @@ mod tests {
         let scopes = Scopes::compare(&account, &list("Mail.Read"));
         assert_eq!(scopes.needed, list("https://graph.microsoft.com/Mail.Read.Shared"));
         assert!(Scopes::compare(&account, &list("Mail.Read.Shared Mail.Read")).explain(&account).is_none());
+    }
+
+    #[test]
+    fn sending_by_graph_needs_mail_send_and_makes_use_of_drafts() {
+        const GRAPH: &str = "https://graph.microsoft.com";
+        let mut account = microsoft(&format!("{GRAPH}/Mail.Send"));
+        account.protocol = Protocol::Graph { base_url: format!("{GRAPH}/v1.0").parse().unwrap() };
+        account.direction = Direction::Outgoing;
+        let scopes = Scopes::compare(&account, &list("Mail.Send"));
+        assert_eq!((scopes.needed.clone(), scopes.missing.clone()), (list(&format!("{GRAPH}/Mail.Send")), list("")));
+        let both = Scopes::compare(&account, &list("Mail.Send Mail.ReadWrite Calendars.Read"));
+        assert_eq!(both.excess, list("Calendars.Read"));
+        let none = Scopes::compare(&account, &list("Mail.ReadWrite"));
+        assert!(none.explain(&account).unwrap().message().contains("Mail.Send"));
+        account.consenting_user = "anna@corp.test".into();
+        let shared = Scopes::compare(&account, &list("Mail.Send.Shared Mail.ReadWrite.Shared Mail.ReadWrite"));
+        assert_eq!(
+            (shared.needed, shared.excess),
+            (list(&format!("{GRAPH}/Mail.Send.Shared")), list("Mail.ReadWrite"))
+        );
+    }
+
+    #[test]
+    fn an_application_is_told_the_permissions_that_it_cannot_see() {
+        let mut account = microsoft("https://graph.microsoft.us/.default");
+        account.client.token_url = "https://login.microsoftonline.us/t/oauth2/v2.0/token".parse().unwrap();
+        account.protocol = Protocol::Graph { base_url: "https://graph.microsoft.us/v1.0".parse().unwrap() };
+        account.client.grant = GrantType::ClientCredentials;
+        let scopes = Scopes::compare(&account, &list("https://graph.microsoft.us/.default"));
+        assert_eq!(scopes.needed, list("https://graph.microsoft.us/Mail.Read"));
+        assert!(scopes.missing.is_empty() && scopes.excess.is_empty());
+        account.direction = Direction::Outgoing;
+        let scopes = Scopes::compare(&account, &[]);
+        assert_eq!(
+            scopes.needed,
+            list("https://graph.microsoft.us/Mail.Send https://graph.microsoft.us/Mail.ReadWrite")
+        );
     }
 
     #[test]

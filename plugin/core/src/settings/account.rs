@@ -142,6 +142,34 @@ pub enum Since {
     Everything,
 }
 
+impl Since {
+    /// What was received before it is not wanted; `now`: when the folder is met for the first time.
+    pub fn moment(self, now: UnixSeconds) -> UnixSeconds {
+        match self {
+            Self::Now => now,
+            Self::Moment(moment) => moment,
+            Self::Everything => 0,
+        }
+    }
+}
+
+/// The protocol that a mailbox was fetched with before (`advanced.moved_from`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Former {
+    Imap,
+    Ews,
+}
+
+impl Former {
+    /// As a sentence calls it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Imap => "IMAP",
+            Self::Ews => "EWS",
+        }
+    }
+}
+
 /// What the host's settings want done with a settled message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -161,6 +189,8 @@ pub struct Fetching {
     pub new_requests_from: Vec<String>,
     pub folders: Vec<String>,
     pub since: Since,
+    /// Whose cursors are taken over.
+    pub moved_from: Option<Former>,
     /// What settling does in the mailbox with imported and duplicate messages.
     pub after_import: Action,
     /// What settling does with refused ones.

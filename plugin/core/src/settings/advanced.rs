@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{
-    form::{ANY, Field, MAIL, NONE, PORT, Rule},
+    form::{ANY, Field, MAIL, MOVABLE, NONE, PORT, Rule},
     pattern::Pattern,
     secret_ref::SecretRef,
 };
@@ -55,6 +55,9 @@ pub struct IncomingAdvanced {
     /// From when on mail is fetched from a folder for the first time: now, all, or a date.
     #[serde(default = "now")]
     pub fetch_since: String,
+    /// With which protocol this mailbox was fetched before, when it goes on with another: what was imported over the former
+    /// one is not imported again. Can be left out once a fetch has succeeded.
+    pub moved_from: Option<String>,
     /// What happens to a message in the mailbox once it was imported.
     #[serde(default = "leave")]
     pub after_import: String,
@@ -161,6 +164,8 @@ pub(super) const PROVIDERS: &[&str] = &[
 ];
 pub(super) const MECHANISMS: &[&str] = &["auto", "XOAUTH2", "OAUTHBEARER"];
 const GRANTS: &[&str] = &["authorization_code", "device_code", "client_credentials", "jwt_bearer"];
+/// Which cursors another protocol can go on from.
+const FORMER: &[&str] = &["imap", "ews"];
 const ACTIONS: &[&str] = &["leave", "mark_seen", "move", "delete"];
 
 /// What the authorization request sets itself (RFC 6749, RFC 7636, OpenID Connect) or must never carry.
@@ -296,6 +301,15 @@ pub(super) static INCOMING_ADVANCED: &[Field] = &[
             "Fetch Since",
             Rule::Text(Pattern::Since),
             "enter now, all, a date such as 2026-11-01, or a moment such as 2026-11-01T08:00:00Z",
+        )
+    },
+    Field {
+        shown: MOVABLE,
+        ..field(
+            "moved_from",
+            "Moved From",
+            Rule::OneOf(FORMER),
+            "choose imap or ews, the protocol that this mailbox was fetched with before, or leave it out",
         )
     },
     field("after_import", "After Import", Rule::OneOf(ACTIONS), "choose leave, mark_seen, move or delete"),

@@ -46,6 +46,8 @@ pub(super) const ANY: &[Connection] = &Connection::ALL;
 pub(super) const MAIL: &[Connection] = &[Connection::Mail];
 pub(super) const HTTP: &[Connection] = &[Connection::Ews, Connection::Graph, Connection::Gmail];
 pub(super) const EWS: &[Connection] = &[Connection::Ews];
+/// Those that can go on where another protocol stopped.
+pub(super) const MOVABLE: &[Connection] = &[Connection::Ews, Connection::Graph];
 pub(super) const NONE: &[Connection] = &[];
 
 /// One field of the form.

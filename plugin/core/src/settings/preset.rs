@@ -31,6 +31,9 @@ pub struct Preset {
     /// Scope by connection protocol for the grant client_credentials, where it is another one.
     #[serde(default)]
     application_scope: BTreeMap<String, String>,
+    /// The same for a shared mailbox, where somebody else's consent opens it.
+    #[serde(default)]
+    shared_scope: BTreeMap<String, String>,
     incoming: BTreeMap<String, Map<String, Value>>,
     outgoing: BTreeMap<String, Map<String, Value>>,
 }
@@ -93,6 +96,21 @@ pub fn fillers(direction: Direction, connection: Connection, name: &str) -> Vec<
     all().iter().filter(fills).map(|preset| preset.id.as_str()).collect()
 }
 
+/// Where Microsoft Graph is in the cloud that issues tokens here; where two clouds share that, the one whose Graph the scope
+/// names.
+pub(super) fn graph_url(token_url: &Url, scope: &str) -> Option<&'static str> {
+    let urls: Vec<&str> = all()
+        .iter()
+        .filter(|preset| preset.owns(token_url))
+        .filter_map(|preset| preset.fields(Direction::Incoming, Connection::Graph)?.get("connect_url")?.as_str())
+        .collect();
+    let named = |url: &&&str| {
+        let origin = url.trim_end_matches("/v1.0");
+        scope.split_ascii_whitespace().any(|scope| scope.starts_with(origin))
+    };
+    urls.iter().find(named).or(urls.first()).copied()
+}
+
 /// Is there any preset that fills this field of the form?
 pub(super) fn may_fill(name: &str) -> bool {
     all().iter().any(|preset| {
@@ -116,10 +134,16 @@ impl Preset {
         let own = self.fields(direction, Connection::from_name(direction, name)?)?;
         let mut known: Map<_, _> =
             self.oauth.iter().chain(own).map(|(name, value)| (name.clone(), value.clone())).collect();
-        let grant = form.get("advanced").and_then(|advanced| advanced.get("grant")).and_then(Value::as_str);
-        if let Some(scope) = self.application_scope.get(name)
-            && grant == Some(GrantType::ClientCredentials.name())
-        {
+        let advanced = |name: &str| form.get("advanced")?.get(name)?.as_str().filter(|text| !text.is_empty());
+        let is_shared = advanced("consenting_user").is_some_and(|user| {
+            form.get("username").and_then(Value::as_str).is_some_and(|own| !own.eq_ignore_ascii_case(user))
+        });
+        let scope = match advanced("grant") {
+            Some(grant) if grant == GrantType::ClientCredentials.name() => self.application_scope.get(name),
+            _ if is_shared => self.shared_scope.get(name),
+            _ => None,
+        };
+        if let Some(scope) = scope {
             known.insert("scope".to_owned(), scope.as_str().into());
         }
         Some(known)
@@ -188,7 +212,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::settings::{advanced::PROVIDERS, parse_incoming, parse_outgoing};
+    use crate::settings::{Protocol, advanced::PROVIDERS, parse_incoming, parse_outgoing};
 
     #[test]
     fn the_file_and_the_list_of_providers_agree() {
@@ -249,6 +273,60 @@ mod tests {
         assert_eq!(filled("client_credentials", "SMTP/SMTPS"), "https://outlook.office365.us/.default");
         assert_eq!(filled("client_credentials", "Microsoft Graph"), "https://graph.microsoft.us/.default");
         assert!(filled("device_code", "SMTP/SMTPS").contains("SMTP.Send"));
+    }
+
+    #[test]
+    fn each_cloud_has_its_own_graph() {
+        let base = |token_host: &str, scope: &str| {
+            let form = json!({
+                "connection_protocol": "Microsoft Graph", "username": "a@example.com", "client_id": "x",
+                "email_addresses": ["a@example.com"], "redirect_url": "http://localhost/cb", "scope": scope,
+                "authorize_url": format!("https://{token_host}/t/authorize"),
+                "access_token_url": format!("https://{token_host}/t/token"),
+            });
+            match parse_incoming(&form).unwrap().protocol {
+                Protocol::Graph { base_url } => base_url.to_string(),
+                _ => panic!("another protocol"),
+            }
+        };
+        for (host, scope, url) in [
+            ("login.microsoftonline.com", "https://graph.microsoft.com/Mail.Read", "https://graph.microsoft.com/v1.0"),
+            ("login.microsoftonline.us", "Mail.Read offline_access", "https://graph.microsoft.us/v1.0"),
+            ("login.microsoftonline.us", "https://graph.microsoft.us/.default", "https://graph.microsoft.us/v1.0"),
+            (
+                "login.microsoftonline.us",
+                "https://dod-graph.microsoft.us/Mail.Read",
+                "https://dod-graph.microsoft.us/v1.0",
+            ),
+            ("login.partner.microsoftonline.cn", "Mail.Read", "https://microsoftgraph.chinacloudapi.cn/v1.0"),
+            ("login.example.com", "https://dod-graph.microsoft.us/Mail.Read", "https://graph.microsoft.com/v1.0"),
+        ] {
+            assert_eq!(base(host, scope), url, "{host} {scope}");
+        }
+        // The presets say the same.
+        for preset in all().iter().filter(|preset| preset.id.starts_with("microsoft365")) {
+            let fields = preset.fields(Direction::Incoming, Connection::Graph).unwrap();
+            let (url, scope) = (fields["connect_url"].as_str().unwrap(), fields["scope"].as_str().unwrap());
+            let token_url = preset.oauth["access_token_url"].as_str().unwrap().parse().unwrap();
+            assert_eq!(graph_url(&token_url, scope), Some(url), "{}", preset.id);
+        }
+    }
+
+    #[test]
+    fn a_shared_mailbox_is_given_the_shared_scope() {
+        let filled = |advanced: Value| {
+            let mut form =
+                json!({"connection_protocol": "Microsoft Graph", "username": "desk@a.test", "advanced": advanced});
+            fill(Direction::Incoming, &mut form);
+            form["scope"].as_str().unwrap().to_owned()
+        };
+        let shared = filled(json!({"provider": "microsoft365_china", "consenting_user": "anna@a.test"}));
+        assert!(shared.starts_with("https://microsoftgraph.chinacloudapi.cn/Mail.ReadWrite.Shared "), "{shared}");
+        let own = filled(json!({"provider": "microsoft365", "consenting_user": "Desk@a.test"}));
+        assert!(!own.contains("Shared"), "{own}");
+        let application =
+            json!({"provider": "microsoft365", "consenting_user": "anna@a.test", "grant": "client_credentials"});
+        assert_eq!(filled(application), "https://graph.microsoft.com/.default");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     account::{
-        Account, Action, CertificateRef, Client, Direction, Endpoint, Fetching, GrantType, Mechanism, Protocol,
+        Account, Action, CertificateRef, Client, Direction, Endpoint, Fetching, Former, GrantType, Mechanism, Protocol,
         Sending, Since, TlsMode,
     },
     advanced::ClientCertificate,
@@ -16,11 +16,12 @@ use super::{
     incoming::Incoming,
     outgoing::{Outgoing, SUBMISSION_PORT, SUBMISSIONS_PORT},
     pattern::moment,
+    preset,
     secret_ref::SecretRef,
 };
 use crate::{error::Fault, limits, secret::Secret};
 
-/// Where Microsoft Graph and the Gmail API are, unless Connect URL says otherwise (a national cloud, a test).
+/// Where Microsoft Graph and the Gmail API are, unless Connect URL or the cloud of the Access Token URL says otherwise.
 const GRAPH_URL: &str = "https://graph.microsoft.com/v1.0";
 const GMAIL_URL: &str = "https://gmail.googleapis.com/gmail/v1";
 
@@ -48,6 +49,11 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
             "all" => Since::Everything,
             text => moment(text).map_or(Since::Now, Since::Moment),
         },
+        moved_from: match advanced.moved_from.as_deref() {
+            Some("imap") => Some(Former::Imap),
+            Some("ews") => Some(Former::Ews),
+            _ => None,
+        },
         after_import: action(&advanced.after_import, advanced.processed_folder),
         after_refusal: action(&advanced.after_refusal, advanced.error_folder),
         subject_tag: advanced.subject_tag,
@@ -57,7 +63,7 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
         direction: Direction::Incoming,
         protocol: match form.connection_protocol {
             Connection::Mail => Protocol::Imap { server: endpoint(form.server_name, form.port)? },
-            other => http(other, form.connect_url)?,
+            other => http(other, form.connect_url, &form.access_token_url, &form.scope)?,
         },
         consenting_user: advanced.consenting_user.unwrap_or_else(|| form.username.clone()),
         username: form.username,
@@ -133,7 +139,7 @@ pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
                     tls,
                 }
             }
-            other => http(other, form.connect_url)?,
+            other => http(other, form.connect_url, &form.access_token_url, &form.scope)?,
         },
         consenting_user: advanced.consenting_user.unwrap_or_else(|| form.username.clone()),
         username: form.username,
@@ -216,11 +222,20 @@ fn typed<T: DeserializeOwned>(form: serde_json::Map<String, Value>) -> Result<T,
     serde_json::from_value(Value::Object(form)).map_err(|_| disagreement(""))
 }
 
-fn http(connection: Connection, connect_url: Option<String>) -> Result<Protocol, Vec<Fault>> {
+fn http(
+    connection: Connection,
+    connect_url: Option<String>,
+    token_url: &str,
+    scope: &str,
+) -> Result<Protocol, Vec<Fault>> {
     let url = |usual: &str| self::url("/connect_url", connect_url.as_deref().unwrap_or(usual));
     match connection {
         Connection::Ews => Ok(Protocol::Ews { url: url("")? }),
-        Connection::Graph => Ok(Protocol::Graph { base_url: url(GRAPH_URL)? }),
+        Connection::Graph => {
+            // Each national cloud has a Graph of its own, which takes no tokens of the others.
+            let of_cloud = Url::parse(token_url).ok().and_then(|token_url| preset::graph_url(&token_url, scope));
+            Ok(Protocol::Graph { base_url: url(of_cloud.unwrap_or(GRAPH_URL))? })
+        }
         Connection::Gmail => Ok(Protocol::Gmail { base_url: url(GMAIL_URL)? }),
         Connection::Mail => Err(disagreement("/connection_protocol")),
     }

@@ -5,8 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Key};
-use crate::{clock::UnixSeconds, limits, settings::Since};
+use super::{Entry, Key, moving::Marks};
+use crate::{
+    clock::UnixSeconds,
+    limits,
+    message::fingerprint::{Fingerprint, Traits},
+    settings::Since,
+};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Feed {
@@ -21,6 +26,13 @@ pub struct Feed {
     pub open: BTreeMap<String, Listed>,
     /// Settled lately: an item may be named more than once.
     pub settled: VecDeque<String>,
+    /// For whoever takes over from here.
+    #[serde(default)]
+    pub marks: Marks,
+    /// While a folder is taken over and gone through: fingerprints of what was settled over the former protocol and has not
+    /// come up yet, ascending; of several copies, one for each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former: Vec<Fingerprint>,
 }
 
 /// What a listing says of a message.
@@ -35,12 +47,8 @@ pub struct Listed {
 impl Feed {
     /// Of a folder that was never fetched.
     pub fn new(since: Since, now: UnixSeconds) -> Self {
-        let begin = match since {
-            Since::Now => now,
-            Since::Moment(moment) => moment,
-            Since::Everything => 0,
-        };
-        Self { begin: Some(begin), resume_at: begin, ..Self::default() }
+        let begin = since.moment(now);
+        Self { begin: Some(begin), resume_at: begin, marks: Marks::new(since, now), ..Self::default() }
     }
 
     pub fn listed(&self, id: &str) -> bool {
@@ -60,13 +68,36 @@ impl Feed {
         }
     }
 
-    pub fn settle(&mut self, id: &str) {
-        if self.open.remove(id).is_some() {
+    /// Was it open until now?
+    pub fn settle(&mut self, id: &str) -> bool {
+        let was_open = self.open.remove(id).is_some();
+        if was_open {
             self.settled.push_back(id.to_owned());
-            if self.settled.len() > limits::FEED_SETTLED_MAX {
+            // While a folder is taken over, more may come up again.
+            while self.settled.len() > limits::FEED_SETTLED_MAX && self.former.is_empty() {
                 self.settled.pop_front();
             }
         }
+        was_open
+    }
+
+    /// Is this one of those that were settled over the former protocol? Each is recognised once.
+    pub fn recognise(&mut self, id: &str, traits: impl FnOnce() -> Traits) -> bool {
+        if self.former.is_empty() || self.open.contains_key(id) {
+            return false;
+        }
+        let known = traits().candidates().find_map(|one| self.former.binary_search(&one).ok());
+        let Some(at) = known else { return false };
+        self.former.remove(at);
+        if !self.is_settled(id) {
+            self.settled.push_back(id.to_owned());
+        }
+        true
+    }
+
+    /// When the oldest of those that are open was received.
+    pub fn oldest(&self) -> Option<UnixSeconds> {
+        self.open.values().filter_map(|listed| listed.received_at).min()
     }
 
     pub fn is_full(&self) -> bool {
@@ -86,6 +117,7 @@ impl Feed {
         self.position = Some(position);
         if is_end {
             self.begin = None;
+            self.former.clear();
         }
     }
 
@@ -97,10 +129,12 @@ impl Feed {
         self.position = None;
     }
 
-    /// Nothing is left to settle; noted now and then only, because each note is a durable write.
+    /// All is listed: what is older than the oldest that is left is settled. Noted now and then only, because each note is a
+    /// durable write.
     pub fn rest(&mut self, now: UnixSeconds) {
-        if self.open.is_empty() && now - self.resume_at >= limits::NOTE_INTERVAL {
-            self.resume_at = now;
+        if now - self.resume_at >= limits::NOTE_INTERVAL {
+            let settled_before = if self.open.is_empty() { Some(now) } else { self.oldest() };
+            self.resume_at = self.resume_at.max(settled_before.unwrap_or_default().min(now));
         }
     }
 

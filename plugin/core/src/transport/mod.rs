@@ -6,6 +6,7 @@ pub mod ews;
 pub mod feed;
 pub mod graph;
 pub mod imap;
+pub mod moving;
 pub mod smtp;
 pub mod spool;
 pub mod stub;
@@ -23,7 +24,9 @@ use serde_json::{Value, json};
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
+    limits,
     log::Logger,
+    message::fingerprint::Fingerprint,
     net::TlsFacts,
     secret::Secret,
     settings::{Action, Since},
@@ -112,8 +115,8 @@ pub enum Item {
 #[serde(tag = "protocol", rename_all = "snake_case")]
 pub enum Cursor {
     Imap(imap::Cursor),
-    Graph(feed::Feed),
     Ews(feed::Feed),
+    Graph(feed::Feed),
 }
 
 impl Cursor {
@@ -121,7 +124,14 @@ impl Cursor {
     pub fn listed(&self, key: &Key) -> bool {
         match self {
             Self::Imap(cursor) => cursor.listed(&key.id),
-            Self::Graph(feed) | Self::Ews(feed) => feed.listed(&key.id),
+            Self::Ews(feed) | Self::Graph(feed) => feed.listed(&key.id),
+        }
+    }
+
+    pub fn is_settled(&self, key: &Key) -> bool {
+        match self {
+            Self::Imap(cursor) => cursor.is_settled(&key.id),
+            Self::Ews(feed) | Self::Graph(feed) => feed.is_settled(&key.id),
         }
     }
 
@@ -129,22 +139,28 @@ impl Cursor {
     pub fn saw(&mut self, later: &Self) {
         match (self, later) {
             (Self::Imap(cursor), Self::Imap(later)) => cursor.saw(later),
-            (Self::Graph(feed), Self::Graph(later)) | (Self::Ews(feed), Self::Ews(later)) => feed.saw(later),
+            (Self::Ews(feed), Self::Ews(later)) | (Self::Graph(feed), Self::Graph(later)) => feed.saw(later),
             // The protocol was changed meanwhile: nothing of the other is known here.
-            (Self::Imap(_) | Self::Graph(_) | Self::Ews(_), _) => {}
+            (Self::Imap(_) | Self::Ews(_) | Self::Graph(_), _) => {}
         }
     }
 
-    /// Counts these messages as settled. Keys from before a reset of the folder are passed over.
-    pub fn settle(&mut self, keys: &[Key]) {
-        for Key { id, .. } in keys {
-            match self {
-                Self::Imap(cursor) => {
-                    cursor.settle(id);
-                }
-                Self::Graph(feed) | Self::Ews(feed) => feed.settle(id),
-            }
+    /// Counts these messages as settled; those that stay in the folder leave their fingerprints. Keys from before a reset of
+    /// the folder are passed over.
+    pub fn settle(&mut self, settled: &[(Key, Option<Fingerprint>)], now: UnixSeconds) {
+        let mut left = Vec::new();
+        for (key, fingerprint) in settled {
+            let is_new = match self {
+                Self::Imap(cursor) => cursor.settle(&key.id),
+                Self::Ews(feed) | Self::Graph(feed) => feed.settle(&key.id),
+            };
+            left.extend(fingerprint.filter(|_| is_new));
         }
+        let (marks, resume_at) = match self {
+            Self::Imap(cursor) => (&mut cursor.marks, cursor.resume_at),
+            Self::Ews(feed) | Self::Graph(feed) => (&mut feed.marks, feed.begin.unwrap_or(feed.resume_at)),
+        };
+        marks.add(now, left, resume_at.saturating_sub(limits::RESYNC_MARGIN));
     }
 }
 

@@ -31,14 +31,14 @@ use std::{
 
 use super::{
     Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Transcript,
-    ahead::Ahead,
+    ahead::Ahead, feed::Feed, moving,
 };
 use crate::{
     clock::{Clock, Deadline},
     error::{Error, Kind, Result},
     limits,
     net::Net,
-    settings::{Account, Action, Protocol, Since},
+    settings::{Account, Action, Former, Protocol, Since},
 };
 use client::{Client, Failure};
 use soap::FolderId;
@@ -85,7 +85,8 @@ fn connect(
     let tls = net.connect_tls(host, port, deadline)?.facts();
     let client = Client::new(account, net, url, login.token, transcript);
     let proof = Proof { protocol: "EWS", mechanism: "Bearer", port, tls };
-    let mailbox = Mailbox { client, proof, folders: HashMap::new(), ahead: Ahead::default() };
+    let moved_from = account.fetching.as_ref().and_then(|fetching| fetching.moved_from);
+    let mailbox = Mailbox { client, proof, moved_from, folders: HashMap::new(), ahead: Ahead::default() };
     match get_folder::exists(&mailbox.client, &FolderId::INBOX, deadline) {
         Ok(()) => Ok(mailbox),
         Err(Failure::Unauthorized(error)) => Err(OpenError::LoginRefused(error)),
@@ -96,6 +97,7 @@ fn connect(
 struct Mailbox {
     client: Client,
     proof: Proof,
+    moved_from: Option<Former>,
     /// By name.
     folders: HashMap<String, FolderId>,
     ahead: Ahead,
@@ -155,12 +157,17 @@ impl Inbox for Mailbox {
     }
 
     fn list(&mut self, folder: &str, cursor: Option<&AnyCursor>, since: Since, deadline: Deadline) -> Result<Listing> {
-        let feed = match cursor {
-            None => None,
-            Some(AnyCursor::Ews(feed)) => Some(feed),
-            Some(_) => return Err(super::other_protocol(folder)),
+        let now = Clock::default().now();
+        let (feed, moved) = match cursor {
+            None => (Feed::new(since, now), None),
+            Some(AnyCursor::Ews(feed)) => (feed.clone(), None),
+            Some(other) => {
+                let (feed, words) = moving::take_over(folder, other, self.moved_from, "EWS")?;
+                (feed, Some(words))
+            }
         };
-        sync_folder_items::list(self, folder, feed, since, Clock::default().now(), deadline)
+        let listing = sync_folder_items::list(self, folder, feed, now, deadline)?;
+        Ok(Listing { reset: moved.or(listing.reset), ..listing })
     }
 
     fn read(

@@ -15,7 +15,7 @@ use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
     limits,
-    settings::Since,
+    message::fingerprint::Traits,
     transport::{
         Cursor, Listing,
         feed::{Feed, Listed},
@@ -25,12 +25,16 @@ use crate::{
 /// What lies in mail folders and is no mail.
 const NO_MAIL: [&str; 5] = ["CalendarItem", "Contact", "DistributionList", "Task", "PostItem"];
 
-fn request(client: &Client, folder: &FolderId, state: Option<&str>) -> String {
+/// `taken_over`: with what a message is recognised by.
+fn request(client: &Client, folder: &FolderId, state: Option<&str>, taken_over: bool) -> String {
+    let traits = ["item:Subject", "item:DateTimeSent", "message:From", "message:InternetMessageId"];
+    let traits = if taken_over { &traits[..] } else { &[] };
+    let traits: String = traits.iter().map(|uri| format!("<t:FieldURI FieldURI=\"{uri}\"/>")).collect();
     let state = state.map_or_else(String::new, |state| format!("<m:SyncState>{}</m:SyncState>", escape(state)));
     format!(
         "<m:SyncFolderItems><m:ItemShape><t:BaseShape>IdOnly</t:BaseShape><t:AdditionalProperties>\
          <t:FieldURI FieldURI=\"item:DateTimeReceived\"/><t:FieldURI FieldURI=\"item:Size\"/>\
-         <t:FieldURI FieldURI=\"item:IsDraft\"/></t:AdditionalProperties></m:ItemShape><m:SyncFolderId>{}\
+         <t:FieldURI FieldURI=\"item:IsDraft\"/>{traits}</t:AdditionalProperties></m:ItemShape><m:SyncFolderId>{}\
          </m:SyncFolderId>{state}<m:MaxChangesReturned>{}</m:MaxChangesReturned><m:SyncScope>NormalItems</m:SyncScope>\
          </m:SyncFolderItems>",
         folder.xml(&client.identity),
@@ -41,8 +45,7 @@ fn request(client: &Client, folder: &FolderId, state: Option<&str>) -> String {
 pub fn list(
     mailbox: &mut Mailbox,
     name: &str,
-    stored: Option<&Feed>,
-    since: Since,
+    mut feed: Feed,
     now: UnixSeconds,
     deadline: Deadline,
 ) -> Result<Listing> {
@@ -51,7 +54,6 @@ pub fn list(
             .remedy("Correct the folders under advanced (names are as Outlook shows them), or create the folder.")
     };
     let folder = mailbox.folder(name, deadline).map_err(Failure::into_error)?.ok_or_else(missing)?;
-    let mut feed = stored.cloned().unwrap_or_else(|| Feed::new(since, now));
     let (mut reset, mut more) = (None, false);
     for page in 0.. {
         if feed.is_full() || page == limits::FEED_PAGES_MAX {
@@ -59,10 +61,10 @@ pub fn list(
             break;
         }
         let client = &mailbox.client;
-        let position = feed.position.clone();
+        let (position, taken_over) = (feed.position.clone(), !feed.former.is_empty());
         let taken = client.ask_one(
             "SyncFolderItems",
-            &|_| request(client, &folder, position.as_deref()),
+            &|_| request(client, &folder, position.as_deref(), taken_over),
             deadline,
             |message| take(&mut feed, message).map_err(Failure::Other),
         );
@@ -108,7 +110,9 @@ fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<bool> {
                 if !is_draft && !NO_MAIL.contains(&item.tag_name().name()) {
                     let size = child(item, "Size").and_then(|size| text(size).trim().parse().ok()).unwrap_or_default();
                     let received_at = child(item, "DateTimeReceived").and_then(|at| moment(text(at)));
-                    feed.add(id, Listed { received_at, size });
+                    if !feed.recognise(id, || traits(item)) {
+                        feed.add(id, Listed { received_at, size });
+                    }
                 }
             }
             // Moved away or deleted before it was read: nobody can hand it out any more.
@@ -126,6 +130,17 @@ fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<bool> {
     }
     feed.reached(state.to_owned(), is_end);
     Ok(!is_end)
+}
+
+fn traits(item: Node<'_, '_>) -> Traits {
+    let of = |name| child(item, name).map(|node| text(node).to_owned());
+    let from = child(item, "From").and_then(|from| child(from, "Mailbox"));
+    Traits {
+        message_id: of("InternetMessageId"),
+        from: from.and_then(|mailbox| child(mailbox, "EmailAddress")).map(|address| text(address).to_owned()),
+        date: of("DateTimeSent").as_deref().and_then(moment),
+        subject: of("Subject"),
+    }
 }
 
 fn moment(text: &str) -> Option<UnixSeconds> {

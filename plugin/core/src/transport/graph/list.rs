@@ -16,7 +16,7 @@ use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
     limits,
-    settings::Since,
+    message::fingerprint::Traits,
     transport::{
         Cursor, Listing,
         feed::{Feed, Listed},
@@ -26,8 +26,7 @@ use crate::{
 pub fn list(
     mailbox: &mut Mailbox,
     folder: &str,
-    stored: Option<&Feed>,
-    since: Since,
+    mut feed: Feed,
     now: UnixSeconds,
     deadline: Deadline,
 ) -> Result<Listing> {
@@ -36,7 +35,6 @@ pub fn list(
             .remedy("Correct the folders under advanced (names are as Outlook shows them), or create the folder.")
     };
     let id = mailbox.folder(folder, deadline)?.ok_or_else(missing)?;
-    let mut feed = stored.cloned().unwrap_or_else(|| Feed::new(since, now));
     let (mut reset, mut more) = (None, false);
     for page in 0.. {
         if feed.is_full() || page == limits::FEED_PAGES_MAX {
@@ -45,10 +43,13 @@ pub fn list(
         }
         let url = match &feed.position {
             Some(link) => mailbox.client.link(link)?,
-            None => mailbox.client.url(&format!(
-                "/mailFolders/{}/messages/delta?changeType=created&$select=id,receivedDateTime,isDraft",
-                segment(&id)
-            ))?,
+            None => {
+                // What a message is recognised by, when the folder is taken over.
+                let traits = if feed.former.is_empty() { "" } else { ",internetMessageId,from,sentDateTime,subject" };
+                let folder = segment(&id);
+                let select = format!("$select=id,receivedDateTime,isDraft{traits}");
+                mailbox.client.url(&format!("/mailFolders/{folder}/messages/delta?changeType=created&{select}"))?
+            }
         };
         let answer = match mailbox.client.page("GET", &url, None, deadline) {
             Ok(answer) => answer,
@@ -85,7 +86,7 @@ fn take(feed: &mut Feed, page: &Value) -> Result<bool> {
         if item.get("@removed").is_some() {
             // Moved away or deleted before it was read: nobody can hand it out any more.
             feed.settle(id);
-        } else if item["isDraft"] != true {
+        } else if item["isDraft"] != true && !feed.recognise(id, || traits(item)) {
             feed.add(id, Listed { received_at: item["receivedDateTime"].as_str().and_then(moment), size: 0 });
         }
     }
@@ -102,6 +103,16 @@ fn take(feed: &mut Feed, page: &Value) -> Result<bool> {
     }
     feed.reached(link.to_owned(), end);
     Ok(!end)
+}
+
+fn traits(item: &Value) -> Traits {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    Traits {
+        message_id: text(&item["internetMessageId"]),
+        from: text(&item["from"]["emailAddress"]["address"]),
+        date: item["sentDateTime"].as_str().and_then(moment),
+        subject: text(&item["subject"]),
+    }
 }
 
 fn moment(text: &str) -> Option<UnixSeconds> {

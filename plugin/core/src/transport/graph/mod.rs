@@ -7,8 +7,13 @@
 mod client;
 mod draft;
 mod list;
+mod moved;
+#[cfg(test)]
+mod moved_tests;
 mod read;
 mod send;
+#[cfg(test)]
+mod send_tests;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -23,14 +28,14 @@ use serde_json::{Value, json};
 
 use super::{
     Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Transcript,
-    ahead::Ahead,
+    ahead::Ahead, feed::Feed,
 };
 use crate::{
     clock::{Clock, Deadline},
     error::{Error, Kind, Result},
     limits,
     net::Net,
-    settings::{Account, Action, Protocol, Since},
+    settings::{Account, Action, Former, Protocol, Since},
 };
 use client::{Client, Failure};
 
@@ -77,7 +82,8 @@ fn connect(
     let tls = net.connect_tls(host, port, deadline)?.facts();
     let client = Client::new(account, net, base_url, login.token, transcript);
     let proof = Proof { protocol: "Microsoft Graph", mechanism: "Bearer", port, tls };
-    let mailbox = Mailbox { client, proof, folders: HashMap::new(), ahead: Ahead::default() };
+    let moved_from = account.fetching.as_ref().and_then(|fetching| fetching.moved_from);
+    let mailbox = Mailbox { client, proof, moved_from, folders: HashMap::new(), ahead: Ahead::default() };
     match mailbox.client.json("GET", "/mailFolders/inbox?$select=id", None, deadline) {
         Ok(_) => Ok((mailbox, true)),
         // Mail.Send alone may not look at folders, and sending is all that is asked of it.
@@ -90,25 +96,27 @@ fn connect(
 struct Mailbox {
     client: Client,
     proof: Proof,
+    moved_from: Option<Former>,
     /// Ids of folders, by name.
     folders: HashMap<String, String>,
     ahead: Ahead,
 }
 
 impl Mailbox {
-    /// The id of a folder: a name, a path with `/`, or INBOX. `None`: it is not there.
+    /// The id of a folder: a name, a path with `/`, INBOX, or a special use (RFC 6154). `None`: it is not there.
     fn folder(&mut self, name: &str, deadline: Deadline) -> Result<Option<String>> {
         if let Some(id) = self.folders.get(name) {
             return Ok(Some(id.clone()));
         }
-        let mut id = None;
-        if name.eq_ignore_ascii_case("inbox") {
-            id = Some("inbox".to_owned());
-        } else {
-            for part in name.split('/') {
-                let Some(found) = self.child(id.as_deref(), part, deadline)? else { return Ok(None) };
-                id = Some(found);
-            }
+        let mut id: Option<String> = None;
+        for part in name.split('/') {
+            id = Some(match (&id, well_known(part)) {
+                (None, Some(known)) => known.to_owned(),
+                (parent, _) => match self.child(parent.as_deref(), part, deadline)? {
+                    Some(found) => found,
+                    None => return Ok(None),
+                },
+            });
         }
         if let Some(id) = &id {
             self.folders.insert(name.to_owned(), id.clone());
@@ -151,12 +159,17 @@ impl Inbox for Mailbox {
     }
 
     fn list(&mut self, folder: &str, cursor: Option<&AnyCursor>, since: Since, deadline: Deadline) -> Result<Listing> {
-        let cursor = match cursor {
-            None => None,
-            Some(AnyCursor::Graph(feed)) => Some(feed),
-            Some(_) => return Err(super::other_protocol(folder)),
+        let now = Clock::default().now();
+        let (feed, moved) = match cursor {
+            None => (Feed::new(since, now), None),
+            Some(AnyCursor::Graph(feed)) => (feed.clone(), None),
+            Some(other) => {
+                let (feed, words) = moved::take_over(&self.client, folder, other, self.moved_from, deadline)?;
+                (feed, Some(words))
+            }
         };
-        list::list(self, folder, cursor, since, Clock::default().now(), deadline)
+        let listing = list::list(self, folder, feed, now, deadline)?;
+        Ok(Listing { reset: moved.or(listing.reset), ..listing })
     }
 
     fn read(
@@ -204,6 +217,19 @@ impl Inbox for Mailbox {
         let messages = about["totalItemCount"].as_u64().unwrap_or_default();
         Ok(Some(FolderLook { messages: u32::try_from(messages).unwrap_or(u32::MAX), newest, rights: None }))
     }
+}
+
+/// Names that hold in every language ("mailFolder resource type").
+fn well_known(name: &str) -> Option<&'static str> {
+    const NAMES: [(&str, &str); 6] = [
+        ("inbox", "inbox"),
+        ("\\Sent", "sentitems"),
+        ("\\Archive", "archive"),
+        ("\\Junk", "junkemail"),
+        ("\\Trash", "deleteditems"),
+        ("\\Drafts", "drafts"),
+    ];
+    NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, id)| *id)
 }
 
 /// Is this what an item of a page must be?

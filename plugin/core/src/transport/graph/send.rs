@@ -136,7 +136,7 @@ fn json_nothing() -> super::client::Body {
 
 /// Was nothing accepted for sure? Graph said no, or the request never left. A 5xx may come from something in front of it
 /// that lost the answer, and no answer says nothing.
-fn is_no(failure: &Failure) -> bool {
+pub(super) fn is_no(failure: &Failure) -> bool {
     match failure {
         Failure::Unauthorized(_) | Failure::NotFound(_) | Failure::Refused(_) => true,
         Failure::Resync(error) | Failure::Other(error) => {

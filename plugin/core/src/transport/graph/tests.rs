@@ -4,60 +4,65 @@
 use std::{
     io::Read,
     ops::ControlFlow,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde_json::{Value, json};
 
 use super::{
-    super::{Cursor as AnyCursor, Envelope, Inbox, Item, Key, Login, OpenError, Outcome, Raw, Transcript, feed::Feed},
-    open, open_outbox,
+    super::{Cursor as AnyCursor, Inbox, Item, Key, Login, OpenError, Raw, Transcript, feed::Feed},
+    open,
 };
 use crate::{
     error::Kind,
     limits,
-    oauth::tests_support::{Answer, Asked, Idp, account, json as answer, soon},
+    log::Logger,
+    oauth::tests_support::{Answer, Asked, Bench, Idp, account, json as answer, soon},
     secret::Secret,
-    settings::{Account, Action, Protocol, Since},
+    session::Session,
+    settings::{Account, Action, GrantType, Protocol, Since},
 };
 
-const OLD: &str = "2020-01-01T00:00:00Z";
-const NEW: &str = "2099-01-01T00:00:00Z";
+pub(super) const OLD: &str = "2020-01-01T00:00:00Z";
+pub(super) const NEW: &str = "2099-01-01T00:00:00Z";
 
-fn graph(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Idp, Account) {
+pub(super) fn graph(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> (Idp, Account) {
     let server = Idp::new(handler);
     let mut account = account(&server.base);
     account.protocol = Protocol::Graph { base_url: format!("{}/v1.0", server.base).parse().unwrap() };
     (server, account)
 }
 
-fn inbox(server: &Idp, account: &Account) -> Result<Box<dyn Inbox>, OpenError> {
+pub(super) fn inbox(server: &Idp, account: &Account) -> Result<Box<dyn Inbox>, OpenError> {
     let token = Secret::new("token-1");
     open(account, &server.net(), &Login { username: &account.username, token: &token }, &Transcript::default(), soon())
 }
 
-fn opened(server: &Idp, account: &Account) -> Box<dyn Inbox> {
+pub(super) fn opened(server: &Idp, account: &Account) -> Box<dyn Inbox> {
     inbox(server, account).unwrap_or_else(|_| panic!("not opened"))
 }
 
-fn page(items: &[(&str, &str)], link: (&str, String)) -> Answer {
+pub(super) fn page(items: &[(&str, &str)], link: (&str, String)) -> Answer {
     let items: Vec<Value> =
         items.iter().map(|(id, at)| json!({"id": id, "receivedDateTime": at, "odd": [{}]})).collect();
     answer(200, json!({"value": items, link.0: link.1}).to_string())
 }
 
-fn cursor(listing: &super::Listing) -> &Feed {
+pub(super) fn cursor(listing: &super::Listing) -> &Feed {
     let AnyCursor::Graph(cursor) = &listing.cursor else { panic!("another protocol") };
     cursor
 }
 
-fn base_of(port: &AtomicUsize) -> String {
+pub(super) fn base_of(port: &AtomicUsize) -> String {
     format!("https://localhost:{}", port.load(Ordering::SeqCst))
 }
 
 /// A server that knows its own port, for the links that it gives out.
-fn linked(handler: impl Fn(&Asked, &str) -> Answer + Send + Sync + 'static) -> (Idp, Account) {
-    let port = std::sync::Arc::new(AtomicUsize::new(0));
+pub(super) fn linked(handler: impl Fn(&Asked, &str) -> Answer + Send + Sync + 'static) -> (Idp, Account) {
+    let port = Arc::new(AtomicUsize::new(0));
     let of_handler = port.clone();
     let (server, account) = graph(move |asked| match asked.path.as_str() {
         "/v1.0/me/mailFolders/inbox?$select=id" => answer(200, r#"{"id":"I"}"#),
@@ -89,7 +94,7 @@ fn old_mail_is_passed_over_and_the_cursor_keeps_what_is_open() {
     let mut stored = first.cursor.clone();
     let key = |id: &str| Key { folder: "INBOX".into(), id: id.into() };
     assert!(stored.listed(&key("a")) && !stored.listed(&key("old")));
-    stored.settle(&[key("a")]);
+    stored.settle(&[(key("a"), None)], 0);
     let second = inbox.list("INBOX", Some(&stored), Since::Now, soon()).unwrap();
     assert!(second.entries.is_empty(), "a was settled, b is gone");
     assert!(cursor(&second).position.as_ref().unwrap().ends_with("/delta2"));
@@ -210,27 +215,164 @@ fn a_shared_mailbox_is_named() {
 }
 
 #[test]
-fn a_message_goes_out_as_a_draft_that_is_sent() {
-    let send = |status: u16, body: &'static str| {
-        let (server, account) = linked(move |asked, _| match (asked.method.as_str(), asked.path.as_str()) {
-            ("POST", "/v1.0/me/messages") => answer(201, r#"{"id":"d1"}"#),
-            ("POST", "/v1.0/me/messages/d1/send") => answer(status, body),
-            _ => answer(204, ""),
+fn refusals_keep_their_code_and_say_what_to_do() {
+    let quota = r#"{"error":{"code":"ErrorQuotaExceeded","message":"The mailbox is full."}}"#;
+    let busy =
+        r#"{"error":{"code":"ApplicationThrottled","message":"Application is over its MailboxConcurrency limit."}}"#;
+    for (status, headers, body, kind, wait, code) in [
+        (429, "", busy, Kind::Throttled, None, "429 ApplicationThrottled"),
+        (429, "Retry-After: 10\r\n", "", Kind::Throttled, Some(10), "HTTP 429"),
+        (503, "Retry-After: 3\r\n", "<html>", Kind::Throttled, Some(3), "HTTP 503"),
+        (504, "", "{}", Kind::Transient, None, "HTTP 504"),
+        (503, "", r#"{"error":{"code":"serviceNotAvailable"}}"#, Kind::Transient, None, "503 serviceNotAvailable"),
+        (403, "", quota, Kind::AdminRequired, None, "403 ErrorQuotaExceeded"),
+        (400, "", r#"{"error":{"code":"ErrorNewlyMade"}}"#, Kind::ServerMisbehaved, None, "400 ErrorNewlyMade"),
+        (403, "", r#"{"error":{"code":"ErrorNewlyMade"}}"#, Kind::Refused, None, "403 ErrorNewlyMade"),
+        (403, "", r#"{"error":{"code":"ErrorAccessDenied"}}"#, Kind::AdminRequired, None, "403 ErrorAccessDenied"),
+    ] {
+        let (server, account) = linked(move |_, _| (status, headers.to_owned(), body.to_owned()));
+        let error = opened(&server, &account).list("INBOX", None, Since::Now, soon()).err().unwrap();
+        assert_eq!((error.kind(), error.wait().map(|wait| wait.as_secs())), (kind, wait), "{status} {body}");
+        assert_eq!(error.provider_code_text(), Some(code));
+    }
+}
+
+#[test]
+fn one_message_that_is_not_given_out_keeps_back_no_other() {
+    let (server, account) = linked(|asked, _| match asked.path.as_str() {
+        "/v1.0/me/messages/poison/$value" => answer(400, r#"{"error":{"code":"ErrorMimeContentConversionFailed"}}"#),
+        _ => answer(200, "Subject: fine\r\n\r\n"),
+    });
+    let entries = ["1", "poison", "2"].map(|id| super::Entry {
+        key: Key { folder: "INBOX".into(), id: id.into() },
+        size: 0,
+        received_at: None,
+    });
+    let mut got = Vec::new();
+    let mut take = |_, item| {
+        got.push(match item {
+            Item::Failed(error) => error.provider_code_text().unwrap().to_owned(),
+            Item::Read(_) => "read".into(),
+            Item::Gone => "gone".into(),
         });
-        let token = Secret::new("token-1");
-        let login = Login { username: &account.username, token: &token };
-        let mut outbox = open_outbox(&account, &server.net(), &login, &Transcript::default(), soon())
-            .unwrap_or_else(|_| panic!("not opened"));
-        let address = |text: &str| text.parse().unwrap();
-        let envelope = Envelope { from: Some(address("helpdesk@corp.test")), to: vec![address("a@b.test")] };
-        let outcome = outbox.send(&envelope, b"To: a@b.test\r\n\r\nhello\r\n", soon());
-        (outcome, server.asked("/v1.0/me/messages/d1").len())
+        ControlFlow::Continue(())
     };
-    assert!(matches!(send(202, ""), (Outcome::Sent { .. }, 0)));
-    let (outcome, discarded) = send(403, r#"{"error":{"code":"ErrorSendAsDenied"}}"#);
-    assert!(matches!(outcome, Outcome::Rejected(_)) && discarded == 1);
-    assert!(matches!(send(429, r#"{"error":{"code":"ApplicationThrottled"}}"#), (Outcome::Retry { .. }, 1)));
-    assert!(matches!(send(401, "{}"), (Outcome::Retry { .. }, 1)));
-    // A gateway's answer says nothing about what stands behind it.
-    assert!(matches!(send(504, ""), (Outcome::Unknown(_), 0)));
+    opened(&server, &account).read(&entries, soon(), &mut take).unwrap();
+    assert_eq!(got, ["read", "400 ErrorMimeContentConversionFailed", "read"]);
+}
+
+#[test]
+fn folders_are_found_by_path_and_special_use_and_made_where_mail_is_moved_to() {
+    let (server, account) = linked(|asked, _| match (asked.method.as_str(), asked.path.as_str()) {
+        ("GET", path) if path.contains("/mailFolders/inbox/childFolders?") => {
+            answer(200, r#"{"value":[{"id":"C/1"}]}"#)
+        }
+        ("GET", path) if path.contains("/mailFolders/C%2F1/childFolders?") => answer(200, r#"{"value":[]}"#),
+        ("POST", "/v1.0/me/mailFolders/C%2F1/childFolders") => answer(201, r#"{"id":"made"}"#),
+        ("POST", _) => answer(200, r#"{"responses":[{"id":"0","status":201}]}"#),
+        (_, path) if path.contains("totalItemCount") => answer(200, r#"{"totalItemCount":3}"#),
+        (_, path) if path.contains("$top=1") => answer(200, r#"{"value":[{"id":"m"}]}"#),
+        _ => answer(404, r#"{"error":{"code":"ErrorItemNotFound"}}"#),
+    });
+    let mut inbox = opened(&server, &account);
+    let keys = [Key { folder: "INBOX".into(), id: "a".into() }];
+    let action = Action::Move { folder: "Inbox/Clients/O'Brien".into() };
+    assert_eq!(inbox.settle(&keys, &action, soon()).unwrap(), [true]);
+    let asked: Vec<String> = server.all_asked().into_iter().map(|asked| asked.path).collect();
+    assert!(asked.iter().any(|path| path.ends_with("displayName%20eq%20%27O%27%27Brien%27")), "{asked:?}");
+    let batch: Value = serde_json::from_slice(&server.asked("/v1.0/$batch")[0].body).unwrap();
+    assert_eq!(batch["requests"][0]["body"], json!({"destinationId": "made"}));
+    assert_eq!(batch["requests"][0]["headers"]["Prefer"], "IdType=\"ImmutableId\"");
+
+    let look = inbox.look("\\Archive", soon()).unwrap().unwrap();
+    assert_eq!((look.messages, look.newest.unwrap().key.id), (3, "m".into()));
+    assert_eq!(server.asked("/v1.0/me/mailFolders/archive?$select=totalItemCount").len(), 1);
+    assert!(inbox.look("Inbox/Clients/Nobody", soon()).unwrap().is_none());
+}
+
+#[test]
+fn an_application_names_the_mailbox_and_asks_nobody() {
+    let (server, mut account) = graph(|_| answer(200, "{}"));
+    account.client.grant = GrantType::ClientCredentials;
+    opened(&server, &account);
+    assert_eq!(server.asked("/v1.0/users/helpdesk%40corp.test/mailFolders/inbox?$select=id").len(), 1);
+}
+
+#[test]
+fn the_sent_folder_is_looked_into_by_message_id() {
+    let (server, account) = linked(|asked, _| match asked.path.contains("%3Co%27%27brien%40a.test%3E") {
+        true => answer(200, r#"{"value":[{"id":"s"}]}"#),
+        false => answer(200, r#"{"value":[]}"#),
+    });
+    let mut inbox = opened(&server, &account);
+    let mut find = |id: &str| inbox.find_sent(id, soon());
+    assert_eq!(find("<o'brien@a.test>").unwrap(), Some(("sentitems".into(), true)));
+    assert_eq!(find("<other@a.test>").unwrap(), Some(("sentitems".into(), false)));
+    assert_eq!(find("<a b>").unwrap_err().kind(), Kind::Misuse);
+}
+
+#[test]
+fn the_transcript_tells_what_was_asked_and_no_secret() {
+    let lines = Arc::new(Mutex::new(String::new()));
+    let sink = lines.clone();
+    let log = Logger::new(move |_, _, line| sink.lock().unwrap().push_str(&format!("{line}\n")));
+    let long = "AAMkAGI2".repeat(12);
+    let (server, account) = graph(|asked| match asked.path.contains("deltatoken") {
+        true => (429, "request-id: r-1\r\n".into(), r#"{"error":{"code":"ApplicationThrottled"}}"#.into()),
+        false => answer(200, "{}"),
+    });
+    let token = Secret::new("canary-token");
+    let login = Login { username: &account.username, token: &token };
+    let mut inbox = open(&account, &server.net(), &login, &Transcript::new(Some(log)), soon())
+        .unwrap_or_else(|_| panic!("not opened"));
+    let link = format!("{}/v1.0/me/mailFolders/{long}/messages/delta?$deltatoken=canary-delta", server.base);
+    let stored = AnyCursor::Graph(Feed { position: Some(link), ..Feed::default() });
+    assert!(inbox.list("INBOX", Some(&stored), Since::Now, soon()).is_err());
+    let lines = lines.lock().unwrap();
+    for expected in [
+        "C: GET /v1.0/me/mailFolders/inbox?$select {0 bytes}",
+        "S: 200 {2 bytes}",
+        "C: GET /v1.0/me/mailFolders/AAMkAGI2…AAMkAGI2/messages/delta?$deltatoken {0 bytes}",
+        "S: 429 ApplicationThrottled {41 bytes} request-id=r-1",
+    ] {
+        assert!(lines.contains(expected), "{expected} is not in\n{lines}");
+    }
+    assert!(!lines.contains("canary"), "{lines}");
+}
+
+#[test]
+fn a_token_that_was_revoked_is_replaced_once() {
+    let given = Arc::new(AtomicUsize::new(0));
+    let bench = Bench::new(move |asked| match asked.path.as_str() {
+        "/token" => {
+            let n = given.fetch_add(1, Ordering::SeqCst) + 1;
+            answer(
+                200,
+                format!(r#"{{"access_token":"t{n}","token_type":"Bearer","expires_in":3600,"refresh_token":"r{n}"}}"#),
+            )
+        }
+        _ if asked.authorization.as_deref() == Some("Bearer t2") => answer(200, "{}"),
+        // Continuous access evaluation.
+        _ => (
+            401,
+            "WWW-Authenticate: Bearer error=\"insufficient_claims\", claims=\"eyJ9\"\r\n".into(),
+            r#"{"error":{"code":"InvalidAuthenticationToken","message":"TokenIssuedBeforeRevocationTimestamp"}}"#
+                .into(),
+        ),
+    });
+    bench.consent();
+    let mut account = bench.account.clone();
+    account.protocol = Protocol::Graph { base_url: format!("{}/v1.0", bench.idp.base).parse().unwrap() };
+    let session = Session::new(account, bench.net.clone(), bench.another(), bench.clock.clone(), Logger::silent());
+    assert!(session.open_inbox(soon()).is_ok());
+    let inbox = "/v1.0/me/mailFolders/inbox?$select=id";
+    assert_eq!(bench.idp.asked(inbox).len(), 2);
+    // Refused again, it says so and asks for no third.
+    bench.idp.set(|asked| match asked.path.as_str() {
+        "/token" => answer(200, r#"{"access_token":"t9","token_type":"Bearer","expires_in":3600}"#),
+        _ => answer(401, r#"{"error":{"code":"InvalidAuthenticationToken"}}"#),
+    });
+    let error = session.open_inbox(soon()).err().unwrap();
+    assert_eq!(error.provider_code_text(), Some("401 InvalidAuthenticationToken"));
+    assert_eq!(bench.idp.asked(inbox).len(), 4);
 }

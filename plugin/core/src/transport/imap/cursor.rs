@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::UnixSeconds;
+use crate::{clock::UnixSeconds, transport::moving::Marks};
 
 /// Settled messages of one folder under one UIDVALIDITY.
 ///
@@ -22,11 +22,14 @@ pub struct Cursor {
     /// The highest UID that was listed: what lies above it was never handed out. `None` in records of older versions.
     #[serde(default)]
     pub highest: Option<u32>,
+    /// For whoever takes over from here.
+    #[serde(default)]
+    pub marks: Marks,
 }
 
 impl Cursor {
     pub fn new(uidvalidity: u32, floor: u32, resume_at: UnixSeconds) -> Self {
-        Self { uidvalidity, floor, done: Vec::new(), resume_at, highest: None }
+        Self { uidvalidity, floor, done: Vec::new(), resume_at, highest: None, marks: Marks::default() }
     }
 
     /// Counts a message as settled. `id` is the key's id, `UIDVALIDITY.UID`; one of another UIDVALIDITY is ignored.
@@ -53,6 +56,10 @@ impl Cursor {
         if self.uidvalidity == later.uidvalidity && self.highest.is_some() {
             self.highest = self.highest.max(later.highest);
         }
+    }
+
+    pub fn is_settled(&self, id: &str) -> bool {
+        parse_id(id).is_some_and(|(uidvalidity, uid)| uidvalidity == self.uidvalidity && self.is_done(uid))
     }
 
     pub fn is_done(&self, uid: u32) -> bool {

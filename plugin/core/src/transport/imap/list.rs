@@ -17,7 +17,7 @@ use crate::{
     error::Result,
     limits,
     settings::Since,
-    transport::{self, Entry, Key, Listing},
+    transport::{self, Entry, Key, Listing, moving::Marks},
 };
 
 /// Lists `folder`. `max` bounds the entries.
@@ -41,9 +41,13 @@ pub fn list(
                 old.uidvalidity, selected.uidvalidity
             ));
             let begin = old.resume_at.saturating_sub(limits::RESYNC_MARGIN);
-            baseline(conn, &selected, last, Since::Moment(begin), now)?
+            let marks = old.marks.clone();
+            Cursor { marks, ..baseline(conn, &selected, last, Since::Moment(begin), now)? }
         }
-        None => baseline(conn, &selected, last, since, now)?,
+        None => {
+            let marks = Marks::new(since, now);
+            Cursor { marks, ..baseline(conn, &selected, last, since, now)? }
+        }
     };
 
     cursor.highest = cursor.highest.max(Some(last));
