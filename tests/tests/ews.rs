@@ -4,11 +4,15 @@
 
 use std::ops::Deref;
 
-use oauth_mail_core::{Kind, hooks::Handle};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use oauth_mail_core::{
+    Kind,
+    hooks::{Handle, Plugin},
+};
 use oauth_mail_sandbox::{Config, faults::Fault, mailbox::Message};
 use oauth_mail_tests::{
     ews_schema::Schema,
-    fixture::{authenticate, parse},
+    fixture::{Log, STORE_KEY, authenticate, parse},
     mailbox::{self, note, round, settle},
     mailgen,
     sandboxed::{self, Protocol},
@@ -320,10 +324,102 @@ fn an_older_exchange_is_asked_in_its_own_words() {
 fn a_server_that_blocks_ews_says_who_must_act() {
     let desk = Desk::with(Config { ews_enabled: false, ..Config::default() });
     let inbox = desk.opened("alice", "incoming", |_| ());
-    let redirect =
-        oauth_mail_tests::fixture::redirect_by(&inbox, |url| sandboxed::consent(&desk.sandbox, url, "alice"));
-    let request = json!({"action": "complete", "redirect": redirect.unwrap().as_str()});
-    let error = authenticate(&inbox, request).unwrap_err();
+    let error = refused_consent(&desk, &inbox);
     assert_eq!(error.kind(), Kind::AdminRequired, "{error:?}");
     assert!(error.to_string().contains("EwsEnabled"), "{error}");
+}
+
+#[test]
+fn the_delegate_looks_into_the_sent_items_of_the_shared_mailbox() {
+    let desk = Desk::new();
+    let outbox = desk.open("alice", "outgoing", |form| {
+        form["username"] = json!("support@example.test");
+        form["advanced"]["consenting_user"] = json!("alice@example.test");
+    });
+    desk.order(json!({"match": "<m:SendItem", "cut_after": 0}));
+    assert_eq!(send(&outbox, a_message("one"))["outcome"], "unknown");
+    let found = send(&outbox, a_message("one"));
+    assert_eq!((&found["outcome"], &found["sent_folder"]["found"]), (&json!("sent"), &json!(true)), "{found}");
+    assert_eq!(["support", "alice"].map(|name| desk.look(name, "Sent Items", |_| ()).len()), [1, 0]);
+
+    // alice may not open bob's mailbox, and hears what is missing.
+    let bob = desk.opened("alice", "incoming", |form| {
+        form["username"] = json!("bob@example.test");
+        form["advanced"]["consenting_user"] = json!("alice@example.test");
+    });
+    let error = refused_consent(&desk, &bob);
+    assert_eq!((error.kind(), error.provider_code_text()), (Kind::Refused, Some("ErrorAccessDenied")), "{error:?}");
+}
+
+#[test]
+fn a_wrong_url_and_a_refused_token_are_told_apart() {
+    let desk = Desk::new();
+    let inbox = desk.opened("alice", "incoming", |form| {
+        let url = form["connect_url"].as_str().unwrap().replace("Exchange.asmx", "Other.asmx");
+        form["connect_url"] = json!(url);
+    });
+    let error = refused_consent(&desk, &inbox);
+    assert!(error.kind() == Kind::Settings && error.to_string().contains("Connect URL"), "{error:?}");
+
+    let inbox = desk.open("alice", "incoming", |_| ());
+    desk.deliver("alice", &note(1));
+    mailbox::batch(&inbox, &json!({"max_messages": 1})).unwrap();
+    // Once in the middle: a fresh token and another connection.
+    desk.order(json!({"match": "SyncFolderItems", "status": 401}));
+    assert_eq!(round(&inbox, &json!({})).unwrap().messages.len(), 1);
+    desk.order(json!({"match": "", "status": 401, "times": 9}));
+    let error = mailbox::batch(&inbox, &json!({})).err().unwrap();
+    assert_eq!(error.kind(), Kind::Refused, "{error:?}");
+    assert!(error.to_string().contains("EWS") || error.to_string().contains("token"), "{error}");
+}
+
+fn refused_consent(desk: &Desk, handle: &Handle) -> oauth_mail_core::Error {
+    let redirect =
+        oauth_mail_tests::fixture::redirect_by(handle, |url| sandboxed::consent(&desk.sandbox, url, "alice")).unwrap();
+    authenticate(handle, json!({"action": "complete", "redirect": redirect.as_str()})).unwrap_err()
+}
+
+#[test]
+fn a_large_message_is_sent_and_one_that_is_too_large_is_rejected() {
+    let with_attachment = |bytes: usize| {
+        let attachment = json!({"name": "a.bin", "content_base64": BASE64_STANDARD.encode(vec![7_u8; bytes])});
+        json!({"to": ["bob@example.test"], "subject": "large", "text": "x", "attachments": [attachment]})
+    };
+    let desk = Desk::new();
+    let outbox = desk.open("alice", "outgoing", |_| ());
+    assert_eq!(send(&outbox, with_attachment(20 << 20))["outcome"], "sent");
+    assert!(desk.look("bob", "INBOX", |message| message.raw.len())[0] > 20 << 20);
+    let desk = Desk::with(Config { message_size_max: 100_000, ..Config::default() });
+    let outbox = desk.open("alice", "outgoing", |_| ());
+    let rejected = send(&outbox, with_attachment(90_000));
+    assert_eq!((&rejected["outcome"], &rejected["error"]["kind"]), (&json!("rejected"), &json!("too_large")));
+    assert_eq!(rejected["error"]["provider_code"], "ErrorMessageSizeExceeded", "{rejected}");
+}
+
+#[test]
+fn the_diagnosis_walks_through_and_the_transcript_says_what_was_asked() {
+    let desk = Desk::new();
+    desk.deliver("alice", &note(1));
+    let log = Log::default();
+    let store = tempfile::tempdir().unwrap();
+    let config = json!({"store": format!("sqlite:{}", store.path().join("store.db").display()),
+        "key": {"value": STORE_KEY}, "private_networks": "allow"});
+    let plugin = Plugin::new(&config.to_string(), log.logger()).unwrap();
+    for (form, options) in [("incoming", json!({"verbose": true})), ("outgoing", json!({"send": true}))] {
+        let mut settings = sandboxed::settings(&desk.sandbox, Protocol::Ews, "alice", form);
+        settings[form]["advanced"]["enable_email_debug"] = json!(true);
+        let handle = plugin.open(&settings.to_string()).unwrap();
+        let redirect =
+            oauth_mail_tests::fixture::redirect_by(&handle, |url| sandboxed::consent(&desk.sandbox, url, "alice"));
+        authenticate(&handle, json!({"action": "complete", "redirect": redirect.unwrap().as_str()})).unwrap();
+        let mut request = options;
+        request["action"] = json!("diagnose");
+        let diagnosis = authenticate(&handle, request).unwrap();
+        assert!(diagnosis["healthy"] == true && diagnosis.to_string().contains("EWS"), "{diagnosis:#}");
+    }
+    let log = log.text();
+    for operation in ["GetFolder", "FindItem", "GetItem", "CreateItem", "SendItem"] {
+        assert!(log.contains(&format!("C: {operation} {{")), "{operation}: {log}");
+    }
+    assert!(log.contains("S: 200 {") && !log.contains("Number 1"), "{log}");
 }

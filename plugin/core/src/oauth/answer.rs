@@ -290,7 +290,6 @@ mod tests {
             location: None,
             date: None,
             correlation: None,
-            location: None,
             body: Zeroizing::new(body.as_bytes().to_vec()),
         }
     }

@@ -16,9 +16,9 @@ mod get_item;
 mod move_item;
 mod outbox;
 mod send_item;
-mod soap;
-mod splitter;
-mod sync_folder_items;
+pub mod soap;
+pub mod splitter;
+pub mod sync_folder_items;
 #[cfg(test)]
 mod tests;
 mod update_item;
@@ -42,7 +42,6 @@ use crate::{
 };
 use client::{Client, Failure};
 use soap::FolderId;
-pub use splitter::Splitter;
 
 /// Opens the mailbox for reading: one request for the inbox shows that the token is taken.
 ///

@@ -25,8 +25,9 @@ impl EwsOutbox {
     fn nothing_sent(&mut self, failure: Failure) -> Outcome {
         // Kept from an earlier message, the token may have ended since: worth another connection at once.
         self.lost = matches!(failure, Failure::Unauthorized(_));
-        // Without a ResponseCode something before EWS spoke, and not of this message.
-        let of_message = matches!(failure, Failure::Code(..));
+        // Without a ResponseCode or a 4xx something before EWS spoke, and not of this message.
+        let of_message =
+            matches!(&failure, Failure::Code(..)) || status(&failure).is_some_and(|code| code.starts_with('4'));
         let error = failure.into_error();
         match error.kind() {
             Kind::Transient | Kind::Throttled => Outcome::Retry { after: error.wait(), error },
@@ -48,13 +49,19 @@ fn is_no(failure: &Failure) -> bool {
             None => !error.is_transient(),
         },
         Failure::Other(error) => {
-            let status = error.provider_code_text().and_then(|code| code.strip_prefix("HTTP "));
+            let status = status(failure);
             // A redirect to a page that says sorry comes of an error in the middle; to any other page, of a wrong URL.
             error.is_unwritten()
                 || status.is_some_and(|status| status.starts_with('4') && status != "408")
                 || status.is_some_and(|status| status.starts_with('3')) && error.kind() == Kind::Settings
         }
     }
+}
+
+/// Of an answer without a ResponseCode.
+fn status(failure: &Failure) -> Option<&str> {
+    let Failure::Other(error) = failure else { return None };
+    error.provider_code_text()?.strip_prefix("HTTP ")
 }
 
 /// IIS answers 404 (404.13) to a request larger than it takes, and the URL was good a moment ago.

@@ -160,7 +160,7 @@ fn changes_become_a_feed_and_what_is_no_mail_is_passed_over() {
     assert!(!cursor.listed(&key("old")) && !cursor.listed(&key("c")) && !cursor.listed(&key("draft")));
     let Cursor::Ews(feed) = &cursor else { panic!("another protocol") };
     assert_eq!((feed.position.as_deref(), feed.open["a"].size), (Some("s2"), 1234));
-    cursor.settle(&[key("a")]);
+    cursor.settle(&[(key("a"), None)], 0);
     let (ids, cursor) = listed(inbox.as_mut(), Some(&cursor), Since::Now);
     assert_eq!(ids, ["B"], "a was settled before somebody read it, b was deleted");
     let Cursor::Ews(feed) = cursor else { panic!("another protocol") };
