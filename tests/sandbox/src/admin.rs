@@ -7,6 +7,7 @@
 //! | POST /_sandbox/clock `{"skew_seconds": N}` | sets the provider's clock |
 //! | POST /_sandbox/deliver `{"to": …, "raw": …}` | puts a message into an inbox |
 //! | POST /_sandbox/revoke `{"user": …}` | takes back every consent of a person |
+//! | POST /_sandbox/expire_delta_links | Graph knows no link that it gave out before |
 //! | GET /_sandbox/requests | how many there were, by face, and the newest |
 
 use std::sync::atomic::Ordering;
@@ -56,6 +57,10 @@ pub fn handle(state: &State, request: &Request) -> Response {
         },
         ("POST", "revoke") => {
             state.oauth.revoke_user(&text("user"));
+            Response::new(204)
+        }
+        ("POST", "expire_delta_links") => {
+            state.graph.expire_delta_links();
             Response::new(204)
         }
         ("GET", "requests") => Response::json(200, &state.faults.report()),

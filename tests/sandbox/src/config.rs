@@ -21,6 +21,10 @@ pub struct Config {
     pub ews_enabled: bool,
     /// The newest RequestServerVersion that EWS takes: `Exchange2010_SP2`, `Exchange2016`, …
     pub ews_version: String,
+    /// So many requests to Graph at once for one mailbox and application; one more is answered 429. 0: no limit.
+    pub graph_concurrency: usize,
+    /// Addresses of mailboxes that Graph does not reach: 404 MailboxNotEnabledForRESTAPI.
+    pub on_premises: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -69,7 +73,14 @@ pub const DOMAIN: &str = "example.test";
 /// `mail-app-secret` and all roles. Tokens live an hour, refresh tokens rotate.
 impl Default for Config {
     fn default() -> Self {
-        let roles = ["Mail.ReadWrite", "Mail.Send", "full_access_as_app", "IMAP.AccessAsApp", "SMTP.SendAsApp"];
+        let roles = [
+            "Mail.ReadWrite",
+            "Mail.Send",
+            "User.Read.All",
+            "full_access_as_app",
+            "IMAP.AccessAsApp",
+            "SMTP.SendAsApp",
+        ];
         let public = |id: &str, token_lifetime| Client {
             id: id.into(),
             secret: None,
@@ -99,6 +110,8 @@ impl Default for Config {
             message_size_max: 64 << 20,
             ews_enabled: true,
             ews_version: "Exchange2016".into(),
+            graph_concurrency: 4,
+            on_premises: Vec::new(),
         }
     }
 }

@@ -233,12 +233,16 @@ fn serve_http(state: &State, stream: &mut Tls) -> io::Result<()> {
         state.faults.count(face, &format!("{} {}", request.method, request.path), request.body.len());
         let plan = if face == Face::Admin { None } else { state.faults.take(face, &fault_line(&request)) };
         let plan = plan.unwrap_or_default();
+        let slot = if face == Face::Graph { graph::admit(state, &request) } else { Ok(None) };
         thread::sleep(plan.delay);
-        let response = match (plan.answer(face), plan.response_code()) {
-            (Some(response), _) => response,
-            (None, Some(code)) if face == Face::Ews => ews::refused(state, &request, code),
-            (None, _) => handle(state, &request),
+        let response = match (&slot, plan.answer(face), plan.response_code()) {
+            (Err(response), ..) => response.clone(),
+            (_, Some(response), _) => response,
+            (_, None, Some(code)) if face == Face::Ews => ews::refused(state, &request, code),
+            (_, None, _) => handle(state, &request),
         };
+        // Before the answer is written: who has it may ask again at once.
+        drop(slot);
         let response = if plan.malformed { spoiled(response) } else { response };
         state.faults.sent(face, response.body.len());
         write_response(stream, &response, plan.cut_after.unwrap_or(usize::MAX), last)?;
@@ -389,7 +393,11 @@ fn reason(status: u16) -> &'static str {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        405 => "Method Not Allowed",
+        409 => "Conflict",
         410 => "Gone",
+        413 => "Content Too Large",
+        416 => "Range Not Satisfiable",
         429 => "Too Many Requests",
         500 => "Internal Server Error",
         503 => "Service Unavailable",

@@ -7,7 +7,7 @@ use std::sync::{
 
 use time::{Duration, OffsetDateTime};
 
-use crate::{config::Config, ews::Exchanges, faults::Faults, mailbox::Mail, oauth::OAuth};
+use crate::{config::Config, ews::Exchanges, faults::Faults, graph::Graph, mailbox::Mail, oauth::OAuth};
 
 pub struct State {
     pub config: Config,
@@ -16,6 +16,8 @@ pub struct State {
     pub faults: Faults,
     /// What EWS was asked and answered.
     pub ews: Exchanges,
+    /// Uploads, delta links and running requests of Graph.
+    pub graph: Graph,
     /// `https://localhost:PORT`, without a slash at the end; known when the socket is bound.
     pub base_url: OnceLock<String>,
     /// Seconds that this provider's clock is ahead.
@@ -29,6 +31,7 @@ impl State {
             oauth: OAuth::new(),
             faults: Faults::default(),
             ews: Exchanges::default(),
+            graph: Graph::new(),
             base_url: OnceLock::new(),
             clock_skew: AtomicI64::new(0),
             config,

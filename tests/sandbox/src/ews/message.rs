@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use mail_parser::{Address, MessageParser};
+use mail_parser::Address;
 use roxmltree::Node;
 use time::OffsetDateTime;
 
@@ -11,12 +11,10 @@ use super::{
     Refusal, refuse,
     xml::{child, child_text, date_time, element, elements, escape, is_true},
 };
-use crate::mailbox::{Folder, Message, Special, ids};
-
-/// In this header, a message that cannot be converted to MIME: `X-Sandbox-Poison: yes`.
-const POISON: &str = "X-Sandbox-Poison";
-/// A message with more parts is not parsed beyond its header: the parser recurses.
-const PARTS_MAX: usize = 200;
+use crate::mailbox::{
+    Folder, Message, Special, ids,
+    mime::{addresses, is_poisoned, parse},
+};
 
 /// Bases of the shapes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,7 +160,7 @@ impl<'a> View<'a> {
     }
 
     fn is_poisoned(&self) -> bool {
-        self.parsed().is_some_and(|parsed| parsed.headers_raw().any(|(name, _)| name.eq_ignore_ascii_case(POISON)))
+        self.parsed().is_some_and(is_poisoned)
     }
 
     fn property(&self, uri: &str, shape: &Shape) -> Option<String> {
@@ -256,19 +254,6 @@ impl<'a> View<'a> {
 /// Changes with the message.
 pub fn change_key(message: &Message) -> String {
     STANDARD.encode([&b"CQAAABYAAA"[..], &message.changed.to_be_bytes()].concat())
-}
-
-/// The header only when there are suspiciously many parts.
-pub fn parse(raw: &[u8]) -> Option<mail_parser::Message<'_>> {
-    let count =
-        |word: &[u8]| raw.windows(word.len()).filter(|bytes| bytes.eq_ignore_ascii_case(word)).take(PARTS_MAX).count();
-    let parser = MessageParser::default();
-    if count(b"multipart/") + count(b"message/") < PARTS_MAX { parser.parse(raw) } else { parser.parse_headers(raw) }
-}
-
-pub fn addresses(list: Option<&Address<'_>>) -> Vec<String> {
-    let all = list.into_iter().flat_map(Address::iter);
-    all.filter_map(|address| address.address()).map(str::to_owned).collect()
 }
 
 fn names(list: Option<&Address<'_>>) -> String {

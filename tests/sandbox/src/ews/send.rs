@@ -11,11 +11,14 @@ use super::{
     access::{Caller, Item, Place, What, find},
     invalid,
     items::transfer,
-    message::{View, addresses, change_key, parse},
+    message::{View, change_key},
     refuse,
     xml::{child, child_text, elements, is_true, text},
 };
-use crate::oauth;
+use crate::{
+    mailbox::mime::{addresses, parse, without_bcc},
+    oauth,
+};
 
 /// Characters of a base64 line (RFC 2045 section 6.8).
 const LINE: usize = 76;
@@ -142,21 +145,6 @@ fn send(caller: &Caller<'_>, raw: &[u8]) -> Result<(), Refusal> {
         caller.state.mail.deliver(&from, &recipient, &delivered);
     }
     Ok(())
-}
-
-fn without_bcc(raw: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(raw.len());
-    let (mut is_header, mut is_bcc) = (true, false);
-    for line in raw.split_inclusive(|byte| *byte == b'\n') {
-        is_header &= !line.trim_ascii().is_empty();
-        if !line.starts_with(b" ") && !line.starts_with(b"\t") {
-            is_bcc = line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"bcc:"));
-        }
-        if !(is_header && is_bcc) {
-            kept.extend_from_slice(line);
-        }
-    }
-    kept
 }
 
 fn save(caller: &Caller<'_>, place: &Place, raw: Vec<u8>, flags: BTreeSet<String>) -> Result<String, Refusal> {

@@ -1,6 +1,7 @@
 //! Mailboxes: folders and messages in memory, one set under all faces.
 
 pub mod ids;
+pub mod mime;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
