@@ -234,7 +234,12 @@ fn http(
         Connection::Graph => {
             // Each national cloud has a Graph of its own, which takes no tokens of the others.
             let of_cloud = Url::parse(token_url).ok().and_then(|token_url| preset::graph_url(&token_url, scope));
-            Ok(Protocol::Graph { base_url: url(of_cloud.unwrap_or(GRAPH_URL))? })
+            let mut base_url = url(of_cloud.unwrap_or(GRAPH_URL))?;
+            // People write the host alone.
+            if base_url.path() == "/" {
+                base_url.set_path("/v1.0");
+            }
+            Ok(Protocol::Graph { base_url })
         }
         Connection::Gmail => Ok(Protocol::Gmail { base_url: url(GMAIL_URL)? }),
         Connection::Mail => Err(disagreement("/connection_protocol")),

@@ -29,10 +29,18 @@ pub struct Feed {
     /// For whoever takes over from here.
     #[serde(default)]
     pub marks: Marks,
-    /// While a folder is taken over and gone through: fingerprints of what was settled over the former protocol and has not
-    /// come up yet, ascending; of several copies, one for each.
+    /// While a folder is taken over and gone through: what was settled over the former protocol, ascending by fingerprint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub former: Vec<Fingerprint>,
+    pub former: Vec<Former>,
+}
+
+/// One message that was settled over the former protocol; of several copies, one for each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Former {
+    pub fingerprint: Fingerprint,
+    /// Which one it is here; `None`: it has not come up yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<(String, Listed)>,
 }
 
 /// What a listing says of a message.
@@ -56,7 +64,7 @@ impl Feed {
     }
 
     pub fn is_settled(&self, id: &str) -> bool {
-        self.settled.iter().any(|settled| settled == id)
+        self.settled.iter().any(|settled| settled == id) || self.former.iter().any(|former| former.is(id))
     }
 
     /// What a later listing reached, although it could not be stored. The position stays where it was.
@@ -73,26 +81,46 @@ impl Feed {
         let was_open = self.open.remove(id).is_some();
         if was_open {
             self.settled.push_back(id.to_owned());
-            // While a folder is taken over, more may come up again.
-            while self.settled.len() > limits::FEED_SETTLED_MAX && self.former.is_empty() {
+            while self.settled.len() > limits::FEED_SETTLED_MAX {
                 self.settled.pop_front();
             }
         }
         was_open
     }
 
-    /// Is this one of those that were settled over the former protocol? Each is recognised once.
-    pub fn recognise(&mut self, id: &str, traits: impl FnOnce() -> Traits) -> bool {
+    /// Is this one of those that were settled over the former protocol? Of several copies the oldest are, in whatever order
+    /// they are listed.
+    pub fn recognise(&mut self, id: &str, listed: Listed, traits: impl FnOnce() -> Traits) -> bool {
         if self.former.is_empty() || self.open.contains_key(id) {
             return false;
         }
-        let known = traits().candidates().find_map(|one| self.former.binary_search(&one).ok());
-        let Some(at) = known else { return false };
-        self.former.remove(at);
-        if !self.is_settled(id) {
-            self.settled.push_back(id.to_owned());
+        let range = |candidate| {
+            let begin = self.former.partition_point(|former| former.fingerprint < candidate);
+            begin..self.former.partition_point(|former| former.fingerprint <= candidate)
+        };
+        let Some(copies) = traits().candidates().map(range).find(|copies| !copies.is_empty()) else { return false };
+        let copies = &mut self.former[copies];
+        if copies.iter().any(|former| former.is(id)) {
+            return true;
         }
-        true
+        let found = Some((id.to_owned(), listed));
+        if let Some(free) = copies.iter_mut().find(|former| former.found.is_none()) {
+            free.found = found;
+            return true;
+        }
+        // What is known by its id stays settled.
+        let received = |former: &Former| {
+            let (id, listed) = former.found.as_ref()?;
+            listed.received_at.filter(|_| !self.settled.contains(id))
+        };
+        let newest = copies.iter_mut().max_by_key(|former| received(former));
+        match newest.filter(|newest| listed.received_at < received(newest)) {
+            Some(newest) => {
+                self.open.extend(std::mem::replace(&mut newest.found, found));
+                true
+            }
+            None => false,
+        }
     }
 
     /// When the oldest of those that are open was received.
@@ -117,7 +145,11 @@ impl Feed {
         self.position = Some(position);
         if is_end {
             self.begin = None;
-            self.former.clear();
+            for (id, _) in self.former.drain(..).filter_map(|former| former.found) {
+                if !self.settled.contains(&id) {
+                    self.settled.push_back(id);
+                }
+            }
         }
     }
 
@@ -148,5 +180,11 @@ impl Feed {
         let mut entries: Vec<Entry> = self.open.iter().map(entry).collect();
         entries.sort_by_key(|entry| entry.received_at);
         entries
+    }
+}
+
+impl Former {
+    fn is(&self, id: &str) -> bool {
+        self.found.as_ref().is_some_and(|(found, _)| found == id)
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! Every settled message that stays in its folder leaves a fingerprint in the folder's cursor, for as long as a new beginning
 //! could meet it ([`Marks`]). Taking over makes a [`Feed`] that begins where the old cursor may have left something open, and
-//! passes over what it knows by its fingerprint: as many copies as were settled, so that the second copy of a mailing list's
-//! mail still comes. The old cursor is replaced by the new one in one write, before anything is handed out.
+//! passes over what it knows by its fingerprint: as many copies as were settled, the oldest, so that the second copy of a
+//! mailing list's mail still comes. The old cursor is replaced by the new one in one write, before anything is handed out.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Cursor, feed::Feed};
+use super::{
+    Cursor,
+    feed::{self, Feed},
+};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -98,7 +101,8 @@ pub fn take_over(folder: &str, old: &Cursor, told: Option<Former>, to: &str) -> 
         words
             .push_str(" Not all of it is known any more: some of it may come a second time, with the same Message-ID.");
     }
-    let feed = Feed { begin: Some(begin), resume_at, former: marks.all(), marks: marks.clone(), ..Feed::default() };
+    let former = marks.all().into_iter().map(|fingerprint| feed::Former { fingerprint, found: None }).collect();
+    let feed = Feed { begin: Some(begin), resume_at, former, marks: marks.clone(), ..Feed::default() };
     Ok((feed, words))
 }
 
@@ -130,8 +134,9 @@ mod tests {
     /// What the new protocol lists: id, Message-ID, received.
     fn walk(feed: &mut Feed, listed: &[(&str, &str, UnixSeconds)]) -> Vec<String> {
         for (id, message_id, received_at) in listed {
-            if !feed.recognise(id, || traits(message_id)) {
-                feed.add(id, at(*received_at));
+            let listed = at(*received_at);
+            if !feed.recognise(id, listed, || traits(message_id)) {
+                feed.add(id, listed);
             }
         }
         feed.open.keys().cloned().collect()
@@ -168,8 +173,13 @@ mod tests {
         let bytes = serde_json::to_vec(&Cursor::Graph(feed)).unwrap();
         let Cursor::Graph(mut feed) = serde_json::from_slice(&bytes).unwrap() else { panic!("another protocol") };
         assert_eq!(walk(&mut feed, &[("A", "1@a", 100_500), ("C", "<list@a>", 100_600)]), ["C", "D"]);
+        assert!(feed.is_settled("B") && !feed.is_settled("C"));
         feed.reached("end".into(), true);
-        assert!(feed.former.is_empty() && feed.begin.is_none());
+        assert!(feed.former.is_empty() && feed.begin.is_none() && feed.is_settled("B"));
+
+        // Listed with the newest first, it is the same.
+        let (mut feed, _) = take_over("INBOX", &old, Some(Former::Imap), "EWS").unwrap();
+        assert_eq!(walk(&mut feed, &[("C", "<list@a>", 100_600), ("B", "<list@a>", 100_500)]), ["C"]);
     }
 
     #[test]

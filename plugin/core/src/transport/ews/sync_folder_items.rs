@@ -113,8 +113,9 @@ pub fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<bool> {
                 if !is_draft && !NO_MAIL.contains(&item.tag_name().name()) {
                     let size = child(item, "Size").and_then(|size| text(size).trim().parse().ok()).unwrap_or_default();
                     let received_at = child(item, "DateTimeReceived").and_then(|at| moment(text(at)));
-                    if !feed.recognise(id, || traits(item)) {
-                        feed.add(id, Listed { received_at, size });
+                    let listed = Listed { received_at, size };
+                    if !feed.recognise(id, listed, || traits(item)) {
+                        feed.add(id, listed);
                     }
                 }
             }

@@ -86,8 +86,11 @@ fn take(feed: &mut Feed, page: &Value) -> Result<bool> {
         if item.get("@removed").is_some() {
             // Moved away or deleted before it was read: nobody can hand it out any more.
             feed.settle(id);
-        } else if item["isDraft"] != true && !feed.recognise(id, || traits(item)) {
-            feed.add(id, Listed { received_at: item["receivedDateTime"].as_str().and_then(moment), size: 0 });
+        } else if item["isDraft"] != true {
+            let listed = Listed { received_at: item["receivedDateTime"].as_str().and_then(moment), size: 0 };
+            if !feed.recognise(id, listed, || traits(item)) {
+                feed.add(id, listed);
+            }
         }
     }
     let (link, end) = match (page["@odata.nextLink"].as_str(), page["@odata.deltaLink"].as_str()) {
