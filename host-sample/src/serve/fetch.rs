@@ -9,7 +9,7 @@ use super::{
     mailboxes::Mailboxes,
     metrics::Metrics,
     pace::{End, INTERVAL_MINUTES_DEFAULT, Pace},
-    storage::{Counts, Due, Finished},
+    storage::{Counts, Due, ELSEWHERE, Finished},
 };
 use crate::{
     failure::{Failure, Result},
@@ -43,7 +43,7 @@ pub fn run(mailboxes: &Mailboxes, due: &Due, stop: &dyn Fn() -> bool, metrics: &
     let result = match &end {
         End::Done => "ok",
         End::More => "more",
-        End::Elsewhere(_) => "elsewhere",
+        End::Elsewhere(_) => ELSEWHERE,
         End::Failed(_) if stop() => "stopped",
         End::Failed(failure) => kind(failure),
     };
@@ -57,7 +57,7 @@ pub fn run(mailboxes: &Mailboxes, due: &Due, stop: &dyn Fn() -> bool, metrics: &
         mailboxes.queue.end(due, None)?;
         return Ok(Round { counts, end });
     }
-    let written = mailboxes.storage.now().and_then(|now| {
+    let written = mailboxes.storage.now().map(|now| {
         let pace = Pace { mailbox: id, due: due.next_run, now, interval, failures: due.failures };
         let error = match &end {
             End::Failed(failure) => Some(document(failure)),
@@ -65,7 +65,7 @@ pub fn run(mailboxes: &Mailboxes, due: &Due, stop: &dyn Fn() -> bool, metrics: &
         };
         let started = *started.as_ref().unwrap_or(&now);
         let next_run = pace.next(&end);
-        Ok(Finished { started, ended: now, next_run, result: result.to_owned(), error, counts })
+        Finished { started, ended: now, next_run, result: result.to_owned(), error, counts }
     });
     match written {
         Ok(finished) => mailboxes.queue.end(due, Some(&finished))?,

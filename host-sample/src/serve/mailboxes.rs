@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use oauth_mail_abi::{Account, Error, Library, Plugin};
+use oauth_mail_abi::{Account, Error, Kind, Library, Plugin};
 use serde_json::{Value, json};
 
 use super::{
@@ -196,7 +196,7 @@ impl Mailboxes {
         }
     }
 
-    /// `{"mailbox":{"id","name","paused","version"},"state":WORD,"run":{…},"incoming":STATUS,"outgoing":STATUS}`; a status
+    /// `{"mailbox":{"id","name","paused","version","unreadable"},"state":WORD,"run":{…},"incoming":STATUS,"outgoing":STATUS}`; a status
     /// as `authenticate` answers it, or `{"error":{…}}`, or null without settings.
     pub fn state(&self, id: i64) -> Result<Value> {
         let mailbox = self.mailbox(id)?;
@@ -252,6 +252,12 @@ impl Mailboxes {
     pub(super) fn call<T>(&self, id: i64, direction: Direction, work: impl FnOnce(&Account) -> Result<T>) -> Result<T> {
         let account = self.account(id, direction)?;
         let done = work(&account);
+        // Nothing works with a handle that a panic has closed; the next call opens another one.
+        if let Err(Failure::Hook(error)) = &done
+            && matches!(error.kind(), Kind::Closed | Kind::Internal)
+        {
+            self.close_if(id, direction, &account);
+        }
         if let Err(failure) = self.ears.flush(id) {
             self.log.error("storage", Some(id), json!({"why": failure.sentences().join(" ")}));
         }
@@ -271,7 +277,10 @@ impl Mailboxes {
         }
         let mailbox = self.mailbox(id)?;
         let Some(form) = mailbox.form(direction) else {
-            return Err(Failure::settings(format!("This mailbox has no {} settings.", direction.name())));
+            return Err(Failure::settings(match mailbox.unreadable {
+                true => "The settings of this mailbox cannot be read with this key. Save them again.".to_owned(),
+                false => format!("This mailbox has no {} settings.", direction.name()),
+            }));
         };
         // Before it is opened: nothing that it says may be lost.
         self.ears.knows(form["username"].as_str().unwrap_or_default(), id, direction);
@@ -282,6 +291,16 @@ impl Mailboxes {
         }
         self.close_one_too_many();
         Ok(account)
+    }
+
+    fn close_if(&self, id: i64, direction: Direction, account: &Arc<Account>) {
+        let mut open = self.lock();
+        let closed = match open.get(&(id, direction)) {
+            Some(known) if Arc::ptr_eq(&known.account, account) => open.remove(&(id, direction)),
+            _ => None,
+        };
+        drop(open);
+        drop(closed);
     }
 
     fn close_one_too_many(&self) {
@@ -316,6 +335,9 @@ pub fn state_word(mailbox: &Mailbox, run: &Run) -> &'static str {
     if mailbox.paused {
         return "paused";
     }
+    if mailbox.unreadable {
+        return "misconfigured";
+    }
     if let Some(worst) = STATES.into_iter().find(|word| has(word)) {
         return worst;
     }
@@ -333,7 +355,8 @@ pub fn state_word(mailbox: &Mailbox, run: &Run) -> &'static str {
 
 fn overview(mailbox: &Mailbox, run: &Run) -> Value {
     json!({
-        "mailbox": {"id": mailbox.id, "name": mailbox.name, "paused": mailbox.paused, "version": mailbox.version},
+        "mailbox": {"id": mailbox.id, "name": mailbox.name, "paused": mailbox.paused, "version": mailbox.version,
+                    "unreadable": mailbox.unreadable},
         "state": state_word(mailbox, run),
         "run": {
             "next_run": run.next_run,

@@ -17,6 +17,9 @@ const FAMILIES: [(&str, &str, &str); 7] = [
     ("host_rounds_running", "gauge", "Rounds that run on this node."),
 ];
 
+/// Family, label (its name and its value), value.
+pub type Gauge<'a> = (&'a str, Option<(&'a str, &'a str)>, i64);
+
 /// Families with their samples; the label is part of the name: `host_sends_total{outcome="sent"}`.
 #[derive(Default)]
 pub struct Metrics(Mutex<BTreeMap<String, i64>>);
@@ -29,7 +32,7 @@ impl Metrics {
     }
 
     /// `gauges`: what is true right now.
-    pub fn render(&self, gauges: &[(&str, Option<(&str, &str)>, i64)]) -> String {
+    pub fn render(&self, gauges: &[Gauge<'_>]) -> String {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         samples.extend(gauges.iter().map(|(family, label, value)| (name(family, *label), *value)));
         let mut text = String::new();

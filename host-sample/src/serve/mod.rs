@@ -51,7 +51,8 @@ pub mod storage;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    io,
+    net::{self, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -156,9 +157,16 @@ impl App {
 
 pub fn run(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Result<()> {
     let drain = Duration::from_secs(arguments.drain);
-    // Twice: the rounds, then the page.
     interrupt::grace(2 * drain + Duration::from_secs(10));
-    let app = Arc::new(start::app(arguments, library, output)?);
+    // First of all: a second start on the same data must end here.
+    let taken = |error: io::Error| {
+        let address = arguments.listen;
+        Failure::settings(format!("{address} cannot be listened on: {error}. Choose another one by --listen."))
+    };
+    let listener = net::TcpListener::bind(arguments.listen).map_err(taken)?;
+    listener.set_nonblocking(true).map_err(taken)?;
+    let address = listener.local_addr().map_err(taken)?;
+    let app = Arc::new(start::app(arguments, address, library, output)?);
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(32)
@@ -166,7 +174,7 @@ pub fn run(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Re
         .enable_all()
         .build()
         .map_err(|error| Failure::other(format!("The page's threads cannot be started: {error}.")))?;
-    let served = runtime.block_on(serve(app.clone(), arguments.listen, drain, output));
+    let served = runtime.block_on(serve(app.clone(), listener, drain, output));
     app.scheduler.stop(drain);
     app.log.info("stopped", None, json!({}));
     // Waiting for a request that hangs is what the drain was for.
@@ -175,25 +183,25 @@ pub fn run(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Re
     served
 }
 
-async fn serve(app: Arc<App>, address: SocketAddr, drain: Duration, output: &Output) -> Result<()> {
-    let taken = |error: std::io::Error| {
-        Failure::settings(format!("{address} cannot be listened on: {error}. Choose another one by --listen."))
-    };
-    let listener = TcpListener::bind(address).await.map_err(taken)?;
-    let address = listener.local_addr().map_err(taken)?;
+async fn serve(app: Arc<App>, listener: net::TcpListener, drain: Duration, output: &Output) -> Result<()> {
+    let failed = |error: io::Error| Failure::other(format!("The page cannot be served any more: {error}."));
+    let address = listener.local_addr().map_err(failed)?;
+    let listener = TcpListener::from_std(listener).map_err(failed)?;
     output.say(
         &format!("The helpdesk is at {}", app.public_url),
         &json!({"event": "serving", "url": app.public_url, "address": address.to_string(),
                 "node": app.mailboxes.queue.node}),
     );
     app.log.info("started", None, json!({"address": address.to_string(), "node": app.mailboxes.queue.node}));
-    let server = axum::serve(listener, router(app)).with_graceful_shutdown(interrupted());
+    let server = axum::serve(listener, router(app.clone())).with_graceful_shutdown(interrupted());
     let drained = async {
         interrupted().await;
+        // Rounds end beside the requests.
+        spawn_blocking(move || app.scheduler.stop(drain));
         tokio::time::sleep(drain).await;
     };
     tokio::select! {
-        served = server => served.map_err(|error| Failure::other(format!("The page cannot be served any more: {error}."))),
+        served = server => served.map_err(failed),
         () = drained => Ok(()),
     }
 }

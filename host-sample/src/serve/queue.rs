@@ -107,3 +107,144 @@ impl Queue {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        failure::Failure,
+        serve::{
+            pace::{End, Pace},
+            storage::{
+                Counts,
+                tests::{change, storage},
+            },
+        },
+    };
+
+    /// A day of mailboxes in a moment: rounds last as long as `seconds_of` says, in seconds of a clock that only counts.
+    struct Day<'a> {
+        queues: Vec<Queue>,
+        /// When a round ends, on which node.
+        ends: Vec<(i64, usize, Due)>,
+        /// Mailbox, how late it began.
+        begun: Vec<(i64, i64)>,
+        seconds_of: &'a dyn Fn(i64) -> i64,
+        fails: &'a dyn Fn(i64) -> bool,
+    }
+
+    impl Day<'_> {
+        fn run(&mut self, from: i64, to: i64) {
+            for now in from..to {
+                let (ended, running) = std::mem::take(&mut self.ends).into_iter().partition(|(end, ..)| *end <= now);
+                self.ends = running;
+                for (_, node, due) in ended {
+                    self.end(now, node, &due);
+                }
+                for node in 0..self.queues.len() {
+                    let tick = self.queues[node].tick(now).unwrap();
+                    for due in tick.claimed {
+                        self.begun.push((due.mailbox, now - due.next_run));
+                        self.ends.push((now + (self.seconds_of)(due.mailbox), node, due));
+                    }
+                    let twice =
+                        self.ends.iter().map(|(.., due)| due.mailbox).collect::<std::collections::BTreeSet<_>>();
+                    assert_eq!(twice.len(), self.ends.len(), "one round per mailbox at a time");
+                    assert!(self.queues[node].running().len() <= self.queues[node].threads);
+                }
+            }
+        }
+
+        fn end(&self, now: i64, node: usize, due: &Due) {
+            let end = match (self.fails)(due.mailbox) {
+                true => End::Failed(Failure::other("Timed out.")),
+                false => End::Done,
+            };
+            let pace = Pace { mailbox: due.mailbox, due: due.next_run, now, interval: 60, failures: due.failures };
+            let finished = Finished {
+                started: now - (self.seconds_of)(due.mailbox),
+                ended: now,
+                next_run: pace.next(&end),
+                result: "ok".into(),
+                error: matches!(end, End::Failed(_)).then(|| serde_json::json!({"kind": "transient"})),
+                counts: Counts::default(),
+            };
+            self.queues[node].end(due, Some(&finished)).unwrap();
+        }
+
+        fn rounds(&self, mailbox: i64) -> usize {
+            self.begun.iter().filter(|(begun, _)| *begun == mailbox).count()
+        }
+    }
+
+    fn mailboxes(count: usize) -> (Storage, i64) {
+        let storage = storage();
+        for number in 0..count {
+            storage.insert_mailbox("ann", &change(&number.to_string())).unwrap();
+        }
+        let now = storage.now().unwrap();
+        (storage, now)
+    }
+
+    fn day<'a>(queues: Vec<Queue>, seconds_of: &'a dyn Fn(i64) -> i64, fails: &'a dyn Fn(i64) -> bool) -> Day<'a> {
+        Day { queues, ends: Vec::new(), begun: Vec::new(), seconds_of, fails }
+    }
+
+    #[test]
+    fn slow_and_broken_mailboxes_do_not_delay_the_others() {
+        let (storage, now) = mailboxes(20);
+        // Six hang for two minutes and fail, with four threads: more than all of them.
+        let slow = |mailbox: i64| mailbox <= 6;
+        let seconds_of = |mailbox: i64| if slow(mailbox) { 120 } else { 1 };
+        let mut day = day(vec![Queue::new(storage, "one".into(), 4)], &seconds_of, &slow);
+        // Until each has shown once what it is like.
+        day.run(now, now + 600);
+        day.begun.clear();
+        day.run(now + 600, now + 3_600);
+        let late = day.begun.iter().filter(|(mailbox, _)| !slow(*mailbox)).map(|(_, late)| *late).max().unwrap();
+        assert!(late <= 6, "late by {late} s");
+        for mailbox in 7..=20 {
+            let rounds = day.rounds(mailbox);
+            assert!((45..=55).contains(&rounds), "{rounds} rounds of mailbox {mailbox} in 50 minutes");
+        }
+        for mailbox in 1..=6 {
+            assert!((1..=12).contains(&day.rounds(mailbox)), "{} rounds of {mailbox}", day.rounds(mailbox));
+        }
+    }
+
+    #[test]
+    fn a_node_that_dies_is_made_up_for_within_a_minute() {
+        let (storage, now) = mailboxes(6);
+        let queues = ["one", "two"].map(|node| Queue::new(storage.clone(), node.into(), 6));
+        let mut day = day(queues.into(), &|_| 40, &|_| false);
+        day.run(now, now + 20);
+        assert!(day.ends.len() == 6 && day.ends.iter().all(|(_, node, _)| *node == 0), "the first one took all");
+        day.queues.remove(0);
+        day.ends.clear();
+        day.begun.clear();
+        day.run(now + 20, now + 20 + 60);
+        for mailbox in 1..=6 {
+            assert_eq!(day.rounds(mailbox), 1, "mailbox {mailbox}");
+        }
+    }
+
+    #[test]
+    fn a_round_that_was_stopped_is_due_at_once_for_another_node() {
+        let (storage, now) = mailboxes(1);
+        let [one, two] = ["one", "two"].map(|node| Queue::new(storage.clone(), node.into(), 1));
+        let due = one.tick(now).unwrap().claimed.remove(0);
+        assert!(two.tick(now).unwrap().claimed.is_empty());
+        one.end(&due, None).unwrap();
+        assert!(one.running().is_empty());
+        assert_eq!(two.tick(now).unwrap().claimed, [due]);
+    }
+
+    #[test]
+    fn a_paused_mailbox_and_one_that_only_sends_are_not_fetched() {
+        let (storage, now) = mailboxes(0);
+        storage.insert_mailbox("ann", &crate::serve::storage::Change { paused: true, ..change("paused") }).unwrap();
+        let outgoing = crate::serve::storage::Change { incoming: None, ..change("outgoing") };
+        storage.insert_mailbox("ann", &outgoing).unwrap();
+        assert!(Queue::new(storage, "one".into(), 4).tick(now + 9).unwrap().claimed.is_empty());
+    }
+}

@@ -1,6 +1,6 @@
 //! From nothing to a host that works: data folder, key, database, the first administrator, the library.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ const ADMIN: &str = "admin";
 /// Who stands in the audit trail for what was done from the command line.
 const OPERATOR: &str = "(command line)";
 
-pub fn app(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Result<App> {
+pub fn app(arguments: &Arguments, address: SocketAddr, library: Option<&Path>, output: &Output) -> Result<App> {
     let imports = arguments.import.iter().map(|path| import(path)).collect::<Result<Vec<_>>>()?;
     folder(&arguments.data)?;
     let key_file = arguments.key_file.clone().unwrap_or_else(|| arguments.data.join("serve.key"));
@@ -52,7 +52,7 @@ pub fn app(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Re
     let scheduler = Scheduler::start(mailboxes.clone(), usize::from(arguments.threads), log)?;
     let public_url = match &arguments.public_url {
         Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-        None => format!("http://{}", arguments.listen),
+        None => format!("http://{address}"),
     };
     Ok(App { storage, mailboxes, log, public_url, metrics, scheduler })
 }

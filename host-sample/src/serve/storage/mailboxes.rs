@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Storage, audit};
 use crate::{
     database::{Row, Transaction, parameters},
-    failure::{Failure, Result},
+    failure::Result,
     host::Direction,
 };
 
@@ -20,6 +20,8 @@ pub struct Mailbox {
     pub paused: bool,
     /// Grows with each change.
     pub version: i64,
+    /// What was saved does not open with this key: both forms are `None`, and can be saved anew.
+    pub unreadable: bool,
 }
 
 /// What a mailbox is to be.
@@ -77,13 +79,8 @@ impl Storage {
         self.database.transaction(|transaction| {
             let sql = "SELECT id, name, incoming, outgoing, paused, version FROM mailboxes WHERE id = ?1";
             let Some(row) = transaction.first(sql, parameters![id])? else { return Ok(None) };
-            // What cannot be opened can still be replaced: a mailbox must always be mendable.
-            let before = self.read(&row).ok().map(|old| Change {
-                name: old.name,
-                incoming: old.incoming,
-                outgoing: old.outgoing,
-                paused: old.paused,
-            });
+            let old = self.read(&row)?;
+            let before = Change { name: old.name, incoming: old.incoming, outgoing: old.outgoing, paused: old.paused };
             let new = version.saturating_add(1);
             let changed = transaction.execute(
                 "UPDATE mailboxes SET name = ?3, paused = ?4, version = ?5 WHERE id = ?1 AND version = ?2",
@@ -98,7 +95,7 @@ impl Storage {
                      health_outgoing = NULL WHERE mailbox = ?1",
                 parameters![id],
             )?;
-            let differences = audit::differences(before.as_ref(), Some(change));
+            let differences = audit::differences(Some(&before), Some(change));
             audit::write(transaction, who, Some(id), "mailbox changed", &differences)?;
             Ok(Some(new))
         })
@@ -131,21 +128,17 @@ impl Storage {
 
     fn read(&self, row: &Row) -> Result<Mailbox> {
         let (id, version) = (row.integer(0)?, row.integer(5)?);
-        let open = |column: usize, direction: Direction| -> Result<Option<Value>> {
+        let mut unreadable = false;
+        let mut open = |column: usize, direction: Direction| -> Result<Option<Value>> {
             let Some(sealed) = row.optional_bytes(column)? else { return Ok(None) };
-            let text = self.seal.open(&place(id, direction, version), sealed)?;
-            serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|_| Failure::other(format!("The settings of mailbox {id} are no JSON.")))
+            // One that does not open must not hide the others, and must be mendable.
+            let text = self.seal.open(&place(id, direction, version), sealed).ok();
+            let form = text.and_then(|text| serde_json::from_slice(&text).ok());
+            unreadable |= form.is_none();
+            Ok(form)
         };
-        Ok(Mailbox {
-            id,
-            name: row.text(1)?,
-            incoming: open(2, Direction::Incoming)?,
-            outgoing: open(3, Direction::Outgoing)?,
-            paused: row.integer(4)? != 0,
-            version,
-        })
+        let (incoming, outgoing) = (open(2, Direction::Incoming)?, open(3, Direction::Outgoing)?);
+        Ok(Mailbox { id, name: row.text(1)?, incoming, outgoing, paused: row.integer(4)? != 0, version, unreadable })
     }
 }
 

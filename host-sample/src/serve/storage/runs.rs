@@ -19,6 +19,8 @@ pub const LEASE_SECONDS: i64 = 45;
 const STICKY_SECONDS: i64 = 5;
 /// A round longer than this, or a failure, puts a mailbox among the troubled.
 pub const SLOW_SECONDS: i64 = 30;
+/// The result of a round that found the mailbox with another node.
+pub const ELSEWHERE: &str = "elsewhere";
 
 /// A mailbox that waits for its round.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ pub struct Finished {
     pub started: i64,
     pub ended: i64,
     pub next_run: i64,
-    /// `ok`, `elsewhere`, or the kind of the error.
+    /// `ok`, `more`, `elsewhere`, or the kind of the error.
     pub result: String,
     /// `{"kind","message","remedy","faults"}`
     pub error: Option<Value>,
@@ -167,7 +169,12 @@ impl Storage {
 
     /// Nothing happens when the lease was lost meanwhile. A change of settings during the round keeps its due time.
     pub fn finish(&self, node: &str, mailbox: i64, due: i64, finished: &Finished) -> Result<()> {
-        let is_ok = finished.error.is_none();
+        // Another node's mailbox is neither.
+        let success = match (&finished.error, finished.result.as_str()) {
+            (Some(_), _) => 0,
+            (None, ELSEWHERE) => -1,
+            (None, _) => 1,
+        };
         let counts = &finished.counts;
         let error = finished.error.as_ref().map(Value::to_string);
         let last_counts = counts.to_json().to_string();
@@ -176,7 +183,7 @@ impl Storage {
                  next_run = CASE WHEN next_run > ?15 AND next_run <= ?4 THEN next_run ELSE ?3 END,
                  last_run = ?4, last_seconds = ?4 - ?5, rounds = rounds + 1,
                  last_success = CASE WHEN ?6 = 1 THEN ?4 ELSE last_success END,
-                 failures = CASE WHEN ?6 = 1 THEN 0 ELSE failures + 1 END,
+                 failures = CASE ?6 WHEN 1 THEN 0 WHEN 0 THEN failures + 1 ELSE failures END,
                  result = ?7, error = ?8, last_counts = ?16,
                  created = created + ?9, appended = appended + ?10, duplicate = duplicate + ?11,
                  ignored = ignored + ?12, skipped = skipped + ?13, quarantined = quarantined + ?14
@@ -187,7 +194,7 @@ impl Storage {
                 finished.next_run,
                 finished.ended,
                 finished.started,
-                is_ok,
+                success,
                 finished.result.as_str(),
                 error.as_deref(),
                 counts.created,
