@@ -1,6 +1,6 @@
 //! `host-sample serve` as processes: from nothing, and two nodes on one PostgreSQL of which one dies. Needs `host-sample` and
 //! the library built.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::{
     env, fs,
@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -86,7 +86,7 @@ fn a_node_that_dies_is_made_up_for_and_no_request_is_doubled() {
         (serving["node"].as_str().unwrap().to_owned(), serving["url"].as_str().unwrap().to_owned(), node)
     });
     let number = |sql: &str| postgres.store_sql(sql).unwrap().trim().parse::<i64>().unwrap();
-    let due = || postgres.store_sql("UPDATE runs SET next_run = 0").unwrap();
+    let due = || postgres.store_sql("UPDATE runs SET next_run = extract(epoch FROM now())::bigint").unwrap();
     deliver(&sandbox, 1..=3);
     wait("the first messages are requests", || {
         due();
@@ -213,6 +213,9 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("{}", self.log.lock().unwrap_or_else(PoisonError::into_inner));
+        }
     }
 }
 
@@ -253,7 +256,7 @@ fn deliver(sandbox: &Sandbox, numbers: std::ops::RangeInclusive<u32>) {
             "From: bob@example.test\r\nTo: alice@example.test\r\nSubject: Question {number}\r\n\
              Message-ID: <q{number}@example.test>\r\n\r\nHello\r\n"
         );
-        assert!(sandbox.state.mail.deliver("", "alice@example.test", raw.as_bytes()));
+        assert!(sandbox.state.mail.deliver("bob@example.test", "alice@example.test", raw.as_bytes()));
     }
 }
 

@@ -179,7 +179,7 @@ impl Storage {
         let error = finished.error.as_ref().map(Value::to_string);
         let last_counts = counts.to_json().to_string();
         self.database.execute(
-            "UPDATE runs SET lease_owner = NULL, lease_until = 0, node = ?2,
+            "UPDATE runs SET lease_owner = NULL, lease_until = 0, node = CASE ?6 WHEN -1 THEN node ELSE ?2 END,
                  next_run = CASE WHEN next_run > ?15 AND next_run <= ?4 THEN next_run ELSE ?3 END,
                  last_run = ?4, last_seconds = ?4 - ?5, rounds = rounds + 1,
                  last_success = CASE WHEN ?6 = 1 THEN ?4 ELSE last_success END,
