@@ -146,6 +146,26 @@ fn a_node_that_dies_is_made_up_for_and_no_request_is_doubled() {
     }
 }
 
+#[test]
+fn the_health_endpoint_says_when_the_database_is_away_and_work_goes_on_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut postgres = Postgres::start(&Ca::create(folder.path()).unwrap()).unwrap();
+    let data = folder.path().join("desk");
+    let node = Node::start(&["--data", data.to_str().unwrap(), "--database", &postgres.url()]);
+    let url = node.said("serving")["url"].as_str().unwrap().to_owned();
+    wait("all is well", || get(&url, "/healthz").0 == 200);
+    postgres.stop();
+    let (status, why) = get(&url, "/healthz");
+    assert!(status == 503 && why.contains("PostgreSQL") && !why.contains("canary"), "{status} {why}");
+    assert_eq!(get(&url, "/metrics").0, 503);
+    postgres.restart().unwrap();
+    wait("all is well again", || get(&url, "/healthz").0 == 200);
+    assert_eq!(get(&url, "/metrics").0, 200);
+    let (status, log) = node.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("canary"), "{log}");
+}
+
 /// One process, what it said on standard output, and its log.
 struct Node {
     child: Child,

@@ -6,7 +6,7 @@
 use std::io::{self, Write as _};
 
 use oauth_mail_abi::Level;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::output::LogLevel;
@@ -31,6 +31,14 @@ impl Log {
 
     pub fn info(&self, event: &str, mailbox: Option<i64>, fields: Value) {
         self.write(Level::Info, event, mailbox, fields);
+    }
+
+    /// A panic is a line like any other. What it says may hold anything, so only its place is told.
+    pub fn for_panics(self) {
+        std::panic::set_hook(Box::new(move |panic| {
+            let place = panic.location().map(|place| format!("{}:{}", place.file(), place.line()));
+            self.error("panic", None, json!({ "where": place }));
+        }));
     }
 
     /// `fields`: an object.
@@ -72,8 +80,6 @@ pub fn timestamp(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -289,6 +289,10 @@ impl Mailboxes {
         if let Some(other) = self.lock().insert((id, direction), open) {
             other.account.close();
         }
+        // The callback tells of changes only; what holds from the beginning is asked for once.
+        if let Ok(status) = account.authenticate(&json!({"action": "status"})) {
+            self.storage.set_health(id, direction, &status["health"])?;
+        }
         self.close_one_too_many();
         Ok(account)
     }

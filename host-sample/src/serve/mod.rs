@@ -167,6 +167,7 @@ pub fn run(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Re
     listener.set_nonblocking(true).map_err(taken)?;
     let address = listener.local_addr().map_err(taken)?;
     let app = Arc::new(start::app(arguments, address, library, output)?);
+    app.log.for_panics();
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(32)

@@ -101,12 +101,12 @@ const COLUMNS: &str = "mailbox, next_run, lease_owner, lease_until, node, rounds
                        last_counts, health_incoming, health_outgoing";
 
 impl Storage {
-    /// The latest first. Of those that are well at most `well`, of the troubled at most `troubled`.
-    pub fn due(&self, now: i64, node: &str, well: usize, troubled: usize) -> Result<Vec<Due>> {
+    /// Those that wait longest first; at most `most`, and of the troubled at most `troubled`.
+    pub fn due(&self, now: i64, node: &str, most: usize, troubled: usize) -> Result<Vec<Due>> {
         let is_troubled = format!("(failures > 0 OR last_seconds > {SLOW_SECONDS})");
         let mut due = Vec::new();
         for (condition, limit, is_troubled) in
-            [(format!("NOT {is_troubled}"), well, false), (is_troubled.clone(), troubled, true)]
+            [(format!("NOT {is_troubled}"), most, false), (is_troubled.clone(), troubled, true)]
         {
             if limit == 0 {
                 continue;
@@ -129,6 +129,8 @@ impl Storage {
                 });
             }
         }
+        due.sort_by_key(|due| (due.next_run, due.mailbox));
+        due.truncate(most);
         Ok(due)
     }
 
