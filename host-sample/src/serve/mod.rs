@@ -34,7 +34,6 @@
 //! | `app.log`, `app.public_url` | |
 //!
 //! Errors are [`Failure`]: `sentences()` for a person, `Failure::Hook(error)` with `kind()`, `remedy()`, `faults()`.
-#![allow(dead_code, unused_imports, reason = "until the pages call it")]
 
 mod ears;
 mod fetch;
@@ -48,6 +47,7 @@ mod scheduler;
 mod seal;
 mod start;
 pub mod storage;
+mod web;
 
 use std::{
     collections::BTreeMap,
@@ -194,7 +194,8 @@ async fn serve(app: Arc<App>, listener: net::TcpListener, drain: Duration, outpu
                 "node": app.mailboxes.queue.node}),
     );
     app.log.info("started", None, json!({"address": address.to_string(), "node": app.mailboxes.queue.node}));
-    let server = axum::serve(listener, router(app.clone())).with_graceful_shutdown(interrupted());
+    let pages = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, pages).with_graceful_shutdown(interrupted());
     let drained = async {
         interrupted().await;
         // Rounds end beside the requests.
@@ -213,9 +214,9 @@ async fn interrupted() {
     }
 }
 
-/// The pages are merged into it.
 fn router(app: Arc<App>) -> Router {
-    Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).with_state(app)
+    let pages = web::router(app.clone());
+    Router::new().route("/metrics", get(metrics)).route("/healthz", get(healthz)).with_state(app).merge(pages)
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
