@@ -129,7 +129,8 @@ pub fn callback(call: &Call) -> Answer {
     let state = call.query.get("state").unwrap_or_default();
     let Some(pending) = app.storage.take_pending(&access::hashed(state))? else {
         let sentences = [
-            "This consent is not known here: its window was opened too long ago, or it was completed already.".to_owned(),
+            "This consent is not known here: its window was opened too long ago, or it was completed already."
+                .to_owned(),
             "Close this window, open the mailbox in the helpdesk and choose Re-authorize.".to_owned(),
         ];
         return Ok(layout::problem(None, StatusCode::BAD_REQUEST, "The consent has expired", &sentences));
@@ -189,7 +190,10 @@ fn keep(call: &Call, id: i64, direction: Direction, answer: &Result<Value, Failu
             let shown = ["identity", "scopes", "proof", "message", "warnings"];
             ("consent given", shown.iter().map(|name| ((*name).to_owned(), answer[*name].clone())).collect())
         }
-        Ok(answer) => ("consent failed", json!({"message": format!("The provider's answer was not enough; the library says {}.", answer["state"])})),
+        Ok(answer) => (
+            "consent failed",
+            json!({"message": format!("The provider's answer was not enough; the library says {}.", answer["state"])}),
+        ),
         Err(failure) => ("consent failed", json!({"message": failure.sentences().join(" ")})),
     };
     detail["direction"] = direction.name().into();
@@ -235,7 +239,8 @@ fn opener(window: &str, state: &str, label: &str, opens_itself: bool) -> Markup 
 
 /// The success message: who consented, to what, and how secure the connection is.
 fn given(id: i64, detail: &Value) -> Markup {
-    let scopes: Vec<_> = detail["scopes"]["granted"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let scopes: Vec<_> =
+        detail["scopes"]["granted"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let proof = &detail["proof"];
     html! {
         (layout::notice(Tone::Good, "consent-success", html! {

@@ -124,7 +124,8 @@ fn run(run: &Value) -> Markup {
 
 /// `2 created, 1 duplicate`
 fn counts(counts: &Value) -> String {
-    let some = counts.as_object().into_iter().flatten().filter(|(_, count)| count.as_i64().is_some_and(|count| count > 0));
+    let some =
+        counts.as_object().into_iter().flatten().filter(|(_, count)| count.as_i64().is_some_and(|count| count > 0));
     let words: Vec<_> = some.map(|(name, count)| format!("{count} {name}")).collect();
     if words.is_empty() { "nothing new".to_owned() } else { words.join(", ") }
 }
@@ -183,7 +184,8 @@ fn actions(call: &Call, mailbox: &Mailbox) -> Markup {
         }
     };
     let has = |direction| mailbox.form(direction).is_some();
-    let button = |action: &str, words: &str| html! { button type="submit" data-testid={ "action-" (action) } { (words) } };
+    let button =
+        |action: &str, words: &str| html! { button type="submit" data-testid={ "action-" (action) } { (words) } };
     html! {
         section.card #actions aria-labelledby="actions-title" {
             h2 #actions-title { "Actions" }
@@ -301,11 +303,16 @@ pub fn outcome(answer: &Value) -> Value {
 fn done(call: &Call, mailbox: &Mailbox, action: &str) -> Result<Markup, Problem> {
     let tell = |tone, content| layout::notice(tone, "done", content);
     if let Some(direction) = visit::direction(action) {
-        let words = format!("The {} settings are saved. The consent that was given before serves them, too.", direction.name());
+        let words =
+            format!("The {} settings are saved. The consent that was given before serves them, too.", direction.name());
         return Ok(tell(Tone::Good, html! { p { (words) " Fetch or send a sample mail to see that they work." } }));
     }
     if action == "pause" {
-        let words = if mailbox.paused { "Paused: nothing is fetched until you choose “Go on fetching”." } else { "Fetching goes on." };
+        let words = if mailbox.paused {
+            "Paused: nothing is fetched until you choose “Go on fetching”."
+        } else {
+            "Fetching goes on."
+        };
         return Ok(tell(Tone::Good, html! { p { (words) } }));
     }
     let trail = call.app().storage.audit_trail(Some(mailbox.id), i64::MAX, 50)?;
@@ -317,13 +324,16 @@ fn done(call: &Call, mailbox: &Mailbox, action: &str) -> Result<Markup, Problem>
     Ok(match action {
         "fetch" => tell(Tone::Good, html! { p { "Fetched: " (counts(detail)) "." } }),
         "send" => sent(&detail["answer"], text(detail, "to")),
-        "revoke" => tell(Tone::Good, html! {
-            p {
-                @if detail["answer"]["at_provider"] == true { "The consent is revoked; the provider has confirmed it." }
-                @else { "The sign-in is forgotten here." }
-            }
-            @if let Some(note) = detail["answer"]["note"].as_str() { p { (note) } }
-        }),
+        "revoke" => tell(
+            Tone::Good,
+            html! {
+                p {
+                    @if detail["answer"]["at_provider"] == true { "The consent is revoked; the provider has confirmed it." }
+                    @else { "The sign-in is forgotten here." }
+                }
+                @if let Some(note) = detail["answer"]["note"].as_str() { p { (note) } }
+            },
+        ),
         _ => html! {},
     })
 }

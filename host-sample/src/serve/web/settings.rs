@@ -118,10 +118,14 @@ impl<'a> Desk<'a> {
             Some(old) => {
                 let seen = posted.get("_version").and_then(|version| version.parse().ok()).unwrap_or(old.version);
                 if app.storage.update_mailbox(who, old.id, seen, &change)?.is_none() {
-                    let conflict = layout::notice(Tone::Bad, "conflict", html! {
-                        p { "Somebody else has changed this mailbox since you opened the form, so nothing was saved. "
-                            "What you typed is still here; Save again to keep it." }
-                    });
+                    let conflict = layout::notice(
+                        Tone::Bad,
+                        "conflict",
+                        html! {
+                            p { "Somebody else has changed this mailbox since you opened the form, so nothing was saved. "
+                                "What you typed is still here; Save again to keep it." }
+                        },
+                    );
                     return Ok(self.page(&form(Vec::new()), StatusCode::CONFLICT, conflict));
                 }
                 old.id

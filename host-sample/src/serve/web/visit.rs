@@ -244,9 +244,7 @@ impl Problem {
                 "Not found",
                 &["There is no such page, or what it showed was removed.".into()],
             ),
-            Self::Forbidden(why) => {
-                layout::problem(call, StatusCode::FORBIDDEN, "Not accepted", &[(*why).to_owned()])
-            }
+            Self::Forbidden(why) => layout::problem(call, StatusCode::FORBIDDEN, "Not accepted", &[(*why).to_owned()]),
             Self::Failed(failure) => {
                 layout::problem(call, StatusCode::BAD_GATEWAY, "This did not work", &failure.sentences())
             }
@@ -267,10 +265,8 @@ pub fn download(name: &str, media_type: &str, bytes: Vec<u8>) -> Response {
     let encoded: String = form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20");
     // RFC 6266: the plain one for whoever does not know the other.
     let disposition = format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}");
-    let disposition =
-        HeaderValue::try_from(disposition).unwrap_or(HeaderValue::from_static("attachment"));
-    let media_type =
-        HeaderValue::try_from(media_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    let disposition = HeaderValue::try_from(disposition).unwrap_or(HeaderValue::from_static("attachment"));
+    let media_type = HeaderValue::try_from(media_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     ([(header::CONTENT_DISPOSITION, disposition), (header::CONTENT_TYPE, media_type)], Body::from(bytes))
         .into_response()
 }

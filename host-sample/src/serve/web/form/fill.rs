@@ -51,7 +51,8 @@ pub fn fills(schema: &Value, rules: &Rules, direction: Direction, values: &Value
     let preset = PRESETS.as_array().into_iter().flatten().find(|one| Some(&one["id"]) == values.pointer(PROVIDER));
     if let Some(preset) = preset {
         let protocol = values["connection_protocol"].as_str().unwrap_or_default();
-        let parts = [(&preset["oauth"], ""), (&preset[direction.name()][protocol], ""), (&preset["advanced"], "/advanced")];
+        let parts =
+            [(&preset["oauth"], ""), (&preset[direction.name()][protocol], ""), (&preset["advanced"], "/advanced")];
         for (part, at) in parts {
             for (name, value) in part.as_object().into_iter().flatten() {
                 // A name in braces is filled in by the library, which knows what stands for it.

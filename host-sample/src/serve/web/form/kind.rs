@@ -76,7 +76,11 @@ pub fn inner(shape: &Value) -> Option<&str> {
 /// Does any of its shapes need several lines?
 pub fn has_lines(field: &Value) -> bool {
     let shapes = field["anyOf"].as_array();
-    shapes.into_iter().flatten().chain([field]).any(|one| one["maxLength"].as_u64().is_some_and(|max| max > ONE_LINE_MAX))
+    shapes
+        .into_iter()
+        .flatten()
+        .chain([field])
+        .any(|one| one["maxLength"].as_u64().is_some_and(|max| max > ONE_LINE_MAX))
 }
 
 /// A value as its control shows it.
