@@ -40,6 +40,8 @@ mod ears;
 mod fetch;
 mod log;
 mod mailboxes;
+#[cfg(test)]
+mod mailboxes_tests;
 mod metrics;
 mod pace;
 pub mod password;
