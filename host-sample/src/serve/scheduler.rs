@@ -140,17 +140,9 @@ impl Shared {
             let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(due) = next else { return };
             let stop = || self.stopping.load(Ordering::SeqCst);
-            let round = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.mailboxes.round(&due, &stop)));
-            let why = match round {
-                Ok(Ok(_)) => continue,
-                Ok(Err(failure)) => failure.sentences().join(" "),
-                // A bug in here must not cost a thread, and not the other mailboxes.
-                Err(_) => {
-                    let _ = self.mailboxes.queue.end(&due, None);
-                    "The round ended by a panic.".to_owned()
-                }
-            };
-            self.log.error("round", Some(due.mailbox), json!({ "why": why }));
+            if let Err(failure) = self.mailboxes.round(&due, &stop) {
+                self.log.error("storage", Some(due.mailbox), json!({"why": failure.sentences().join(" ")}));
+            }
         }
     }
 
