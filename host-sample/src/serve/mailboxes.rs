@@ -347,7 +347,7 @@ fn unknown(id: i64) -> Failure {
 const STATES: [&str; 6] = ["consent_needed", "misconfigured", "admin_needed", "back_off", "degraded", "expiring"];
 
 /// One word: `paused`, one of the library's health, `failed` (the last round), `waiting` (no round yet), `ok`.
-pub fn state_word(mailbox: &Mailbox, run: &Run) -> &'static str {
+fn state_word(mailbox: &Mailbox, run: &Run) -> &'static str {
     let told = [&run.health_incoming, &run.health_outgoing];
     let has = |word: &str| told.iter().any(|health| health.as_ref().is_some_and(|health| health["state"] == word));
     if mailbox.paused {

@@ -22,7 +22,7 @@ const TICK_MAX: Duration = Duration::from_secs(15);
 const SPREAD_PER_SECOND_AND_THREAD: i64 = 1;
 const SPREAD_SECONDS: i64 = 300;
 /// From the closing of accounts to the end of their calls.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub struct Scheduler {
@@ -85,7 +85,12 @@ impl Scheduler {
         }
         if !self.drained(patience) {
             self.shared.mailboxes.close_all();
-            self.drained(CLOSE_WAIT);
+            if !self.drained(CLOSE_WAIT) {
+                // What still hangs ends with the process; another node may begin at once.
+                for mailbox in self.shared.mailboxes.queue.abandon() {
+                    self.shared.log.warn("round", Some(mailbox), json!({"result": "abandoned"}));
+                }
+            }
         }
         self.shared.mailboxes.close_all();
     }
