@@ -147,6 +147,45 @@ fn a_node_that_dies_is_made_up_for_and_no_request_is_doubled() {
 }
 
 #[test]
+fn a_stop_ends_what_hangs_and_a_restart_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let sandbox = Sandbox::start(Config::default()).unwrap();
+    let settings = settings(&sandbox, &format!("sqlite:{}", path("store.db")), &path("serve.key"));
+    fs::write(path("alice.json"), settings.to_string()).unwrap();
+    fs::write(path("serve.key"), STORE_KEY).unwrap();
+    fs::set_permissions(path("serve.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    let consent = Command::new(program("host-sample")).args(["consent", &path("alice.json")]).output().unwrap();
+    assert!(consent.status.success(), "{consent:?}");
+    let slow = What { slow_ms: Some(600_000), ..What::default() };
+    sandbox.state.faults.order(Fault { face: Face::Imap, matches: "UID FETCH".into(), skip: 0, times: 9, what: slow });
+    deliver(&sandbox, 1..=1);
+    let data = path("");
+    let node = Node::start(&["--data", &data, "--import", &path("alice.json")]);
+    let url = node.said("serving")["url"].as_str().unwrap().to_owned();
+    wait("a round runs", || get(&url, "/metrics").1.contains("host_rounds_running 1\n"));
+    let began = Instant::now();
+    let (status, log) = node.stop();
+    // The drain of five seconds, two for calls to end, and what a busy machine adds.
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(log.contains("\"result\":\"abandoned\""), "{log}");
+    let kept = |sql: &str| {
+        let database = rusqlite::Connection::open(path("helpdesk.db")).unwrap();
+        database.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!(kept("SELECT count(*) FROM runs WHERE lease_until = 0 AND rounds = 0 AND next_run <= unixepoch()"), 1);
+
+    sandbox.state.faults.clear();
+    let node = Node::start(&["--data", &data]);
+    node.said("serving");
+    wait("the message is a request", || kept("SELECT count(*) FROM requests") == 1);
+    let (status, log) = node.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(kept("SELECT count(*) FROM runs WHERE rounds = 1 AND result = 'ok' AND failures = 0"), 1, "{log}");
+}
+
+#[test]
 fn the_health_endpoint_says_when_the_database_is_away_and_work_goes_on_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let mut postgres = Postgres::start(&Ca::create(folder.path()).unwrap()).unwrap();

@@ -1,6 +1,9 @@
 //! One round over one mailbox: fetch, import, settle, until it has no more; and the entry in the book about it.
 
-use std::time::Instant;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 use serde_json::{Value, json};
 
@@ -38,7 +41,11 @@ pub fn run(mailboxes: &Mailboxes, due: &Due, stop: &dyn Fn() -> bool, metrics: &
     let id = due.mailbox;
     let (began, mut counts, mut interval) = (Instant::now(), Counts::default(), 60 * INTERVAL_MINUTES_DEFAULT);
     let started = mailboxes.storage.now();
-    let end = work(mailboxes, due, stop, &mut counts, &mut interval).unwrap_or_else(End::Failed);
+    // A bug in here costs this round, not the thread, and the next one waits as after any failure.
+    let round = catch_unwind(AssertUnwindSafe(|| work(mailboxes, due, stop, &mut counts, &mut interval)));
+    let end = round
+        .unwrap_or_else(|_| Err(Failure::other("The round ended by a panic; the log says where.")))
+        .unwrap_or_else(End::Failed);
     let seconds = began.elapsed().as_secs() as i64;
     let result = match &end {
         End::Done => "ok",

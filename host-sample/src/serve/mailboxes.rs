@@ -80,8 +80,12 @@ impl Mailboxes {
     /// As the library's hook: status, start, complete, poll, revoke, diagnose. After a consent the mailbox is due at once.
     pub fn authenticate(&self, id: i64, direction: Direction, request: &Value) -> Result<Value> {
         let answer = self.call(id, direction, |account| Ok(account.authenticate(request)?))?;
-        if request["action"] != "status" && answer["state"] == "authorized" {
-            self.storage.set_due(id)?;
+        if ["start", "complete", "poll", "revoke"].iter().any(|action| request["action"] == *action) {
+            if answer["state"] == "authorized" {
+                self.storage.set_due(id)?;
+            }
+            // Both forms may share the consent.
+            self.state(id)?;
         }
         Ok(answer)
     }
@@ -115,7 +119,7 @@ impl Mailboxes {
             "to": [to],
             "subject": "A sample from the helpdesk",
             "text": "This message shows that the helpdesk can send mail through this mailbox.\n",
-            "auto_submitted": "auto-generated",
+            "auto_submitted": true,
             "deadline_ms": PATIENCE_MS,
         });
         let answer = self.call(id, Direction::Outgoing, |account| Ok(account.send_message(&request, &[])?))?;
@@ -200,14 +204,24 @@ impl Mailboxes {
     /// as `authenticate` answers it, or `{"error":{…}}`, or null without settings.
     pub fn state(&self, id: i64) -> Result<Value> {
         let mailbox = self.mailbox(id)?;
-        let run = self.storage.run(id)?.ok_or_else(|| unknown(id))?;
-        let mut state = overview(&mailbox, &run);
+        let mut statuses = json!({"incoming": null, "outgoing": null});
         for direction in [Direction::Incoming, Direction::Outgoing] {
-            if mailbox.form(direction).is_some() {
-                let request = json!({"action": "status"});
-                let status = self.call(id, direction, |account| Ok(account.authenticate(&request)?));
-                state[direction.name()] = status.unwrap_or_else(|failure| json!({"error": failure.to_json()["error"]}));
+            if mailbox.form(direction).is_none() {
+                continue;
             }
+            let request = json!({"action": "status"});
+            statuses[direction.name()] = match self.call(id, direction, |account| Ok(account.authenticate(&request)?)) {
+                Ok(status) => {
+                    // What one form brought about the library tells of the other one when it is asked.
+                    self.storage.set_health(id, direction, &status["health"])?;
+                    status
+                }
+                Err(failure) => json!({"error": failure.to_json()["error"]}),
+            };
+        }
+        let mut state = overview(&mailbox, &self.storage.run(id)?.ok_or_else(|| unknown(id))?);
+        for direction in ["incoming", "outgoing"] {
+            state[direction] = statuses[direction].take();
         }
         Ok(state)
     }
@@ -333,7 +347,7 @@ fn unknown(id: i64) -> Failure {
 const STATES: [&str; 6] = ["consent_needed", "misconfigured", "admin_needed", "back_off", "degraded", "expiring"];
 
 /// One word: `paused`, one of the library's health, `failed` (the last round), `waiting` (no round yet), `ok`.
-pub fn state_word(mailbox: &Mailbox, run: &Run) -> &'static str {
+fn state_word(mailbox: &Mailbox, run: &Run) -> &'static str {
     let told = [&run.health_incoming, &run.health_outgoing];
     let has = |word: &str| told.iter().any(|health| health.as_ref().is_some_and(|health| health["state"] == word));
     if mailbox.paused {

@@ -39,6 +39,8 @@ mod ears;
 mod fetch;
 mod log;
 mod mailboxes;
+#[cfg(test)]
+mod mailboxes_tests;
 mod metrics;
 mod pace;
 pub mod password;
@@ -70,7 +72,7 @@ use serde_json::json;
 use tokio::{net::TcpListener, runtime::Builder, task::spawn_blocking};
 use url::Url;
 
-use self::{log::Log, mailboxes::state_word, metrics::Metrics, scheduler::Scheduler};
+use self::{log::Log, metrics::Metrics, scheduler::Scheduler};
 use crate::{
     failure::{Failure, Result},
     interrupt,
@@ -130,12 +132,10 @@ pub struct App {
 impl App {
     /// For /metrics.
     pub fn metrics(&self) -> Result<String> {
+        let overview = self.mailboxes.overview()?;
         let mut states: BTreeMap<&str, i64> = BTreeMap::new();
-        let runs = self.storage.runs()?;
-        for mailbox in self.storage.mailboxes()? {
-            if let Some(run) = runs.iter().find(|run| run.mailbox == mailbox.id) {
-                *states.entry(state_word(&mailbox, run)).or_default() += 1;
-            }
+        for state in overview.iter().filter_map(|mailbox| mailbox["state"].as_str()) {
+            *states.entry(state).or_default() += 1;
         }
         let lag = self.storage.lag(self.storage.now()?)?;
         let mut gauges: Vec<_> =

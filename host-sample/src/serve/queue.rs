@@ -85,6 +85,16 @@ impl Queue {
         done
     }
 
+    /// Gives up all that is under way, each due as before; their rounds say nothing any more.
+    pub fn abandon(&self) -> Vec<i64> {
+        let rounds = std::mem::take(&mut self.lock().rounds);
+        for mailbox in rounds.keys() {
+            // Without a database the lease ends by itself.
+            let _ = self.storage.release(&self.node, *mailbox);
+        }
+        rounds.into_keys().collect()
+    }
+
     fn renew(&self, now: i64) -> Result<Vec<i64>> {
         let mailboxes: Vec<i64> = {
             let running = self.lock();

@@ -22,7 +22,7 @@ const TICK_MAX: Duration = Duration::from_secs(15);
 const SPREAD_PER_SECOND_AND_THREAD: i64 = 1;
 const SPREAD_SECONDS: i64 = 300;
 /// From the closing of accounts to the end of their calls.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub struct Scheduler {
@@ -85,7 +85,12 @@ impl Scheduler {
         }
         if !self.drained(patience) {
             self.shared.mailboxes.close_all();
-            self.drained(CLOSE_WAIT);
+            if !self.drained(CLOSE_WAIT) {
+                // What still hangs ends with the process; another node may begin at once.
+                for mailbox in self.shared.mailboxes.queue.abandon() {
+                    self.shared.log.warn("round", Some(mailbox), json!({"result": "abandoned"}));
+                }
+            }
         }
         self.shared.mailboxes.close_all();
     }
@@ -140,17 +145,9 @@ impl Shared {
             let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(due) = next else { return };
             let stop = || self.stopping.load(Ordering::SeqCst);
-            let round = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.mailboxes.round(&due, &stop)));
-            let why = match round {
-                Ok(Ok(_)) => continue,
-                Ok(Err(failure)) => failure.sentences().join(" "),
-                // A bug in here must not cost a thread, and not the other mailboxes.
-                Err(_) => {
-                    let _ = self.mailboxes.queue.end(&due, None);
-                    "The round ended by a panic.".to_owned()
-                }
-            };
-            self.log.error("round", Some(due.mailbox), json!({ "why": why }));
+            if let Err(failure) = self.mailboxes.round(&due, &stop) {
+                self.log.error("storage", Some(due.mailbox), json!({"why": failure.sentences().join(" ")}));
+            }
         }
     }
 

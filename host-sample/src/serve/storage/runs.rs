@@ -257,7 +257,7 @@ impl Storage {
             Direction::Incoming => "health_incoming",
             Direction::Outgoing => "health_outgoing",
         };
-        let sql = format!("UPDATE runs SET {column} = ?2 WHERE mailbox = ?1");
+        let sql = format!("UPDATE runs SET {column} = ?2 WHERE mailbox = ?1 AND ({column} IS NULL OR {column} <> ?2)");
         self.database.execute(&sql, parameters![mailbox, health.to_string().as_str()])?;
         Ok(())
     }
