@@ -16,13 +16,13 @@ use std::{
 use oauth_mail_sandbox::{
     Config, Sandbox,
     browser::{self, Person},
+    client,
     config::Client,
 };
 use reqwest::{
     StatusCode,
     blocking::{self, Response},
     header,
-    redirect::Policy,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -82,7 +82,7 @@ fn from_the_login_to_the_reply() {
     assert_eq!(state(), r#"{"state":"given"}"#);
     let success = desk.get("/mailboxes/1/connect/incoming").text;
     for part in
-        ["data-testid=\"consent-success\"", ALICE, "IMAPS to localhost", "TLS 1.3", "openid offline_access mail"]
+        ["data-testid=\"consent-success\"", ALICE, "IMAPS to localhost", "TLS 1.3", ">openid mail<"]
     {
         assert!(success.contains(part), "{part}: {success}");
     }
@@ -112,7 +112,8 @@ fn from_the_login_to_the_reply() {
         --m\r\nContent-Type: text/html; name=\"photo.html\"\r\nContent-Disposition: attachment; filename=\"photo.html\"\r\n\r\n\
         <script>x</script>\r\n--m--\r\n";
     assert!(desk.sandbox.state.mail.deliver(BOB, ALICE, raw.as_bytes()));
-    let fetched = desk.act("fetch", &[]);
+    // The scheduler may be at it, too: then it says so, or there is nothing left.
+    let fetched = desk.until(|| Some(desk.act("fetch", &[])).filter(|page| page.text.contains("Fetched: ")));
     assert!(fetched.text.contains("data-testid=\"done\"") && fetched.text.contains("1 created"), "{}", fetched.text);
     let requests = desk.get("/requests");
     assert!(requests.text.contains("The printer &lt;b&gt;burns&lt;/b&gt;"), "{}", requests.text);
@@ -168,7 +169,7 @@ fn from_the_login_to_the_reply() {
     assert!(desk.get("/mailboxes/1/transcript").text.contains("Email debug is off"));
     let debug = desk.get("/mailboxes/1/incoming");
     assert_eq!(desk.send(&debug, &[("/enable_email_debug", "true")]).location(), "/mailboxes/1?done=incoming");
-    desk.act("fetch", &[]);
+    desk.until(|| Some(desk.act("fetch", &[])).filter(|page| page.text.contains("Fetched: ")));
     let transcript = desk.get("/mailboxes/1/transcript/download");
     assert!(
         transcript.header("content-disposition").starts_with("attachment") && transcript.text.contains("UID"),
@@ -228,15 +229,10 @@ fn without_a_browser_a_code_and_without_a_person_the_application() {
     assert!(waiting.status == StatusCode::OK && waiting.text.contains(&user_code), "{}", waiting.text);
     let alice = Person { login: ALICE, password: "alice-password", deny: false };
     browser::enter_device_code(&desk.sandbox.ca_file, &address, &user_code, &alice).unwrap();
-    let end = Instant::now() + PATIENCE;
-    let done = loop {
+    let done = desk.until(|| {
         let answer = desk.send_to("/mailboxes/1/device", &code, &[]);
-        if answer.status == StatusCode::SEE_OTHER {
-            break answer;
-        }
-        assert!(Instant::now() < end, "{}", answer.text);
-        thread::sleep(Duration::from_millis(500));
-    };
+        (answer.status == StatusCode::SEE_OTHER).then_some(answer)
+    });
     let success = desk.get(done.location()).text;
     assert!(success.contains("data-testid=\"consent-success\"") && success.contains(ALICE), "{success}");
 
@@ -311,6 +307,26 @@ fn only_administrators_and_only_from_the_page_itself() {
     assert_eq!(desk.get("/nowhere").status, StatusCode::NOT_FOUND);
     assert_eq!(desk.get("/mailboxes/99/incoming").status, StatusCode::NOT_FOUND);
 
+    let csrf = desk.get("/account").value("_csrf");
+    let account = |fields: &[(&str, &str)]| {
+        let fields = [&[("_csrf", csrf)], fields].concat();
+        let fields: Vec<_> = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        desk.post("/account", &fields, &[])
+    };
+    let new = "another long password";
+    let wrong = account(&[("current", "wrong"), ("new", new), ("again", new)]);
+    assert!(wrong.status == StatusCode::UNPROCESSABLE_ENTITY && wrong.text.contains("current password is wrong"));
+    assert!(account(&[("current", PASSWORD), ("new", new), ("again", "other")]).text.contains("differ"));
+    assert!(account(&[("current", PASSWORD), ("new", "short"), ("again", "short")]).text.contains("12 to 1024"));
+    let nameless = account(&[("current", PASSWORD), ("new", new), ("again", new), ("name", "")]);
+    assert_eq!(nameless.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let second = account(&[("current", PASSWORD), ("new", new), ("again", new), ("name", "second")]);
+    assert_eq!(second.location(), "/account?done=administrator", "{}", second.text);
+    let changed = account(&[("current", PASSWORD), ("new", new), ("again", new)]);
+    assert_eq!(changed.location(), "/account?done=password", "{}", changed.text);
+    assert!(desk.get(changed.location()).text.contains("<li>second</li>"));
+    assert_eq!(account(&[]).status, StatusCode::FORBIDDEN, "the secret of the session before");
+
     let page = desk.get("/");
     assert_eq!(desk.send_to("/logout", &page, &[]).location(), "/login");
     assert_eq!(desk.get("/").location(), "/login", "the session has ended on the server, too");
@@ -383,8 +399,8 @@ impl Desk {
             let _ = child.kill();
             panic!("{error}: {}", fs::read_to_string(folder.path().join("log")).unwrap_or_default())
         });
-        let http = blocking::Client::builder().redirect(Policy::none()).cookie_store(true).no_proxy().timeout(PATIENCE);
-        Self { sandbox, url, http: http.build().unwrap(), seen: RefCell::default(), child, _folder: folder }
+        let http = client::http_client(&sandbox.ca_file).unwrap();
+        Self { sandbox, url, http, seen: RefCell::default(), child, _folder: folder }
     }
 
     fn at(&self, target: &str) -> String {
@@ -436,6 +452,17 @@ impl Desk {
         fields.push(("_csrf".to_owned(), page.value("_csrf").to_owned()));
         let answer = self.post(&format!("/mailboxes/1/actions/{action}"), &fields, &[]);
         if answer.status == StatusCode::SEE_OTHER { self.get(answer.location()) } else { answer }
+    }
+
+    fn until<T>(&self, mut look: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match look() {
+                Some(seen) => return seen,
+                None => assert!(Instant::now() < end, "{:?}", self.seen.borrow().last()),
+            }
+            thread::sleep(Duration::from_millis(300));
+        }
     }
 
     /// A person in the consent window: where the provider led to, and the page there.

@@ -8,7 +8,6 @@ pub struct Session {
     /// The secret that each form of this session carries.
     pub csrf: String,
     pub expires: i64,
-    pub seen: i64,
 }
 
 /// Which mailbox a consent belongs to, whichever node the redirect meets.
@@ -75,12 +74,12 @@ impl Storage {
     /// One that has not ended. `idle_seconds`: ended also when nobody used it for so long.
     pub fn session(&self, token_hash: &str, idle_seconds: i64) -> Result<Option<Session>> {
         let row = self.database.first(
-            "SELECT admin, csrf, expires, seen FROM sessions
+            "SELECT admin, csrf, expires FROM sessions
              WHERE token_hash = ?1 AND expires > {now} AND seen > {now} - ?2",
             parameters![token_hash, idle_seconds],
         )?;
         let session = |row: crate::database::Row| {
-            Ok(Session { admin: row.text(0)?, csrf: row.text(1)?, expires: row.integer(2)?, seen: row.integer(3)? })
+            Ok(Session { admin: row.text(0)?, csrf: row.text(1)?, expires: row.integer(2)? })
         };
         row.map(session).transpose()
     }

@@ -52,26 +52,43 @@ pub fn login() -> MethodRouter<std::sync::Arc<Web>> {
         let (name, typed) = (visit.form.get("name").unwrap_or_default().trim(), visit.form.get("password"));
         let typed = typed.unwrap_or_default();
         let target = visit.form.get("next");
-        let app = visit.app();
         if let Some(wait) = visit.web.limiter.wait(visit.peer, name) {
             let minutes = wait.as_secs().div_ceil(60);
             let why = format!("Too many attempts to log in. Try again in {minutes} minutes.");
             return Ok(login_page(visit, target, Some((StatusCode::TOO_MANY_REQUESTS, why)), name));
         }
-        // Counted before the password is looked at: attempts at the same time count, too.
-        visit.web.limiter.count(visit.peer, name);
-        let hash = app.storage.password_hash(name)?;
-        if !password::verify(typed, hash.as_deref()) {
-            app.log.warn("login refused", None, json!({"address": visit.peer.to_string()}));
+        if !is_password(visit, name, typed)? {
+            visit.app().log.warn("login refused", None, json!({"address": visit.peer.to_string()}));
             let why = "Name or password is wrong.".to_owned();
             return Ok(login_page(visit, target, Some((StatusCode::UNAUTHORIZED, why)), name));
         }
-        visit.web.limiter.forget(visit.peer, name);
-        let (token, secret) = (random()?, random()?);
-        app.storage.insert_session(&hashed(&token), name, &secret, SESSION_SECONDS)?;
-        app.storage.audit(name, None, "login", &json!({"address": visit.peer.to_string()}))?;
-        Ok(with_cookie(see_other(next(target)), &visit.web, &token, SESSION_SECONDS))
+        begin(visit, name, next(target))
     })
+}
+
+/// Counted as an attempt when it is not, and not looked at after too many.
+pub fn is_password(visit: &Visit, name: &str, typed: &str) -> Result<bool> {
+    let limiter = &visit.web.limiter;
+    if limiter.wait(visit.peer, name).is_some() {
+        return Ok(false);
+    }
+    // Counted before the password is looked at: attempts at the same time count, too.
+    limiter.count(visit.peer, name);
+    let hash = visit.app().storage.password_hash(name)?;
+    let is_right = limiter.alone(|| password::verify(typed, hash.as_deref()));
+    if is_right {
+        limiter.forget(visit.peer, name);
+    }
+    Ok(is_right)
+}
+
+/// A new session, whose cookie the answer carries.
+pub fn begin(visit: &Visit, name: &str, target: &str) -> Answer {
+    let (token, secret) = (random()?, random()?);
+    let storage = &visit.app().storage;
+    storage.insert_session(&hashed(&token), name, &secret, SESSION_SECONDS)?;
+    storage.audit(name, None, "login", &json!({"address": visit.peer.to_string()}))?;
+    Ok(with_cookie(see_other(target), &visit.web, &token, SESSION_SECONDS))
 }
 
 pub fn logout(call: &Call) -> Answer {
@@ -202,7 +219,10 @@ fn login_page(visit: &Visit, target: Option<&str>, wrong: Option<(StatusCode, St
 
 /// How many attempts failed lately. Of this process: a node more is another ten attempts.
 #[derive(Default)]
-pub struct Limiter(Mutex<HashMap<Key, (u32, Instant)>>);
+pub struct Limiter {
+    attempts: Mutex<HashMap<Key, (u32, Instant)>>,
+    verifying: Mutex<()>,
+}
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Key {
@@ -248,8 +268,14 @@ impl Limiter {
         }
     }
 
+    /// One at a time: a password takes 19 MiB and a core for a while.
+    fn alone<T>(&self, verify: impl FnOnce() -> T) -> T {
+        let _alone = self.verifying.lock().unwrap_or_else(PoisonError::into_inner);
+        verify()
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, (u32, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

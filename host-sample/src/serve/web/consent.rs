@@ -308,6 +308,7 @@ fn ended(id: i64, direction: Direction, answer: &Result<Value, Failure>) -> Resp
         html! {
             h1 { (title) }
             (layout::notice(tone, name, html! { p { (sentence.unwrap_or_else(|why| why)) } }))
+            p { "If this is a window of its own, you can close it: the page of the helpdesk goes on by itself." }
             p {
                 @if is_failed {
                     a.button.main data-testid="try-again" href={ "/mailboxes/" (id) "/consent/" (direction) } { "Try again" } " "

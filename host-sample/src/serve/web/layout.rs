@@ -57,7 +57,7 @@ impl<'a> Frame<'a> {
                             }
                             form.logout method="post" action="/logout" {
                                 (secret(call))
-                                span.who { (call.session.admin) }
+                                a.who href="/account" data-testid="nav-account" { span.hidden { "Account of " } (call.session.admin) }
                                 button.quiet type="submit" data-testid="logout-button" { "Log out" }
                             }
                         }

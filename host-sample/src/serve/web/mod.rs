@@ -14,8 +14,10 @@
 //! | `quarantine` | `/mailboxes/{id}/quarantine` |
 //! | `requests` | `/requests`, `/requests/{id}`; `mail` reads messages for it |
 //! | `audit` | `/audit` |
+//! | `account` | `/account`: passwords and administrators |
 
 mod access;
+mod account;
 mod audit;
 mod consent;
 mod form;
@@ -63,6 +65,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/requests/{id}/messages/{message}/raw", page(requests::raw))
         .route("/requests/{id}/messages/{message}/attachments/{number}", page(requests::attachment))
         .route("/audit", page(audit::list))
+        .route("/account", page(account::show).merge(posted(account::change)))
         .route("/static/{file}", get(headers::file))
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(web.clone(), headers::guard))

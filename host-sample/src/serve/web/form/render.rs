@@ -118,12 +118,16 @@ impl Form<'_> {
 
     fn nested(&self, field: &Value, label: &str, here: &str) -> Markup {
         let is_wrong = self.faults.iter().any(|fault| self.place(fault).is_some_and(|at| is_inside(at, here)));
-        let help = field["description"].as_str();
+        let faults = self.faults.iter().filter(|fault| self.place(fault) == Some(here));
+        let intro = html! {
+            @if let Some(help) = field["description"].as_str() { p.help { (help) } }
+            @for fault in faults { p.error data-testid={ (id(here)) "-error" } { span.hidden { "Error: " } (fault.message) } }
+        };
         if here.matches('/').count() > 1 {
             return html! {
-                fieldset data-field=(here) {
+                fieldset data-field=(here) id=(id(here)) {
                     legend { (label) }
-                    @if let Some(help) = help { p.help { (help) } }
+                    (intro)
                     (self.group(field, here))
                 }
             };
@@ -131,7 +135,7 @@ impl Form<'_> {
         html! {
             details.nested open[is_wrong] data-field=(here) data-testid=(id(here)) id=(id(here)) {
                 summary { (label) }
-                @if let Some(help) = help { p.help { (help) } }
+                (intro)
                 (self.group(field, here))
             }
         }
@@ -148,10 +152,7 @@ impl Form<'_> {
         let mut here = fault.pointer.as_str();
         while !here.is_empty() {
             let field = here.split('/').skip(1).try_fold(self.schema, |part, name| part["properties"].get(name));
-            if let Some(field) = field
-                && (!kind::is_group(field) || here.matches('/').count() == 1)
-                && !self.rules.is_hidden(here)
-            {
+            if field.is_some() && !self.rules.is_hidden(here) {
                 return Some(here);
             }
             here = here.rsplit_once('/').map_or("", |(parent, _)| parent);

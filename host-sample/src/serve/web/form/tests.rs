@@ -152,7 +152,7 @@ fn the_port_follows_the_protocol_until_somebody_types_one() {
 
 #[test]
 fn fields_come_and_go_with_the_protocol() {
-    let form = "/connection_protocol=EWS&/server_name=imap.test&/port=993&_shown=/port&_shown=/server_name\
+    let form = "/connection_protocol=EWS&_shown=/connection_protocol&/server_name=imap.test&/port=993&_shown=/port&_shown=/server_name\
                 &/advanced/sasl_mechanism=auto&_shown=/advanced/sasl_mechanism&/connect_url=https://x.test/&_shown=/connect_url";
     let values = read_of(&INCOMING, form, &Value::Null);
     assert!(values.get("server_name").is_none() && values.get("port").is_none() && values.get("protocol").is_none());

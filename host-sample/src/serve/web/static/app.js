@@ -125,6 +125,8 @@ function openConsent(asked) {
   consentWindow = window.open(box.dataset.consent, "oauth-mail-consent", WINDOW);
   document.getElementById(consentWindow ? "consent-waiting" : "consent-blocked").hidden = false;
   if (!consentWindow) return;
+  // The provider's page has no business with this one.
+  consentWindow.opener = null;
   consentWindow.focus();
   watch(box, Date.now());
 }
