@@ -33,6 +33,8 @@ pub struct Tick {
     pub claimed: Vec<Due>,
     /// Another node has them now: their rounds must end.
     pub lost: Vec<i64>,
+    /// No thread is free now.
+    pub is_full: bool,
 }
 
 impl Queue {
@@ -46,7 +48,7 @@ impl Queue {
 
     /// Mailboxes that failed or were slow get at most half of the threads, so that the others stay on time.
     pub fn tick(&self, now: i64) -> Result<Tick> {
-        let mut tick = Tick { lost: self.renew(now)?, claimed: Vec::new() };
+        let mut tick = Tick { lost: self.renew(now)?, ..Tick::default() };
         let (free, free_for_troubled) = {
             let running = self.lock();
             let troubled = running.rounds.values().filter(|due| due.troubled).count();
@@ -54,13 +56,14 @@ impl Queue {
             (free, free.min(self.threads.div_ceil(2).saturating_sub(troubled)))
         };
         if free == 0 {
-            return Ok(tick);
+            return Ok(Tick { is_full: true, ..tick });
         }
         for due in self.storage.due(now, &self.node, free, free_for_troubled)? {
             if tick.claimed.len() < free && self.begin(now, due.clone())? {
                 tick.claimed.push(due);
             }
         }
+        tick.is_full = tick.claimed.len() == free;
         Ok(tick)
     }
 

@@ -35,7 +35,7 @@ struct Shared {
     log: Log,
     stopping: AtomicBool,
     /// Wakes the ticker.
-    stopped: Condvar,
+    woken: Condvar,
     pulse: Mutex<Pulse>,
 }
 
@@ -43,15 +43,19 @@ struct Pulse {
     ticked: Instant,
     /// Why the last tick failed.
     trouble: Option<String>,
+    /// The last tick left no thread free: the next free one is reason enough to look again.
+    busy: bool,
+    /// Look at once.
+    wake: bool,
 }
 
 impl Scheduler {
     pub fn start(mailboxes: Arc<Mailboxes>, threads: usize, log: Log) -> Result<Self> {
         let now = mailboxes.storage.now()?;
         mailboxes.storage.spread_overdue(now, threads as i64 * SPREAD_PER_SECOND_AND_THREAD, SPREAD_SECONDS)?;
-        let pulse = Mutex::new(Pulse { ticked: Instant::now(), trouble: None });
-        let (stopping, stopped) = (AtomicBool::new(false), Condvar::new());
-        let shared = Arc::new(Shared { mailboxes, log, stopping, stopped, pulse });
+        let pulse = Mutex::new(Pulse { ticked: Instant::now(), trouble: None, busy: false, wake: false });
+        let (stopping, woken) = (AtomicBool::new(false), Condvar::new());
+        let shared = Arc::new(Shared { mailboxes, log, stopping, woken, pulse });
         let (sender, receiver) = mpsc::channel();
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..threads {
@@ -77,7 +81,7 @@ impl Scheduler {
     /// No new rounds; those that run end within `patience`, else their calls are ended. Blocks.
     pub fn stop(&self, patience: Duration) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.stopped.notify_all();
+        self.shared.woken.notify_all();
         let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
         // Leases are renewed until here; what is left lasts longer than our patience.
         if let Some(ticker) = ticker {
@@ -113,20 +117,22 @@ impl Shared {
             let ticked = self.tick(sender);
             let mut pulse = self.pulse();
             match ticked {
-                Ok(()) => *pulse = Pulse { ticked: Instant::now(), trouble: None },
+                Ok(busy) => *pulse = Pulse { ticked: Instant::now(), trouble: None, busy, wake: false },
                 Err(failure) => {
                     let why = failure.sentences().join(" ");
                     if pulse.trouble.as_ref() != Some(&why) {
                         self.log.error("scheduler", None, json!({ "why": why }));
                     }
-                    pulse.trouble = Some(why);
+                    (pulse.trouble, pulse.busy, pulse.wake) = (Some(why), false, false);
                 }
             }
-            let _ = self.stopped.wait_timeout_while(pulse, TICK, |_| !self.stopping.load(Ordering::SeqCst));
+            let is_idle = |pulse: &mut Pulse| !pulse.wake && !self.stopping.load(Ordering::SeqCst);
+            let _ = self.woken.wait_timeout_while(pulse, TICK, is_idle);
         }
     }
 
-    fn tick(&self, sender: &Sender<Due>) -> Result<()> {
+    /// Is every thread at work now?
+    fn tick(&self, sender: &Sender<Due>) -> Result<bool> {
         let now = self.mailboxes.storage.now()?;
         let tick = self.mailboxes.queue.tick(now)?;
         for mailbox in tick.lost {
@@ -137,7 +143,7 @@ impl Shared {
             // The threads live as long as the sender.
             let _ = sender.send(due);
         }
-        Ok(())
+        Ok(tick.is_full)
     }
 
     fn work(&self, receiver: &Mutex<Receiver<Due>>) {
@@ -148,6 +154,10 @@ impl Shared {
             if let Err(failure) = self.mailboxes.round(&due, &stop) {
                 self.log.error("storage", Some(due.mailbox), json!({"why": failure.sentences().join(" ")}));
             }
+            let mut pulse = self.pulse();
+            pulse.wake = pulse.busy;
+            drop(pulse);
+            self.woken.notify_all();
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
     queue::Queue,
     scheduler::Scheduler,
     seal::Seal,
-    storage::{Change, Storage},
+    storage::{Change, Mailbox, Storage},
 };
 use crate::{
     database::Database,
@@ -46,8 +46,11 @@ pub fn app(arguments: &Arguments, address: SocketAddr, library: Option<&Path>, o
     let config = json!({"store": store, "key": {"file": key_file}, "private_networks": arguments.private_networks});
     let library = host::load(library)?;
     let mailboxes = Arc::new(Mailboxes::start(library, &config, storage.clone(), queue, metrics.clone(), log)?);
-    for change in imports {
-        take_in(&mailboxes, &change, output)?;
+    if !imports.is_empty() {
+        let known = storage.mailboxes()?;
+        for change in imports {
+            take_in(&mailboxes, &known, &change, output)?;
+        }
     }
     let scheduler = Scheduler::start(mailboxes.clone(), usize::from(arguments.threads), log)?;
     let public_url = match &arguments.public_url {
@@ -120,14 +123,14 @@ fn import(path: &Path) -> Result<Change> {
 }
 
 /// A new mailbox, or the one of this name with these settings.
-fn take_in(mailboxes: &Mailboxes, change: &Change, output: &Output) -> Result<()> {
+fn take_in(mailboxes: &Mailboxes, known: &[Mailbox], change: &Change, output: &Output) -> Result<()> {
     for (direction, form) in [("incoming", &change.incoming), ("outgoing", &change.outgoing)] {
         if let Some(form) = form {
             mailboxes.validate(&json!({ direction: form }))?;
         }
     }
     let storage = &mailboxes.storage;
-    let known = storage.mailboxes()?.into_iter().find(|known| known.name == change.name);
+    let known = known.iter().find(|known| known.name == change.name);
     let id = match known {
         Some(known) if known.incoming == change.incoming && known.outgoing == change.outgoing => known.id,
         Some(known) => {
