@@ -81,9 +81,7 @@ fn from_the_login_to_the_reply() {
     assert!(done.text.contains("The mailbox is connected"), "{}", done.text);
     assert_eq!(state(), r#"{"state":"given"}"#);
     let success = desk.get("/mailboxes/1/connect/incoming").text;
-    for part in
-        ["data-testid=\"consent-success\"", ALICE, "IMAPS to localhost", "TLS 1.3", ">openid mail<"]
-    {
+    for part in ["data-testid=\"consent-success\"", ALICE, "IMAPS to localhost", "TLS 1.3", ">openid mail<"] {
         assert!(success.contains(part), "{part}: {success}");
     }
     let again = desk.get(&redirect);

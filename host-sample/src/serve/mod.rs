@@ -8,6 +8,7 @@
 //! | `storage/`, `seal` | [`Storage`]: settings (sealed), administrators, sessions, audit trail, runs; requests in `helpdesk` |
 //! | `ears` | what the library says: logs, transcripts, changes of health |
 //! | `password`, `metrics`, `log` | argon2id; Prometheus; one JSON line per event |
+//! | `web/` | the pages |
 //!
 //! For a page, with `app: Arc<App>` as the state of its router; everything blocks, so through `spawn_blocking`:
 //!
