@@ -88,6 +88,8 @@ fn from_the_login_to_the_reply() {
     assert_eq!(again.status, StatusCode::BAD_REQUEST);
     assert!(again.text.contains("The consent has expired") && again.text.contains("Re-authorize"));
 
+    assert!(success.contains("Set up outgoing mail"));
+
     // The second form begins with what it shares with the first, and the same consent serves it.
     let outgoing = desk.get("/mailboxes/1/outgoing");
     assert_eq!((outgoing.value("/username"), outgoing.value("/port")), (ALICE, "587"));
@@ -267,6 +269,7 @@ fn only_administrators_and_only_from_the_page_itself() {
             answer.location()
         );
     }
+    assert!(desk.get("/login?ended=consent").text.contains("choose Re-authorize"));
     assert_eq!(desk.get("/healthz").status, StatusCode::OK);
     assert!(desk.get("/metrics").text.contains("host_mailboxes"));
     let posted = desk.post("/mailboxes/1/actions/remove", &[("sure".into(), "true".into())], &[]);

@@ -43,7 +43,12 @@ const ATTEMPTS_KEYS_MAX: usize = 10_000;
 pub fn show() -> MethodRouter<std::sync::Arc<Web>> {
     open_page(|visit| match session(visit)? {
         Some(_) => Ok(see_other(next(visit.query.get("next")))),
-        None => Ok(login_page(visit, visit.query.get("next"), None, "")),
+        None => {
+            let why =
+                "Your session ended while the consent was under way. Log in, open the mailbox and choose Re-authorize.";
+            let wrong = visit.query.get("ended").map(|_| (StatusCode::OK, why.to_owned()));
+            Ok(login_page(visit.query.get("next"), wrong, ""))
+        }
     })
 }
 
@@ -55,12 +60,12 @@ pub fn login() -> MethodRouter<std::sync::Arc<Web>> {
         if let Some(wait) = visit.web.limiter.wait(visit.peer, name) {
             let minutes = wait.as_secs().div_ceil(60);
             let why = format!("Too many attempts to log in. Try again in {minutes} minutes.");
-            return Ok(login_page(visit, target, Some((StatusCode::TOO_MANY_REQUESTS, why)), name));
+            return Ok(login_page(target, Some((StatusCode::TOO_MANY_REQUESTS, why)), name));
         }
         if !is_password(visit, name, typed)? {
             visit.app().log.warn("login refused", None, json!({"address": visit.peer.to_string()}));
             let why = "Name or password is wrong.".to_owned();
-            return Ok(login_page(visit, target, Some((StatusCode::UNAUTHORIZED, why)), name));
+            return Ok(login_page(target, Some((StatusCode::UNAUTHORIZED, why)), name));
         }
         begin(visit, name, next(target))
     })
@@ -113,7 +118,10 @@ pub fn session(visit: &Visit) -> Result<Option<Session>> {
 /// And back again afterwards, where that is a page.
 pub fn to_login(visit: &Visit) -> Response {
     // A code of a provider is for nobody's history.
-    let is_page = visit.headers.get(header::ORIGIN).is_none() && !visit.target.starts_with("/oauth/");
+    if visit.target.starts_with("/oauth/") {
+        return see_other("/login?ended=consent");
+    }
+    let is_page = visit.headers.get(header::ORIGIN).is_none();
     if !is_page || visit.target == "/" {
         return see_other("/login");
     }
@@ -183,10 +191,9 @@ fn next(target: Option<&str>) -> &str {
     target.filter(is_own).unwrap_or("/")
 }
 
-fn login_page(visit: &Visit, target: Option<&str>, wrong: Option<(StatusCode, String)>, name: &str) -> Response {
+fn login_page(target: Option<&str>, wrong: Option<(StatusCode, String)>, name: &str) -> Response {
     let (status, why) = wrong.map_or((StatusCode::OK, None), |(status, why)| (status, Some(why)));
     let described = why.as_ref().map(|_| "login-error");
-    let _ = visit;
     Frame::new("Log in").status(status).page(
         None,
         html! {

@@ -54,7 +54,16 @@ pub fn connect(call: &Call) -> Answer {
     let window = format!("/mailboxes/{id}/consent/{}", direction.name());
     let state = format!("/mailboxes/{id}/connect/{}/state", direction.name());
     let content = match newest.as_ref().map(|entry| (text(entry, "action"), &entry["detail"])) {
-        Some(("consent given", detail)) => given(id, detail),
+        Some(("consent given", detail)) => html! {
+            (given(id, detail))
+            @for other in [Direction::Incoming, Direction::Outgoing].into_iter().filter(|one| mailbox.form(*one).is_none()) {
+                p {
+                    a.button.main href={ "/mailboxes/" (id) "/" (other.name()) } data-testid="set-up-other" {
+                        "Set up " (other.name()) " mail"
+                    }
+                }
+            }
+        },
         Some(("consent failed", detail)) => html! {
             (failed(detail))
             (opener(&window, &state, "Try again", false))

@@ -157,6 +157,7 @@ async function watch(box, since) {
     if (closed === 2) {
       document.getElementById("consent-waiting").hidden = true;
       document.getElementById("consent-closed").hidden = false;
+      document.getElementById("consent-link").textContent = "Try again";
     }
   }
 }
