@@ -5,17 +5,42 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    database::{Database, Row, Transaction, parameters},
     facts::{Facts, Proposal, bare_id},
     failure::Result,
-    host,
 };
 
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS requests (
+        id {id},
+        subject TEXT NOT NULL,
+        requester TEXT NOT NULL,
+        created_at TEXT NOT NULL DEFAULT {now_text}
+    );
+    CREATE TABLE IF NOT EXISTS messages (
+        id {id},
+        key TEXT UNIQUE,
+        request_id BIGINT REFERENCES requests (id),
+        direction TEXT NOT NULL CHECK (direction IN ('in', 'out')),
+        message_id TEXT,
+        sender TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        text TEXT NOT NULL,
+        attachments BIGINT NOT NULL DEFAULT 0,
+        ignored_because TEXT,
+        raw {bytes},
+        at TEXT NOT NULL DEFAULT {now_text}
+    );
+    CREATE INDEX IF NOT EXISTS messages_by_message_id ON messages (message_id);
+    CREATE INDEX IF NOT EXISTS messages_by_request ON messages (request_id);";
+
+/// Cheap to clone.
+#[derive(Clone)]
 pub struct Helpdesk {
-    database: Connection,
+    database: Database,
 }
 
 /// One fetched message on its way in.
@@ -64,40 +89,13 @@ pub struct Sent<'a> {
 
 impl Helpdesk {
     pub fn open(path: &Path) -> Result<Self> {
-        // SQLite gives its journal files the mode of the database. When the file exists, its mode is its owner's choice.
-        if path != Path::new(":memory:") {
-            let _ = host::private_file(path);
-        }
-        let database = Connection::open(path)?;
-        // FULL: once committed, a power cut must not forget a key whose message is about to be settled.
-        database.execute_batch(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             PRAGMA foreign_keys = ON;
-             PRAGMA busy_timeout = 10000;
-             CREATE TABLE IF NOT EXISTS requests (
-                 id INTEGER PRIMARY KEY,
-                 subject TEXT NOT NULL,
-                 requester TEXT NOT NULL,
-                 created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
-             );
-             CREATE TABLE IF NOT EXISTS messages (
-                 id INTEGER PRIMARY KEY,
-                 key TEXT UNIQUE,
-                 request_id INTEGER REFERENCES requests (id),
-                 direction TEXT NOT NULL CHECK (direction IN ('in', 'out')),
-                 message_id TEXT,
-                 sender TEXT NOT NULL,
-                 subject TEXT NOT NULL,
-                 text TEXT NOT NULL,
-                 attachments INTEGER NOT NULL DEFAULT 0,
-                 ignored_because TEXT,
-                 raw BLOB,
-                 at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))
-             );
-             CREATE INDEX IF NOT EXISTS messages_by_message_id ON messages (message_id);
-             CREATE INDEX IF NOT EXISTS messages_by_request ON messages (request_id);",
-        )?;
+        Self::on(Database::sqlite(path)?)
+    }
+
+    pub fn on(database: Database) -> Result<Self> {
+        database.create(TABLES)?;
+        // Which mailbox it came through, where there are several.
+        database.add_column("requests", "mailbox", "BIGINT")?;
         Ok(Self { database })
     }
 
@@ -109,81 +107,108 @@ impl Helpdesk {
         batch: impl IntoIterator<Item = Incoming<'batch>>,
         new_requests: bool,
     ) -> Result<Vec<Imported>> {
-        let transaction = self.database.transaction()?;
-        let imported = batch
-            .into_iter()
-            .map(|message| import_one(&transaction, &message, new_requests))
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        transaction.commit()?;
-        Ok(imported)
+        self.import_from(None, batch, new_requests)
     }
 
-    /// Keeps what was sent in a request, so that the answer to it is recognised.
-    pub fn record_sent(&mut self, sent: &Sent<'_>) -> Result<()> {
+    /// As [`Self::import`], for a helpdesk with several mailboxes.
+    pub fn import_from<'batch>(
+        &self,
+        mailbox: Option<i64>,
+        batch: impl IntoIterator<Item = Incoming<'batch>>,
+        new_requests: bool,
+    ) -> Result<Vec<Imported>> {
+        self.database.transaction(|transaction| {
+            batch.into_iter().map(|message| import_one(transaction, mailbox, &message, new_requests)).collect()
+        })
+    }
+
+    /// Keeps what was sent in a request, so that the answer to it is recognised. The same message twice is kept once.
+    pub fn record_sent(&self, sent: &Sent<'_>) -> Result<()> {
+        let message_id = bare_id(sent.message_id);
         self.database.execute(
             "INSERT INTO messages (request_id, direction, message_id, sender, subject, text)
-             VALUES (?1, 'out', ?2, ?3, ?4, ?5)",
-            params![sent.request, bare_id(sent.message_id), sent.from, sent.subject, sent.text],
+             SELECT ?1, 'out', ?2, ?3, ?4, ?5
+             WHERE NOT EXISTS (SELECT 1 FROM messages WHERE request_id = ?1 AND direction = 'out' AND message_id = ?2)",
+            parameters![sent.request, message_id.as_str(), sent.from, sent.subject, sent.text],
         )?;
         Ok(())
     }
 
     /// Newest first.
     pub fn requests(&self) -> Result<Vec<Value>> {
-        let mut query = self.database.prepare(
-            "SELECT id, subject, requester, created_at, (SELECT count(*) FROM messages WHERE request_id = requests.id)
-             FROM requests ORDER BY id DESC",
+        self.requests_page(None, i64::MAX, i64::MAX)
+    }
+
+    /// At most `limit` requests with a number below `before`, newest first; of one mailbox or of all.
+    pub fn requests_page(&self, mailbox: Option<i64>, before: i64, limit: i64) -> Result<Vec<Value>> {
+        let rows = self.database.query(
+            "SELECT id, subject, requester, created_at, mailbox,
+                    (SELECT count(*) FROM messages WHERE request_id = requests.id)
+             FROM requests WHERE id < ?1 AND (?2 IS NULL OR mailbox = ?2) ORDER BY id DESC LIMIT ?3",
+            parameters![before, mailbox, limit],
         )?;
-        let rows = query.query_map([], |row| {
-            Ok(json!({
-                "id": row.get::<_, i64>(0)?,
-                "subject": row.get::<_, String>(1)?,
-                "requester": row.get::<_, String>(2)?,
-                "created_at": row.get::<_, String>(3)?,
-                "messages": row.get::<_, i64>(4)?,
-            }))
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let request = |row: &Row| {
+            let mut request = json!({
+                "id": row.integer(0)?,
+                "subject": row.text(1)?,
+                "requester": row.text(2)?,
+                "created_at": row.text(3)?,
+                "messages": row.integer(5)?,
+            });
+            if let Some(mailbox) = row.optional_integer(4)? {
+                request["mailbox"] = mailbox.into();
+            }
+            Ok(request)
+        };
+        rows.iter().map(request).collect()
     }
 
     /// One request with its messages, oldest first.
     pub fn request(&self, id: i64) -> Result<Option<Value>> {
-        let request = self
-            .database
-            .query_row("SELECT subject, requester, created_at FROM requests WHERE id = ?1", [id], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
-            })
-            .optional()?;
-        let Some((subject, requester, created_at)) = request else {
+        let sql = "SELECT subject, requester, created_at, mailbox FROM requests WHERE id = ?1";
+        let Some(row) = self.database.first(sql, parameters![id])? else {
             return Ok(None);
         };
-        let mut query = self.database.prepare(
-            "SELECT direction, message_id, sender, subject, text, attachments, length(raw), at, key
+        let rows = self.database.query(
+            "SELECT direction, message_id, sender, subject, text, attachments, length(raw), at, key, id
              FROM messages WHERE request_id = ?1 ORDER BY id",
+            parameters![id],
         )?;
-        let messages = query
-            .query_map([id], |row| {
-                Ok(json!({
-                    "direction": row.get::<_, String>(0)?,
-                    "message_id": row.get::<_, Option<String>>(1)?,
-                    "from": row.get::<_, String>(2)?,
-                    "subject": row.get::<_, String>(3)?,
-                    "text": row.get::<_, String>(4)?,
-                    "attachments": row.get::<_, i64>(5)?,
-                    "raw_bytes": row.get::<_, Option<i64>>(6)?,
-                    "at": row.get::<_, String>(7)?,
-                    "key": row.get::<_, Option<String>>(8)?,
-                }))
-            })?
-            .collect::<rusqlite::Result<Vec<_>>>()?;
-        Ok(Some(json!({
-            "id": id, "subject": subject, "requester": requester, "created_at": created_at, "messages": messages,
-        })))
+        let message = |row: &Row| {
+            Ok(json!({
+                "direction": row.text(0)?,
+                "message_id": row.optional_text(1)?,
+                "from": row.text(2)?,
+                "subject": row.text(3)?,
+                "text": row.text(4)?,
+                "attachments": row.integer(5)?,
+                "raw_bytes": row.optional_integer(6)?,
+                "at": row.text(7)?,
+                "key": row.optional_text(8)?,
+                "id": row.integer(9)?,
+            }))
+        };
+        let messages = rows.iter().map(message).collect::<Result<Vec<_>>>()?;
+        let mut request = json!({
+            "id": id, "subject": row.text(0)?, "requester": row.text(1)?, "created_at": row.text(2)?,
+            "messages": messages,
+        });
+        if let Some(mailbox) = row.optional_integer(3)? {
+            request["mailbox"] = mailbox.into();
+        }
+        Ok(Some(request))
+    }
+
+    /// The raw bytes of one message as it came; `None` for one that was sent, or is not there.
+    #[allow(dead_code, reason = "until the pages call it")]
+    pub fn raw(&self, message: i64) -> Result<Option<Vec<u8>>> {
+        let row = self.database.first("SELECT raw FROM messages WHERE id = ?1", parameters![message])?;
+        Ok(row.as_ref().map(|row| row.optional_bytes(0)).transpose()?.flatten().map(<[u8]>::to_vec))
     }
 
     /// How many messages came in, ignored ones included.
     pub fn known_keys(&self) -> Result<i64> {
-        Ok(self.database.query_row("SELECT count(*) FROM messages WHERE key IS NOT NULL", [], |row| row.get(0))?)
+        self.database.transaction(|all| all.number("SELECT count(*) FROM messages WHERE key IS NOT NULL", &[]))
     }
 }
 
@@ -197,71 +222,74 @@ pub fn results(imported: &[Imported]) -> Value {
     json!({ "results": results })
 }
 
-fn import_one(transaction: &Transaction<'_>, message: &Incoming<'_>, new_requests: bool) -> rusqlite::Result<Imported> {
+fn import_one(
+    transaction: &mut dyn Transaction,
+    mailbox: Option<i64>,
+    message: &Incoming<'_>,
+    new_requests: bool,
+) -> Result<Imported> {
     let facts = Facts::read(&message.facts);
-    let known = transaction.prepare_cached("SELECT 1 FROM messages WHERE key = ?1")?.exists([message.key])?;
-    let outcome = if known { Outcome::Duplicate } else { insert(transaction, message, &facts, new_requests)? };
+    let known = transaction.first("SELECT 1 FROM messages WHERE key = ?1", parameters![message.key])?.is_some();
+    let outcome = if known { Outcome::Duplicate } else { insert(transaction, mailbox, message, &facts, new_requests)? };
     Ok(Imported { key: message.key.to_owned(), from: facts.from, subject: facts.subject, outcome })
 }
 
 fn insert(
-    transaction: &Transaction<'_>,
+    transaction: &mut dyn Transaction,
+    mailbox: Option<i64>,
     message: &Incoming<'_>,
     facts: &Facts,
     new_requests: bool,
-) -> rusqlite::Result<Outcome> {
+) -> Result<Outcome> {
     let request = request_answered(transaction, facts)?;
     let outcome = match (&facts.proposal, request) {
         (Proposal::Ignore(reason), _) => Outcome::Ignored(reason.clone()),
         (_, Some(request)) => Outcome::Appended(request),
         // The library saw a reference; that nothing here carries that id, only the helpdesk can know.
         (_, None) if !new_requests => Outcome::Ignored(UNKNOWN_REFERENCE.to_owned()),
-        (_, None) => {
-            transaction
-                .prepare_cached("INSERT INTO requests (subject, requester) VALUES (?1, ?2)")?
-                .execute([&facts.subject, &facts.from])?;
-            Outcome::Created(transaction.last_insert_rowid())
-        }
+        (_, None) => Outcome::Created(transaction.number(
+            "INSERT INTO requests (subject, requester, mailbox) VALUES (?1, ?2, ?3) RETURNING id",
+            parameters![facts.subject.as_str(), facts.from.as_str(), mailbox],
+        )?),
     };
     let (request, ignored) = match &outcome {
         Outcome::Created(request) | Outcome::Appended(request) => (Some(*request), None),
-        Outcome::Ignored(reason) => (None, Some(reason)),
+        Outcome::Ignored(reason) => (None, Some(reason.as_str())),
         Outcome::Duplicate => (None, None),
     };
-    transaction
-        .prepare_cached(
-            "INSERT INTO messages
-                 (key, request_id, direction, message_id, sender, subject, text, attachments, ignored_because, raw)
-             VALUES (?1, ?2, 'in', ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
+    transaction.execute(
+        "INSERT INTO messages
+             (key, request_id, direction, message_id, sender, subject, text, attachments, ignored_because, raw)
+         VALUES (?1, ?2, 'in', ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        parameters![
             message.key,
             request,
-            facts.message_id,
-            facts.from,
-            facts.subject,
-            facts.text,
+            facts.message_id.as_deref(),
+            facts.from.as_str(),
+            facts.subject.as_str(),
+            facts.text.as_str(),
             facts.attachments as i64,
             ignored,
             message.raw,
-        ])?;
+        ],
+    )?;
     Ok(outcome)
 }
 
 /// The request that a message belongs to: by what it answers, else by the tag in its subject.
-fn request_answered(transaction: &Transaction<'_>, facts: &Facts) -> rusqlite::Result<Option<i64>> {
-    let mut by_id = transaction.prepare_cached(
-        "SELECT request_id FROM messages WHERE message_id = ?1 AND request_id IS NOT NULL ORDER BY id LIMIT 1",
-    )?;
+fn request_answered(transaction: &mut dyn Transaction, facts: &Facts) -> Result<Option<i64>> {
     for id in &facts.answers {
-        if let Some(request) = by_id.query_row([id], |row| row.get(0)).optional()? {
-            return Ok(Some(request));
+        let sql =
+            "SELECT request_id FROM messages WHERE message_id = ?1 AND request_id IS NOT NULL ORDER BY id LIMIT 1";
+        if let Some(row) = transaction.first(sql, parameters![id.as_str()])? {
+            return row.optional_integer(0);
         }
     }
     let Some(tagged) = facts.tagged_request else {
         return Ok(None);
     };
-    transaction.query_row("SELECT id FROM requests WHERE id = ?1", [tagged], |row| row.get(0)).optional()
+    let row = transaction.first("SELECT id FROM requests WHERE id = ?1", parameters![tagged])?;
+    row.map(|row| row.integer(0)).transpose()
 }
 
 #[cfg(test)]
@@ -291,14 +319,14 @@ mod tests {
     fn a_batch_that_fails_in_the_middle_leaves_nothing() {
         let mut desk = desk();
         desk.database
-            .execute_batch(
+            .create(
                 "CREATE TRIGGER full BEFORE INSERT ON messages WHEN NEW.key = 'k2'
                  BEGIN SELECT RAISE(ABORT, 'disk full'); END",
             )
             .unwrap();
         desk.import([message("k1", json!({})), message("k2", json!({}))], true).unwrap_err();
         assert_eq!((desk.requests().unwrap().len(), desk.known_keys().unwrap()), (0, 0));
-        desk.database.execute_batch("DROP TRIGGER full").unwrap();
+        desk.database.create("DROP TRIGGER full").unwrap();
         let imported = desk.import([message("k1", json!({})), message("k2", json!({}))], true).unwrap();
         assert_eq!(imported.iter().map(|one| one.result()).collect::<Vec<_>>(), ["imported", "imported"]);
     }
@@ -344,8 +372,7 @@ mod tests {
         let mut desk = desk();
         let raw = b"Subject: x\r\n\r\n\xff\0\r\n.\r\n";
         desk.import([Incoming { key: "k", raw, facts: json!({}) }], true).unwrap();
-        let kept: Vec<u8> = desk.database.query_row("SELECT raw FROM messages", [], |row| row.get(0)).unwrap();
-        assert_eq!(kept, raw);
+        assert_eq!(desk.raw(1).unwrap().unwrap(), raw);
     }
 
     fn desk() -> Helpdesk {

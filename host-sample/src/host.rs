@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// 256 bits, as the store's cipher takes them.
-const KEY_BYTES: usize = 32;
+pub const KEY_BYTES: usize = 32;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     Incoming,
     Outgoing,
@@ -187,7 +187,7 @@ pub fn private_file(path: &Path) -> std::io::Result<fs::File> {
 }
 
 /// A fresh random key, readable by its owner only; an existing file is left as it is.
-fn create_key(path: &Path) -> Result<()> {
+pub fn create_key(path: &Path) -> Result<()> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::other(format!("The key file {} cannot be created: {error}.", path.display()))
     };

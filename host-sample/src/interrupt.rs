@@ -4,7 +4,7 @@ use std::{
     process, ptr,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -15,10 +15,11 @@ use oauth_mail_abi::Account;
 use crate::failure::{Failure, INTERRUPTED, Result};
 
 /// From the signal to the end of the process at the latest. Nothing is lost by it: what is not settled comes again.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE_MS: u64 = 3_000;
 /// How long a wait may sleep before it looks at the flag again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
+static GRACE: AtomicU64 = AtomicU64::new(GRACE_MS);
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 static OPEN: Mutex<Vec<Weak<Account>>> = Mutex::new(Vec::new());
 
@@ -29,12 +30,22 @@ pub fn install() -> Result<()> {
             process::exit(i32::from(INTERRUPTED));
         }
         thread::spawn(|| {
-            thread::sleep(GRACE);
+            thread::sleep(Duration::from_millis(GRACE.load(Ordering::SeqCst)));
             process::exit(i32::from(INTERRUPTED));
         });
         thread::spawn(close_all);
     })
     .map_err(|error| Failure::other(format!("Ctrl-C cannot be handled here: {error}.")))
+}
+
+/// For a host that ends its work in order: so long from the signal to the end at the latest.
+pub fn grace(grace: Duration) {
+    GRACE.store(grace.as_millis() as u64, Ordering::SeqCst);
+}
+
+/// The work has ended in order: the process says success, as a service does that was asked to stop.
+pub fn heeded() {
+    REQUESTED.store(false, Ordering::SeqCst);
 }
 
 pub fn requested() -> bool {

@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `cli/` | one file per command; `cli/mod.rs` lists them |
-//! | `helpdesk` | requests and messages in SQLite; a batch is one transaction |
+//! | `serve/` | a helpdesk with a web page that runs day and night |
+//! | `helpdesk`, `database` | requests and messages in SQLite or PostgreSQL; a batch is one transaction |
 //! | `deliver` | hands mail to a helpdesk that reads it from a pipe or a POST |
 //! | `round` | fetch, import, settle, until the mailbox has no more |
 //! | `facts` | reads what the library says about a message |
@@ -13,6 +14,7 @@
 //! | `output`, `progress`, `interrupt`, `failure` | what the terminal sees |
 
 mod cli;
+mod database;
 mod deliver;
 mod demo;
 mod facts;
@@ -24,6 +26,7 @@ mod listener;
 mod output;
 mod progress;
 mod round;
+mod serve;
 mod servers;
 
 use std::process::ExitCode;

@@ -28,6 +28,10 @@ impl Output {
         Self { json, log }
     }
 
+    pub fn log_level(&self) -> LogLevel {
+        self.log
+    }
+
     /// `text` for a person; `document` with `--json`.
     pub fn say(&self, text: &str, document: &Value) {
         let line = if self.json { document.to_string() } else { text.to_owned() };

@@ -66,7 +66,7 @@ fn diagnose(host: &Host, direction: Direction, arguments: &Arguments) -> Result<
 }
 
 /// What the library says of settings that it does not open, as the first step of a walk that ends there.
-fn not_opened(failure: &Failure) -> Value {
+pub fn not_opened(failure: &Failure) -> Value {
     let sentences = failure.sentences().join(" ");
     let step = json!({
         "step": "settings",

@@ -2,7 +2,7 @@
 
 mod check;
 mod consent;
-mod doctor;
+pub mod doctor;
 mod fetch;
 mod quarantine;
 pub mod requests;
@@ -26,6 +26,7 @@ use crate::{
     helpdesk::Helpdesk,
     host::{self, Direction, Host, Settings},
     output::{LogLevel, Output, health_line},
+    serve,
 };
 
 pub use consent::{Consented, consent_with, redirect_url};
@@ -71,6 +72,8 @@ enum Command {
     Revoke(Common),
     /// List, show and answer requests.
     Requests(requests::Arguments),
+    /// Serve the web page, and fetch every mailbox at its interval, day and night.
+    Serve(Box<serve::Arguments>),
     /// Start a provider on this machine and walk the whole way through it.
     Demo(demo::Arguments),
 }
@@ -118,6 +121,7 @@ pub fn run(arguments: Arguments, output: &Output) -> Result<()> {
         }
         Command::Revoke(common) => revoke::run(&start(library, &common.settings, output)?, output),
         Command::Requests(arguments) => requests::run(&arguments, library, output),
+        Command::Serve(arguments) => serve::run(&arguments, library, output),
         Command::Demo(arguments) => demo::run(&arguments, library, output),
     }
 }

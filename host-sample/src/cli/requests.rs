@@ -66,10 +66,10 @@ pub fn run(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Re
         }
         Action::Reply { desk, id, text } => {
             let host = start(library, &desk.settings, output)?;
-            let mut helpdesk = desk.helpdesk(&host.settings)?;
+            let helpdesk = desk.helpdesk(&host.settings)?;
             let account = host.open(Direction::Outgoing)?;
             let from = host.settings.field(Direction::Outgoing, "username").as_str().unwrap_or_default().to_owned();
-            let answer = reply(&account, &mut helpdesk, *id, &from, text)?;
+            let answer = reply(&account, &helpdesk, *id, &from, text)?;
             account.close();
             send::report(&answer, output)
         }
@@ -77,7 +77,7 @@ pub fn run(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Re
 }
 
 /// Answers the newest message that came in, and keeps what was sent in the request.
-pub fn reply(account: &Account, helpdesk: &mut Helpdesk, id: i64, from: &str, text: &str) -> Result<Value> {
+pub fn reply(account: &Account, helpdesk: &Helpdesk, id: i64, from: &str, text: &str) -> Result<Value> {
     let request = known(helpdesk, id)?;
     let messages = request["messages"].as_array().cloned().unwrap_or_default();
     let answered = messages.iter().rev().find(|message| message["direction"] == "in");

@@ -295,8 +295,8 @@ fn fetch_nothing(world: &mut World) -> Result<String> {
 fn helpdesk_replies(world: &mut World) -> Result<String> {
     let account = world.open(world.desk()?, Outgoing)?;
     let from = world.servers()?.user(DESK).0.to_owned();
-    let mut helpdesk = world.helpdesk()?;
-    let answer = requests::reply(&account, &mut helpdesk, 1, &from, "Thank you. Somebody is on the way.\n")?;
+    let helpdesk = world.helpdesk()?;
+    let answer = requests::reply(&account, &helpdesk, 1, &from, "Thank you. Somebody is on the way.\n")?;
     world.reply_id = sent(&answer)?;
     Ok(format!("sent as {}", world.reply_id))
 }
