@@ -15,6 +15,8 @@ from azure.core.credentials import AccessToken
 from kiota_abstractions.api_error import APIError
 from kiota_abstractions.base_request_configuration import RequestConfiguration
 from kiota_authentication_azure.azure_identity_authentication_provider import AzureIdentityAuthenticationProvider
+from kiota_serialization_json.json_parse_node_factory import JsonParseNodeFactory
+from kiota_serialization_json.json_serialization_writer import JsonSerializationWriter
 from msgraph import GraphRequestAdapter, GraphServiceClient
 from msgraph.generated.models.attachment_item import AttachmentItem
 from msgraph.generated.models.attachment_type import AttachmentType
@@ -28,6 +30,7 @@ from msgraph.generated.models.mail_folder import MailFolder
 from msgraph.generated.models.message import Message
 from msgraph.generated.models.o_data_errors.o_data_error import ODataError
 from msgraph.generated.models.recipient import Recipient
+from msgraph.generated.models.user import User
 from msgraph.generated.users.item.messages.item.attachments.create_upload_session.create_upload_session_post_request_body import (  # noqa: E501
     CreateUploadSessionPostRequestBody,
 )
@@ -125,6 +128,46 @@ async def pages(builder, *prefer, **parameters):
         found += page.value
         count += 1
     return found, count, getattr(page, "odata_delta_link", None)
+
+
+def fits(kind, raw):
+    """Every property is one that the SDK knows, and of a type that it can read: read and written, all are there."""
+    model = JsonParseNodeFactory().get_root_parse_node("application/json", json.dumps(raw).encode()).get_object_value(kind)
+    writer = JsonSerializationWriter()
+    writer.write_object_value(None, model)
+    compare(raw, json.loads(writer.get_serialized_content()), kind.__name__)
+    assert not {name for name in model.additional_data if not name.startswith("@odata")}, model.additional_data
+
+
+def compare(raw, written, path):
+    for name, value in raw.items():
+        if name.startswith("@") or value in (None, [], ""):
+            continue
+        assert name in written, f"{path}/{name}: {value!r}"
+        for one, other in zip(*([value, written[name]] if isinstance(value, list) else [[value], [written[name]]])):
+            assert type(one) is type(other), f"{path}/{name}: {one!r}, {other!r}"
+            if isinstance(one, dict):
+                compare(one, other, f"{path}/{name}")
+
+
+async def contract(token):
+    """What stands in the answers, against the SDK's models, which are generated from Microsoft's metadata."""
+    http = httpx.Client(verify=TLS, headers={"Authorization": f"Bearer {token}"}, base_url=FACTS["graph_url"])
+    mail = http.get("/v1.0/me/messages?$top=50&$expand=attachments").json()["value"]
+    assert any(one["attachments"] for one in mail) and len({one["parentFolderId"] for one in mail}) > 2, mail
+    for one in mail:
+        fits(Message, one)
+    headers = http.get("/v1.0/me/messages?$select=internetMessageHeaders").json()["value"]
+    fits(Message, headers[0])
+    for one in http.get("/v1.0/me/mailFolders").json()["value"]:
+        fits(MailFolder, one)
+    fits(User, http.get("/v1.0/me").json())
+    fits(ODataError, http.get("/v1.0/me/messages/x").json())
+    try:
+        fits(Message, {"subject": 7})
+    except AssertionError:
+        return
+    raise AssertionError("a subject that is a number does not fit")
 
 
 async def read_and_change(user, address):
@@ -383,6 +426,7 @@ async def main():
         await read_and_change(user, address)
     receiver = app.users.by_user_id(bob)
     await send(me, alice, receiver, bob)
+    await contract(FACTS["tokens"]["alice"])
     await batch_and_ids(delegated, me, alice)
     await batch_and_ids(app, receiver, bob)
     shared = Message(
