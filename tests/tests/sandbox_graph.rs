@@ -302,3 +302,50 @@ fn delta_tells_what_was_asked_for() {
         is((400, "RequestBroker--ParseUri"))
     );
 }
+
+#[test]
+fn a_draft_of_mime_is_found_after_sending_by_its_immutable_id() {
+    let graph = Graph::start(Config::default());
+    let bearer = format!("Bearer {}", graph.delegated("alice", &SCOPES));
+    // Two headers of the same name count both.
+    let headers = [
+        ("Authorization", bearer.as_str()),
+        ("Prefer", "IdType=\"ImmutableId\""),
+        ("Prefer", "odata.maxpagesize=2"),
+        ("Content-Type", "text/plain"),
+    ];
+    let raw = "From: alice@example.test\r\nTo: bob@example.test\r\nBcc: support@example.test,\r\n hidden@outside.test\r\n\
+               Message-ID: <o'ne@example.test>\r\nSubject: one\r\n\r\nä 8bit\r\n";
+    let (status, _, draft) = graph.send("POST", "/me/messages", &headers, STANDARD.encode(raw).into_bytes());
+    assert_eq!((status, &draft["isDraft"]), (201, &json!(true)), "{draft}");
+    let id = draft["id"].as_str().unwrap();
+    assert_eq!(graph.send("POST", &format!("/me/messages/{id}/send"), &headers, Vec::new()).0, 202);
+    assert_eq!(graph.send("POST", &format!("/me/messages/{id}/send"), &headers, Vec::new()).0, 400);
+    let filter = "internetMessageId%20eq%20%27%3Co%27%27ne%40example.test%3E%27";
+    let url = format!("/me/mailFolders/sentitems/messages?$select=id&$top=1&$filter={filter}");
+    let (_, _, found) = graph.send("GET", &url, &headers, Vec::new());
+    assert_eq!(found["value"][0]["id"], json!(id), "{found}");
+    let raws = |address: &str, folder: &str| -> Vec<String> {
+        let raws = graph.sandbox.state.mail.with(address, |mailbox| {
+            let messages = &mailbox.folder(folder).unwrap().messages;
+            messages.iter().map(|message| String::from_utf8_lossy(&message.raw).into_owned()).collect()
+        });
+        raws.unwrap()
+    };
+    for address in ["bob@example.test", "support@example.test"] {
+        let inbox = raws(address, "INBOX");
+        assert!(inbox.len() == 1 && !inbox[0].contains("hidden@") && inbox[0].contains("\r\nDate: "), "{inbox:?}");
+    }
+    assert!(raws("alice@example.test", "Sent Items")[0].contains("hidden@"));
+    for number in 0..3 {
+        graph.deliver("alice@example.test", number);
+    }
+    let url = "/me/mailFolders/inbox/messages/delta?changeType=created&$select=id,receivedDateTime,isDraft";
+    let (_, _, page) = graph.send("GET", url, &headers, Vec::new());
+    assert_eq!(page["value"].as_array().unwrap().len(), 2, "{page}");
+    let (_, _, last) = graph.send("GET", page["@odata.nextLink"].as_str().unwrap(), &headers, Vec::new());
+    assert!(
+        last["@odata.deltaLink"].is_string() && last["value"][0]["id"].as_str().unwrap().starts_with('M'),
+        "{last}"
+    );
+}

@@ -16,7 +16,7 @@ use super::{
     view::{View, properties},
 };
 use crate::{
-    mailbox::{Folder, Mailbox, ids},
+    mailbox::{Folder, Mailbox, Message, ids},
     oauth,
 };
 
@@ -60,6 +60,11 @@ struct Token {
     ends: bool,
 }
 
+enum Change<'m> {
+    Here(&'m Message),
+    Gone(Value),
+}
+
 /// <https://learn.microsoft.com/graph/delta-query-messages>
 pub fn delta(caller: &Caller<'_>, folder: &str) -> Answer {
     caller.may(Right::Read)?;
@@ -80,11 +85,12 @@ pub fn delta(caller: &Caller<'_>, folder: &str) -> Answer {
         }
         let query = Query { select: token.select.as_ref().map(|select| names(select)), ..Query::default() };
         let wants = |kind: &str| token.kind.as_deref().is_none_or(|wanted| wanted.split(',').any(|one| one == kind));
-        let changed = folder_now.messages.iter().filter(|message| message.changed > token.at);
-        let changed =
-            changed.filter(|message| wants(if message.created > token.since { "created" } else { "updated" }));
-        let mut told: Vec<(u64, Value)> =
-            changed.map(|message| (message.changed, View::new(caller, folder_now, message).show(&query))).collect();
+        let mut told: Vec<(u64, Change<'_>)> = Vec::new();
+        for message in folder_now.messages.iter().filter(|message| message.changed > token.at) {
+            if wants(if message.created > token.since { "created" } else { "updated" }) {
+                told.push((message.changed, Change::Here(message)));
+            }
+        }
         if wants("deleted") {
             told.extend(gone(caller, mailbox, folder_now, token.at.max(token.gone_since)));
         }
@@ -95,7 +101,11 @@ pub fn delta(caller: &Caller<'_>, folder: &str) -> Answer {
             Some((sequence, _)) if !token.ends => *sequence,
             _ => mailbox.sequence,
         };
-        Ok((told.into_iter().map(|(_, value)| value).collect::<Vec<_>>(), token))
+        let show = |(_, change): (u64, Change<'_>)| match change {
+            Change::Here(message) => View::new(caller, folder_now, message).show(&query),
+            Change::Gone(value) => value,
+        };
+        Ok((told.into_iter().map(show).collect::<Vec<_>>(), token))
     })?;
     let mut body = collection(caller.context("Collection(message)"), page);
     let (name, parameter) =
@@ -141,7 +151,7 @@ fn forgotten(caller: &Caller<'_>) -> Refusal {
 }
 
 /// `changed`: it is elsewhere in the mailbox; `deleted`: it is not.
-fn gone(caller: &Caller<'_>, mailbox: &Mailbox, folder: &Folder, since: u64) -> Vec<(u64, Value)> {
+fn gone<'m>(caller: &Caller<'_>, mailbox: &Mailbox, folder: &Folder, since: u64) -> Vec<(u64, Change<'m>)> {
     let has = |folder: &Folder, id: &str| folder.messages.iter().any(|message| message.id == id);
     let left = folder.gone.iter().zip(&folder.gone_uids).filter(|((sequence, _), _)| *sequence > since);
     let mut told = Vec::new();
@@ -154,7 +164,8 @@ fn gone(caller: &Caller<'_>, mailbox: &Mailbox, folder: &Folder, since: u64) -> 
         let reason = if is_elsewhere { "changed" } else { "deleted" };
         let id = if caller.is_immutable { id.clone() } else { rest_id(&ids::ews_item_id(&folder.id, *uid)) };
         let kind = "#microsoft.graph.message";
-        told.push((*sequence, json!({"@odata.type": kind, "id": id, "@removed": {"reason": reason}})));
+        let removed = json!({"@odata.type": kind, "id": id, "@removed": {"reason": reason}});
+        told.push((*sequence, Change::Gone(removed)));
     }
     told
 }
