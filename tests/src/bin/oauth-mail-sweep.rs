@@ -8,7 +8,7 @@ use oauth_mail_tests::{
     Error, Result,
     sweep::{
         Line, Tally, host, power,
-        scenario::{Scenario, Server},
+        scenario::Scenario,
         steps::{self, Disturbance},
         world::World,
     },
@@ -80,8 +80,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
     ];
     let wanted: Vec<_> = sweeps.into_iter().filter(|(name, ..)| wants(name)).collect();
     if !wanted.is_empty() {
-        let old = wanted.iter().any(|(.., scenarios, _, _)| scenarios.iter().any(|one| one.server == Server::Old));
-        let world = World::start(workers, old)?;
+        let servers: Vec<_> =
+            wanted.iter().flat_map(|(.., scenarios, _, _)| scenarios.iter().map(|one| one.server)).collect();
+        let world = World::start(workers, &servers)?;
         for (_, how, scenarios, long, short) in wanted {
             let stride = arguments.stride.unwrap_or(if arguments.short { short } else { long });
             lines.push(show(steps::sweep(&world, workers, scenarios, how, stride)?));

@@ -5,10 +5,12 @@
 //! |---|---|
 //! | [`scenario`] | what a host does: fetches, settles, sends, with every action and answer |
 //! | [`host`] | a small helpdesk in a process of its own, which writes down what it got and said |
-//! | [`world`] | real servers, a folder of its own for each case, and a look at it beside the library |
+//! | [`world`] | the servers, and a folder of its own for each case |
+//! | [`beside`] | a look at the mailbox beside the library |
 //! | [`steps`] | the sweeps over steps (kill -9 at each; each fails once, then for ever) and over bytes (cuts, stalls) |
 //! | [`power`] | power lost at every sync of the store |
 
+pub mod beside;
 pub mod host;
 pub mod power;
 pub mod scenario;

@@ -45,6 +45,14 @@ pub enum Server {
     Full,
     /// Neither MOVE nor UIDPLUS.
     Old,
+    /// EWS of the sandbox.
+    Ews,
+    /// Microsoft Graph of the sandbox.
+    Graph,
+}
+
+impl Server {
+    pub const ALL: [Self; 4] = [Self::Full, Self::Old, Self::Ews, Self::Graph];
 }
 
 /// What the host says of the messages.
@@ -135,8 +143,23 @@ impl Scenario {
     pub fn all() -> Vec<Self> {
         let base = Self::default;
         let old = |name, after_import| Self { name, after_import, server: Server::Old, ..base() };
+        let over = |server, names: [&'static str; 3]| {
+            let [mixed, spooled, send] = names;
+            let base = || Self { server, ..base() };
+            [
+                Self {
+                    name: mixed,
+                    after_import: "mark_seen",
+                    after_refusal: "move",
+                    verdicts: Verdicts::Mixed,
+                    ..base()
+                },
+                Self { name: spooled, large: true, messages: 2, after_import: "delete", ..base() },
+                Self { name: send, task: Task::Send(Submission::Raw), ..base() },
+            ]
+        };
         let send = |name, how| Self { name, task: Task::Send(how), ..base() };
-        vec![
+        let mut all = vec![
             Self { name: "leave", ..base() },
             Self { name: "mark seen", after_import: "mark_seen", ..base() },
             Self { name: "move", after_import: "move", ..base() },
@@ -188,6 +211,9 @@ impl Scenario {
             send("send, STARTTLS", Submission::Starttls),
             send("send, raw", Submission::Raw),
             send("send, alternate server", Submission::Alternate),
-        ]
+        ];
+        all.extend(over(Server::Ews, ["EWS, mixed, seen and moved", "EWS, spooled and deleted", "EWS, send"]));
+        all.extend(over(Server::Graph, ["Graph, mixed, seen and moved", "Graph, spooled and deleted", "Graph, send"]));
+        all
     }
 }

@@ -1,4 +1,4 @@
-//! Real servers for a sweep. Each worker has a person of its own, each case folders of its own and a copy of a store in
+//! Servers for a sweep: real ones, and the sandbox for EWS and Microsoft Graph. Each worker has a person of its own, each case folders of its own and a copy of a store in
 //! which consent was given.
 
 use std::{
@@ -10,12 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use oauth_mail_core::{hooks::Plugin, log::Logger};
+use oauth_mail_core::{
+    hooks::{Handle, Plugin},
+    log::Logger,
+};
+use oauth_mail_sandbox::{Config, Sandbox};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use url::Url;
 
 use super::{
+    beside::Beside,
     host::{Desk, ORDER},
     scenario::{Before, Scenario, Server, Submission, Task, Verdicts},
     steps::{Disturbance, STALL_DEADLINE_MS},
@@ -26,7 +32,7 @@ use crate::{
     idp,
     mailbox::{self, note},
     relay::Relay,
-    wire::Wire,
+    sandboxed::{self, Protocol},
 };
 
 /// A child that says nothing for this long hangs: its own deadlines are half of it.
@@ -41,6 +47,7 @@ const LARGE: usize = 1_200_000;
 pub struct World {
     full: Servers,
     old: Option<Servers>,
+    sandbox: Option<Sandbox>,
     dir: TempDir,
     /// Of all seats: no name is used twice.
     cases: AtomicUsize,
@@ -50,8 +57,52 @@ pub struct World {
 pub struct Seat<'a> {
     world: &'a World,
     person: String,
-    full: Wire,
-    old: Option<Wire>,
+    full: Beside<'a>,
+    old: Option<Beside<'a>>,
+    sandbox: Option<Beside<'a>>,
+}
+
+/// Who plays the provider.
+#[derive(Clone, Copy)]
+enum Provider<'a> {
+    Real(&'a Servers),
+    Sandbox(&'a Sandbox, Protocol),
+}
+
+impl Provider<'_> {
+    /// A client whose refresh token may be used again: the stores of the cases are copies of one.
+    fn incoming(self, person: &str) -> Value {
+        match self {
+            Self::Real(servers) => {
+                let mut settings = servers.incoming_settings(person);
+                settings["incoming"]["client_id"] = json!(idp::NO_ROTATION);
+                settings
+            }
+            Self::Sandbox(sandbox, protocol) => sandboxed::settings(sandbox, protocol, person, "incoming"),
+        }
+    }
+
+    fn outgoing(self, person: &str, how: Submission) -> Value {
+        match self {
+            Self::Real(servers) => outgoing(servers, person, how),
+            Self::Sandbox(sandbox, protocol) => sandboxed::settings(sandbox, protocol, person, "outgoing"),
+        }
+    }
+
+    /// The redirect, after the person consented.
+    fn consent(self, handle: &Handle, person: &str) -> Result<Url> {
+        match self {
+            Self::Real(servers) => fixture::redirect(servers, handle, person),
+            Self::Sandbox(sandbox, _) => fixture::redirect_by(handle, |url| sandboxed::consent(sandbox, url, person)),
+        }
+    }
+
+    fn address(self, name: &str) -> String {
+        match self {
+            Self::Real(servers) => servers.address(name),
+            Self::Sandbox(..) => sandboxed::address(name),
+        }
+    }
 }
 
 /// What a case left.
@@ -78,8 +129,8 @@ impl End {
 }
 
 impl World {
-    /// With `old`, also a server without MOVE and UIDPLUS.
-    pub fn start(workers: usize, old: bool) -> Result<Self> {
+    /// Only what `wanted` needs; the real ones always.
+    pub fn start(workers: usize, wanted: &[Server]) -> Result<Self> {
         let users: Vec<_> = (0..workers).flat_map(|n| [person(n), sink(&person(n))]).collect();
         let options = |capability: Option<&str>| Options {
             users: users.clone(),
@@ -87,16 +138,24 @@ impl World {
             ..Options::default()
         };
         let full = Servers::start(options(None))?;
-        let old = match old {
+        let old = match wanted.contains(&Server::Old) {
             true => Some(Servers::start(options(Some("IMAP4rev1 LITERAL+ SASL-IR ID AUTH=XOAUTH2")))?),
             false => None,
         };
+        let sandbox = match wanted.contains(&Server::Ews) || wanted.contains(&Server::Graph) {
+            true => Some(Sandbox::start(Config {
+                users: users.iter().map(|name| Config::user(name)).collect(),
+                rotate_refresh_tokens: false,
+                ..Config::default()
+            })?),
+            false => None,
+        };
         let dir = tempfile::Builder::new().prefix("omsweep").tempdir()?;
-        let world = Self { full, old, dir, cases: AtomicUsize::new(0) };
+        let world = Self { full, old, sandbox, dir, cases: AtomicUsize::new(0) };
         for number in 0..workers {
-            for server in [Server::Full, Server::Old] {
-                if let Some(servers) = world.servers(server) {
-                    world.make_template(servers, server, &person(number))?;
+            for server in Server::ALL {
+                if let Some(provider) = world.provider(server) {
+                    world.make_template(provider, server, &person(number))?;
                 }
             }
         }
@@ -105,24 +164,28 @@ impl World {
 
     pub fn seat(&self, number: usize) -> Result<Seat<'_>> {
         let person = person(number);
-        let full = mailbox::log_in(&self.full, &person)?;
+        let full = Beside::Imap(mailbox::log_in(&self.full, &person)?.into());
         let old = self.old.as_ref().map(|servers| mailbox::log_in(servers, &person)).transpose()?;
-        Ok(Seat { world: self, person, full, old })
+        let sandbox = self.sandbox.as_ref().map(|sandbox| Beside::Memory(sandbox, sandboxed::address(&person)));
+        Ok(Seat { world: self, person, full, old: old.map(|wire| Beside::Imap(wire.into())), sandbox })
     }
 
-    fn servers(&self, server: Server) -> Option<&Servers> {
+    fn provider(&self, server: Server) -> Option<Provider<'_>> {
         match server {
-            Server::Full => Some(&self.full),
-            Server::Old => self.old.as_ref(),
+            Server::Full => Some(Provider::Real(&self.full)),
+            Server::Old => self.old.as_ref().map(Provider::Real),
+            Server::Ews => self.sandbox.as_ref().map(|sandbox| Provider::Sandbox(sandbox, Protocol::Ews)),
+            Server::Graph => self.sandbox.as_ref().map(|sandbox| Provider::Sandbox(sandbox, Protocol::Graph)),
         }
     }
 
     /// A store in which somebody's consent lies; nothing in it was fetched from the folders of the cases.
-    fn make_template(&self, servers: &Servers, server: Server, person: &str) -> Result<()> {
+    fn make_template(&self, provider: Provider<'_>, server: Server, person: &str) -> Result<()> {
         let path = self.template(server, person);
         let plugin = open_plugin(&path)?;
-        let handle = plugin.open(&incoming(servers, person).to_string()).map_err(Error::doing("open"))?;
-        fixture::consent(servers, &handle, person)?;
+        let handle = plugin.open(&provider.incoming(person).to_string()).map_err(Error::doing("open"))?;
+        let redirect = provider.consent(&handle, person)?;
+        fixture::complete(&handle, redirect.as_str()).map_err(Error::doing("complete"))?;
         handle.close();
         Ok(())
     }
@@ -133,8 +196,12 @@ impl World {
 
     /// Subjects in the mailbox to which somebody's cases send.
     pub fn arrived(&self, number: usize) -> Result<Vec<String>> {
-        let mut wire = mailbox::log_in(&self.full, &sink(&person(number)))?;
-        Ok(look(&mut wire, "INBOX")?.into_iter().map(|(subject, _)| subject).collect())
+        let name = sink(&person(number));
+        let mut arrived = Beside::Imap(mailbox::log_in(&self.full, &name)?.into()).look("INBOX")?;
+        if let Some(sandbox) = &self.sandbox {
+            arrived.extend(Beside::Memory(sandbox, sandboxed::address(&name)).look("INBOX")?);
+        }
+        Ok(arrived.into_iter().map(|(subject, _)| subject).collect())
     }
 }
 
@@ -156,21 +223,23 @@ impl<'a> Seat<'a> {
         &self.person
     }
 
-    fn servers(&self, server: Server) -> Result<&'a Servers> {
-        self.world.servers(server).ok_or_else(|| Error::new("this world has no such server"))
+    fn provider(&self, server: Server) -> Result<Provider<'a>> {
+        self.world.provider(server).ok_or_else(|| Error::new("this world has no such server"))
     }
 
-    fn wire(&mut self, server: Server) -> Result<&mut Wire> {
-        match server {
-            Server::Full => Ok(&mut self.full),
-            Server::Old => self.old.as_mut().ok_or_else(|| Error::new("this world has no such server")),
-        }
+    fn beside(&mut self, server: Server) -> Result<&mut Beside<'a>> {
+        let beside = match server {
+            Server::Full => return Ok(&mut self.full),
+            Server::Old => &mut self.old,
+            Server::Ews | Server::Graph => &mut self.sandbox,
+        };
+        beside.as_mut().ok_or_else(|| Error::new("this world has no such server"))
     }
 
     /// Everything as it is before the host begins.
     pub fn prepare<'s>(&mut self, scenario: &'s Scenario) -> Result<Case<'s>> {
         let name = format!("{}c{}", self.person, self.world.cases.fetch_add(1, Ordering::SeqCst));
-        let servers = self.servers(scenario.server)?;
+        let provider = self.provider(scenario.server)?;
         let (store, desk) =
             (self.world.dir.path().join(format!("{name}.db")), self.world.dir.path().join(format!("{name}.desk")));
         let mut case = Case {
@@ -184,9 +253,9 @@ impl<'a> Seat<'a> {
             keys: Vec::new(),
         };
         case.settings = match scenario.task {
-            Task::Send(how) => outgoing(servers, &self.person, how),
+            Task::Send(how) => provider.outgoing(&self.person, how),
             _ => {
-                let mut settings = incoming(servers, &self.person);
+                let mut settings = provider.incoming(&self.person);
                 let form = &mut settings["incoming"]["advanced"];
                 for (key, value) in scenario.advanced(&case.name).as_object().into_iter().flatten() {
                     form[key] = value.clone();
@@ -216,9 +285,9 @@ impl<'a> Seat<'a> {
             Before::Renumbered | Before::Expunged => scenario.messages / 2,
         };
         for folder in case.sources() {
-            let wire = self.wire(scenario.server)?;
-            ok(wire, &format!("CREATE \"{folder}\""))?;
-            append(wire, &folder, scenario, 0..first)?;
+            let beside = self.beside(scenario.server)?;
+            beside.create(&folder)?;
+            append(beside, &folder, scenario, 0..first)?;
         }
         if scenario.before == Before::Nothing {
             return Ok(());
@@ -227,21 +296,19 @@ impl<'a> Seat<'a> {
         if !end.is_complete() {
             return Err(Error::new(format!("before it began: {:?} {}", end.report, end.stderr)));
         }
-        let wire = self.wire(scenario.server)?;
+        let beside = self.beside(scenario.server)?;
         for folder in case.sources() {
             match scenario.before {
                 Before::Renumbered => {
-                    ok(wire, &format!("DELETE \"{folder}\""))?;
-                    ok(wire, &format!("CREATE \"{folder}\""))?;
-                    append(wire, &folder, scenario, 0..scenario.messages)?;
+                    beside.delete(&folder);
+                    beside.create(&folder)?;
+                    append(beside, &folder, scenario, 0..scenario.messages)?;
                 }
                 Before::Expunged => {
-                    append(wire, &folder, scenario, first..scenario.messages + 1)?;
-                    ok(wire, &format!("SELECT \"{folder}\""))?;
-                    ok(wire, "STORE * +FLAGS.SILENT (\\Deleted)")?;
-                    ok(wire, "CLOSE")?;
+                    append(beside, &folder, scenario, first..scenario.messages + 1)?;
+                    beside.expunge_newest(&folder)?;
                 }
-                _ => append(wire, &folder, scenario, 0..scenario.messages)?,
+                _ => append(beside, &folder, scenario, 0..scenario.messages)?,
             }
         }
         Ok(())
@@ -269,7 +336,7 @@ impl<'a> Seat<'a> {
             "deadline_ms": case.deadline_ms,
         });
         if let Task::Send(how) = scenario.task {
-            let to = self.servers(scenario.server)?.address(&sink(&self.person));
+            let to = self.provider(scenario.server)?.address(&sink(&self.person));
             order["sends"] = case.keys.iter().map(|key| message_to(&to, key, how, case.deadline_ms)).collect();
         }
         run_host(&order, self.world.dir.path())
@@ -297,16 +364,16 @@ impl<'a> Seat<'a> {
     fn consent(&self, case: &Case<'_>) -> Result<String> {
         let plugin = open_plugin(&case.store)?;
         let handle = plugin.open(&case.settings.to_string()).map_err(Error::doing("open"))?;
-        Ok(fixture::redirect(self.servers(case.scenario.server)?, &handle, &self.person)?.to_string())
+        Ok(self.provider(case.scenario.server)?.consent(&handle, &self.person)?.to_string())
     }
 
     /// Subject and flags of all mail of a case, by folder.
     pub fn look(&mut self, case: &Case<'_>) -> Result<Vec<Vec<(String, String)>>> {
-        let wire = self.wire(case.scenario.server)?;
+        let beside = self.beside(case.scenario.server)?;
         let folders = case.sources().into_iter().chain(case.targets());
         folders
             .map(|folder| {
-                let mut found = look(wire, &folder)?;
+                let mut found = beside.look(&folder)?;
                 found.sort();
                 Ok(found)
             })
@@ -319,10 +386,9 @@ impl<'a> Seat<'a> {
                 let _ = fs::remove_file(format!("{}{suffix}", file.display()));
             }
         }
-        if let Ok(wire) = self.wire(case.scenario.server) {
-            let _ = wire.imap("UNSELECT");
+        if let Ok(beside) = self.beside(case.scenario.server) {
             for folder in case.sources().into_iter().chain(case.targets()) {
-                let _ = wire.imap(&format!("DELETE \"{folder}\""));
+                beside.delete(&folder);
             }
         }
     }
@@ -364,13 +430,6 @@ fn sink(person: &str) -> String {
 fn open_plugin(store: &Path) -> Result<Plugin> {
     let config = json!({"store": format!("sqlite:{}", store.display()), "key": {"value": STORE_KEY}});
     Plugin::new(&config.to_string(), Logger::silent()).map_err(Error::doing("a plugin"))
-}
-
-/// A client whose refresh token may be used again: the stores of the cases are copies of one.
-fn incoming(servers: &Servers, person: &str) -> Value {
-    let mut settings = servers.incoming_settings(person);
-    settings["incoming"]["client_id"] = json!(idp::NO_ROTATION);
-    settings
 }
 
 fn outgoing(servers: &Servers, person: &str, how: Submission) -> Value {
@@ -438,7 +497,7 @@ pub fn run_host(order: &Value, dir: &Path) -> Result<End> {
     Ok(End { report, aborted: signal == Some(Signal::ABORT.as_raw()), hung, stderr })
 }
 
-fn append(wire: &mut Wire, folder: &str, scenario: &Scenario, numbers: std::ops::Range<usize>) -> Result<()> {
+fn append(beside: &mut Beside<'_>, folder: &str, scenario: &Scenario, numbers: std::ops::Range<usize>) -> Result<()> {
     for number in numbers {
         let mut raw = note(number);
         if scenario.large && number + 1 == scenario.messages {
@@ -446,48 +505,9 @@ fn append(wire: &mut Wire, folder: &str, scenario: &Scenario, numbers: std::ops:
                 raw.extend_from_slice(b"A long line of a large message, which goes through a file on its way.\r\n");
             }
         }
-        wire.write_line(&format!("t APPEND \"{folder}\" {{{}+}}", raw.len()))?;
-        wire.write_all(&raw)?;
-        wire.write_line("")?;
-        loop {
-            let line = wire.read_line()?;
-            if let Some(answer) = line.strip_prefix("t ") {
-                if !answer.starts_with("OK") {
-                    return Err(Error::new(line));
-                }
-                break;
-            }
-        }
+        beside.append(folder, &raw)?;
     }
     Ok(())
-}
-
-fn ok(wire: &mut Wire, command: &str) -> Result<Vec<String>> {
-    let lines = wire.imap(command)?;
-    match lines.last() {
-        Some(last) if last.starts_with("t OK") => Ok(lines),
-        other => Err(Error::new(format!("{command}: {other:?}"))),
-    }
-}
-
-/// Subject and flags of each message; nothing when there is no such folder.
-fn look(wire: &mut Wire, folder: &str) -> Result<Vec<(String, String)>> {
-    let opened = wire.imap(&format!("EXAMINE \"{folder}\""))?;
-    if !opened.last().is_some_and(|last| last.starts_with("t OK")) || opened.iter().any(|line| line == "* 0 EXISTS") {
-        return Ok(Vec::new());
-    }
-    let mut found: Vec<(String, String)> = Vec::new();
-    for line in ok(wire, "FETCH 1:* (FLAGS BODY.PEEK[HEADER.FIELDS (SUBJECT)])")? {
-        if let Some((_, rest)) = line.split_once("FLAGS (") {
-            let flags = rest.split(')').next().unwrap_or_default();
-            let mut flags: Vec<_> = flags.split(' ').filter(|flag| !flag.is_empty() && *flag != "\\Recent").collect();
-            flags.sort_unstable();
-            found.push((String::new(), flags.join(" ")));
-        } else if let (Some(subject), Some(last)) = (line.strip_prefix("Subject: "), found.last_mut()) {
-            last.0 = subject.to_owned();
-        }
-    }
-    Ok(found)
 }
 
 /// Modified UTF-7 (RFC 3501 section 5.1.3), of the names that scenarios have.
