@@ -65,7 +65,11 @@ fn without(mut value: Value) -> Value {
     const OWN: [&str; 6] = ["connection", "proof", "scopes", "server", "port", "size"];
     match &mut value {
         Value::Object(map) => {
-            map.retain(|name, _| !OWN.contains(&name.as_str()));
+            // "Connected to … over IMAPS": the protocol is named in it.
+            let is_proof = |name: &str, value: &Value| {
+                name == "message" && value.as_str().is_some_and(|text| text.starts_with("Connected to "))
+            };
+            map.retain(|name, value| !OWN.contains(&name.as_str()) && !is_proof(name, value));
             map.values_mut().for_each(|value| *value = without(value.take()));
         }
         Value::Array(list) => list.iter_mut().for_each(|value| *value = without(value.take())),

@@ -88,3 +88,53 @@ fn the_more_particular_smtp_row_comes_first() {
     assert!(by_smtp("550 5.7.30 Basic authentication is not supported").unwrap().sentence().contains("SMTP.SendAsApp"));
     assert!(by_smtp("550 5.7.31 something else").is_none());
 }
+
+/// What Exchange says, and what is done about it.
+#[test]
+fn every_ews_code_that_a_mail_client_meets_has_its_kind() {
+    for (kind, codes) in [
+        (
+            Kind::Throttled,
+            "ErrorServerBusy ErrorExceededConnectionCount ErrorTooManyObjectsOpened ErrorExceededFindCountLimit \
+             ErrorSubmissionQuotaExceeded ErrorExceededMessageLimit ErrorExceededMaxRecipientLimit \
+             ErrorExceededMaxRecipientLimitBlock",
+        ),
+        (
+            Kind::Transient,
+            "ErrorInternalServerTransientError ErrorMailboxStoreUnavailable ErrorMailboxMoveInProgress \
+             ErrorMailboxFailover ErrorConnectionFailed ErrorTimeoutExpired ErrorADUnavailable \
+             ErrorNoRespondingCASInDestinationSite ErrorInternalServerError ErrorInvalidSyncStateData ErrorItemNotFound \
+             ErrorInvalidChangeKey ErrorIrresolvableConflict",
+        ),
+        (
+            Kind::Settings,
+            "ErrorSyncFolderNotFound ErrorFolderNotFound ErrorNonExistentMailbox ErrorMissingEmailAddress \
+             ErrorNonPrimarySmtpAddress",
+        ),
+        (
+            Kind::Refused,
+            "ErrorAccessDenied ErrorImpersonateUserDenied ErrorImpersonationDenied ErrorSendAsDenied \
+             ErrorInvalidRecipients ErrorMissingRecipients",
+        ),
+        (
+            Kind::AdminRequired,
+            "ErrorAccountDisabled ErrorPasswordExpired ErrorInvalidLicense ErrorQuotaExceeded \
+             ErrorMessageSubmissionBlocked ErrorMessageBlocked ErrorAccountSuspend ErrorOrganizationAccessBlocked",
+        ),
+        (Kind::TooLarge, "ErrorMessageSizeExceeded"),
+        (
+            Kind::ServerMisbehaved,
+            "ErrorMimeContentInvalid ErrorMimeContentInvalidBase64String ErrorContentConversionFailed \
+             ErrorMimeContentConversionFailed ErrorItemCorrupt",
+        ),
+        (
+            Kind::Unsupported,
+            "ErrorInvalidServerVersion ErrorIncorrectSchemaVersion ErrorInvalidSchemaVersionForMailboxVersion",
+        ),
+    ] {
+        for code in codes.split_whitespace() {
+            assert_eq!(by_ews(code).map(Remedy::kind), Some(kind), "{code}");
+        }
+    }
+    assert!(by_ews("ErrorOfTheFuture").is_none());
+}

@@ -108,8 +108,8 @@ fn item(
         first.and_then(|item| child(item, "MimeContent")).and_then(|number| text(number).parse::<usize>().ok());
     let content = number.and_then(|number| contents.get_mut(number)?.take());
     Ok(match content {
-        Some(Ok(raw)) => Item::Read(raw),
+        Some(Ok(raw)) if !matches!(&raw, Raw::Memory(bytes) if bytes.is_empty()) => Item::Read(raw),
         Some(Err(error)) => Item::Failed(error),
-        None => Item::Failed(misbehaved("handed out a message without its MIME")),
+        Some(Ok(_)) | None => Item::Failed(misbehaved("handed out a message without its MIME")),
     })
 }

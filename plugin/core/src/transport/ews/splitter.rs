@@ -50,7 +50,6 @@ impl Splitter {
                     }
                     part = &part[end..];
                     if !part.is_empty() {
-                        self.end_content()?;
                         self.state = State::Markup;
                     }
                 }
@@ -67,7 +66,6 @@ impl Splitter {
         if self.state != State::Text {
             return Err(misbehaved("ended its answer in the middle"));
         }
-        self.end_content()?;
         // A byte order mark is no part of the document.
         let rest = self.rest.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&self.rest).to_vec();
         let rest = String::from_utf8(rest).map_err(|_| misbehaved("sent an answer that is no UTF-8"))?;
@@ -102,6 +100,9 @@ impl Splitter {
 
     fn end_markup(&mut self) -> Result<()> {
         let tag = std::mem::take(&mut self.tag);
+        if let Some(content) = self.content.take() {
+            self.end_content(content, tag.starts_with(b"</"))?;
+        }
         self.keep(&tag)?;
         self.state = State::Text;
         match tag.get(1) {
@@ -124,8 +125,11 @@ impl Splitter {
         Ok(())
     }
 
-    fn end_content(&mut self) -> Result<()> {
-        let Some(content) = self.content.take() else { return Ok(()) };
+    /// Markup inside of base64 would cut the message off without anybody seeing it.
+    fn end_content(&mut self, mut content: Content, is_whole: bool) -> Result<()> {
+        if !is_whole {
+            content.failed.get_or_insert_with(|| misbehaved("sent a message with markup in its base64"));
+        }
         let number = self.contents.len();
         self.contents.push(content.end()?);
         self.keep(number.to_string().as_bytes())
@@ -238,7 +242,7 @@ mod tests {
 
     #[test]
     fn broken_base64_is_of_one_message_only() {
-        for broken in ["QQ", "QQ==QQ==", "Q*==", "&lt;"] {
+        for broken in ["QQ", "QQ==QQ==", "Q*==", "&lt;", "QUJD<!-- -->QUJD", "<![CDATA[QUJD]]>"] {
             let answer = format!("<a><MimeContent>{broken}</MimeContent><MimeContent>QUJD</MimeContent></a>");
             let (_, contents) = split(&[answer.as_bytes()]).unwrap();
             assert!(contents[0].is_err(), "{broken}");
