@@ -141,3 +141,17 @@ fn from_imap_to_ews() {
         half(Protocol::Imap, Protocol::Ews, after_import);
     }
 }
+
+#[test]
+fn from_imap_to_graph() {
+    for after_import in ["leave", "mark_seen", "move"] {
+        half(Protocol::Imap, Protocol::Graph, after_import);
+    }
+}
+
+#[test]
+fn from_ews_to_graph() {
+    for after_import in ["leave", "mark_seen"] {
+        half(Protocol::Ews, Protocol::Graph, after_import);
+    }
+}
