@@ -165,8 +165,8 @@ fn a_fifth_request_at_once_is_one_too_many() {
         statuses.sort();
         statuses
     };
-    assert_eq!(statuses(&[&alice; 4]), [200; 4]);
-    assert_eq!(statuses(&[&alice; 5]), [200, 200, 200, 200, 429]);
+    assert_eq!(statuses(&[alice.as_str(); 4]), [200; 4]);
+    assert_eq!(statuses(&[alice.as_str(); 5]), [200, 200, 200, 200, 429]);
     // Another application has its own four.
     assert_eq!(statuses(&[&alice, &alice, &alice, &app, &app]), [200; 5]);
     assert_eq!(graph.ask(&alice, "GET", "/me/mailFolders/inbox", &Value::Null).0, 200);

@@ -29,7 +29,7 @@ pub fn run(state: &State, request: &Request) -> Answer {
     }
     let ids: Vec<&str> = all.iter().filter_map(|one| one["id"].as_str()).filter(|id| !id.is_empty()).collect();
     let is_double = |id: &&str| ids.iter().filter(|other| *other == id).count() > 1;
-    if ids.len() != all.len() || ids.iter().any(|id| is_double(&id)) {
+    if ids.len() != all.len() || ids.iter().any(is_double) {
         return Err(wrong("Every request of a batch needs an id of its own."));
     }
     let mut waiting: Vec<&Value> = all.iter().collect();
