@@ -187,9 +187,14 @@ pub fn consent(servers: &Servers, handle: &Handle, name: &str) -> Result<Value> 
 
 /// Start, sign in and allow: where the browser is sent.
 pub fn redirect(servers: &Servers, handle: &Handle, name: &str) -> Result<Url> {
+    redirect_by(handle, |url| servers.consent(url, name))
+}
+
+/// The same, whoever leads the person through the pages.
+pub fn redirect_by(handle: &Handle, walk: impl FnOnce(&str) -> Result<Url>) -> Result<Url> {
     let started = authenticate(handle, json!({"action": "start"})).map_err(Error::doing("start"))?;
     let url = started["authorize_url"].as_str().ok_or_else(|| Error::new(format!("no authorize_url: {started}")))?;
-    servers.consent(url, name)
+    walk(url)
 }
 
 /// # Errors

@@ -1,11 +1,19 @@
 //! Mailboxes of the sandbox provider, as the forms describe them, over each protocol.
 
+use oauth_mail_core::{
+    hooks::{Handle, Plugin},
+    log::Logger,
+};
 use oauth_mail_sandbox::{
-    Error, Result, Sandbox,
+    Config, Error, Result, Sandbox,
     browser::{self, Person},
+    mailbox::{Folder, Message},
 };
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use url::Url;
+
+use crate::fixture::{self, STORE_KEY};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
@@ -84,4 +92,79 @@ pub fn consent(sandbox: &Sandbox, authorize_url: &str, name: &str) -> Result<Url
     let (login, password) = (address(name), format!("{name}-password"));
     let person = Person { login: &login, password: &password, deny: false };
     browser::walk(ca_file.as_ref(), authorize_url, &person)
+}
+
+/// A sandbox, and a plugin with a store of its own.
+pub struct Desk {
+    pub sandbox: Sandbox,
+    pub plugin: Plugin,
+    pub protocol: Protocol,
+    folder: TempDir,
+}
+
+impl Desk {
+    /// # Panics
+    /// When the sandbox does not start or the plugin cannot be made.
+    pub fn new(protocol: Protocol, config: Config) -> Self {
+        let sandbox = Sandbox::start(config).expect("the sandbox starts");
+        let folder = tempfile::Builder::new().prefix("om-store").tempdir().expect("a folder");
+        let plugin = plugin(&folder);
+        Self { sandbox, plugin, protocol, folder }
+    }
+
+    /// Another plugin over the same store: after a restart.
+    pub fn plugin_again(&self) -> Plugin {
+        plugin(&self.folder)
+    }
+
+    /// Somebody's mailbox, consented. `change` sees the form first.
+    ///
+    /// # Panics
+    /// When the settings do not open or the consent fails: then the scenario cannot begin.
+    pub fn open(&self, name: &str, form: &str, change: impl FnOnce(&mut Value)) -> Handle {
+        let handle = self.opened(name, form, change);
+        let redirect = fixture::redirect_by(&handle, |url| consent(&self.sandbox, url, name)).expect("a redirect");
+        fixture::complete(&handle, redirect.as_str()).unwrap_or_else(|e| panic!("consent of {name}: {e:?}"));
+        handle
+    }
+
+    /// The same without a consent.
+    ///
+    /// # Panics
+    /// When the settings do not open.
+    pub fn opened(&self, name: &str, form: &str, change: impl FnOnce(&mut Value)) -> Handle {
+        let mut settings = settings(&self.sandbox, self.protocol, name, form);
+        change(&mut settings[form]);
+        self.plugin.open(&settings.to_string()).unwrap_or_else(|e| panic!("open {name}: {e:?}"))
+    }
+
+    /// Into somebody's inbox.
+    ///
+    /// # Panics
+    /// When there is no such mailbox.
+    pub fn deliver(&self, name: &str, raw: &[u8]) {
+        assert!(self.sandbox.state.mail.deliver("", &address(name), raw), "no mailbox of {name}");
+    }
+
+    /// What lies in a folder, seen by `look`.
+    ///
+    /// # Panics
+    /// When there is no such mailbox or folder.
+    pub fn look<T>(&self, name: &str, folder: &str, look: impl Fn(&Message) -> T) -> Vec<T> {
+        let all = |folder: &mut Folder| folder.messages.iter().map(&look).collect();
+        let found = self.sandbox.state.mail.with(&address(name), |mailbox| {
+            let names: Vec<_> = mailbox.folders.iter().map(|folder| folder.name.clone()).collect();
+            mailbox.folder(folder).map(all).ok_or(names)
+        });
+        match found {
+            Some(Ok(found)) => found,
+            other => panic!("no folder {folder} of {name}: {:?}", other.map(Result::err)),
+        }
+    }
+}
+
+fn plugin(folder: &TempDir) -> Plugin {
+    let store = format!("sqlite:{}", folder.path().join("store.db").display());
+    let config = json!({"store": store, "key": {"value": STORE_KEY}, "private_networks": "allow"});
+    Plugin::new(&config.to_string(), Logger::silent()).expect("a plugin")
 }

@@ -115,6 +115,8 @@ pub const EWS_NODES_MAX: u32 = 400_000;
 pub const EWS_DEPTH_MAX: usize = 64;
 /// One tag with its attributes, bytes: an id and a change key have 300.
 pub const EWS_TAG_MAX: usize = 16 << 10;
+/// What a request that sends a message takes besides its base64, bytes: envelope, names, two addresses.
+pub const EWS_REQUEST_ROOM: usize = 4 << 10;
 /// Base64 that is decoded at once, bytes.
 pub const EWS_PIECE: usize = 48 << 10;
 /// A SyncState, an id or change key, and a ResponseCode, characters. Real ones have 10,000, 200 and 60.

@@ -147,6 +147,12 @@ impl Session {
         let (user, owner) = (self.account.login_user(), &self.account.consenting_user);
         if self.account.client.grant == GrantType::ClientCredentials {
             let message = format!("The mail server does not accept the token for {user}.");
+            if matches!(self.account.protocol, Protocol::Ews { .. }) {
+                return Error::new(Kind::Refused, message).remedy(format!(
+                    "Have the administrator give the application full_access_as_app of Office 365 Exchange Online or, for \
+                     {user} alone, the role Application EWS.AccessAsApp (RBAC for Applications)."
+                ));
+            }
             return Error::new(Kind::Refused, message).remedy(format!(
                 "Have the administrator give the application the permission for this mail protocol and for the mailbox \
                  {user} (at Microsoft: New-ServicePrincipal with the object id of the enterprise application, then \
@@ -162,10 +168,16 @@ impl Session {
             );
         }
         let message = format!("The mail server does not accept the token of {owner} for {user}.");
+        let protocol = name(&self.account.protocol);
+        let speaks_smtp = matches!(self.account.protocol, Protocol::Smtp { .. });
         Error::new(Kind::Refused, message).remedy(match self.account.direction {
+            Direction::Outgoing if !speaks_smtp => format!(
+                "An administrator of the mail server lets {owner} open the mailbox {user} and send as it (Exchange: \
+                 Add-MailboxPermission with FullAccess, Add-RecipientPermission with SendAs)."
+            ),
             Direction::Incoming => format!(
                 "An administrator of the mail server gives {owner} full access to the mailbox {user} (Exchange: \
-                 Add-MailboxPermission with FullAccess) and checks that IMAP is switched on for it."
+                 Add-MailboxPermission with FullAccess) and checks that {protocol} is switched on for it."
             ),
             Direction::Outgoing => format!(
                 "Check who signs in: some servers want {owner} as SMTP User under advanced and take {user} as sender \
@@ -175,14 +187,23 @@ impl Session {
     }
 }
 
+fn name(protocol: &Protocol) -> &'static str {
+    match protocol {
+        Protocol::Imap { .. } => "IMAP",
+        Protocol::Smtp { .. } => "SMTP",
+        Protocol::Ews { .. } => "EWS",
+        Protocol::Graph { .. } => "Microsoft Graph",
+        Protocol::Gmail { .. } => "the Gmail API",
+    }
+}
+
 fn cannot(done: &str, protocol: &Protocol) -> Error {
-    let (name, instead) = match protocol {
-        Protocol::Imap { .. } => ("IMAP", "SMTP/SMTPS"),
-        Protocol::Smtp { .. } => ("SMTP", "IMAPS"),
-        Protocol::Ews { .. } => ("EWS", "IMAPS and SMTP"),
-        Protocol::Graph { .. } => ("Microsoft Graph", "IMAPS and SMTP"),
-        Protocol::Gmail { .. } => ("the Gmail API", "IMAPS and SMTP"),
+    let instead = match protocol {
+        Protocol::Imap { .. } => "SMTP/SMTPS",
+        Protocol::Smtp { .. } => "IMAPS",
+        Protocol::Ews { .. } | Protocol::Graph { .. } | Protocol::Gmail { .. } => "IMAPS and SMTP",
     };
+    let name = name(protocol);
     Error::new(Kind::Unsupported, format!("Mail cannot be {done} over {name} with this version of the library."))
         .remedy(format!("Choose {instead} as the connection protocol."))
 }

@@ -41,6 +41,35 @@ pub const IMAP_WORDS: &[&str] = &[
     "BODYSTRUCTURE (",
     "ENVELOPE (",
 ];
+pub const EWS_WORDS: &[&str] = &[
+    "<m:MimeContent>",
+    "</m:MimeContent>",
+    "<t:ItemId Id=\"",
+    "\"/>",
+    "QUJD",
+    "==",
+    "<![CDATA[",
+    "]]>",
+    "<!-- ",
+    " -->",
+    "<!DOCTYPE a [<!ENTITY b \"c\">]>",
+    "&b;",
+    "&#x0;",
+    "&lt;",
+    "<?xml version=\"1.0\"?>",
+    "<s:Fault>",
+    "ResponseClass=\"Error\"",
+    "<m:ResponseCode>",
+    "<t:Value Name=\"BackOffMilliseconds\">",
+    "<t:Create>",
+    "<t:Delete>",
+    "<m:SyncState>",
+    "<m:IncludesLastItemInRange>",
+    "true",
+    " xmlns=\"",
+    "/>",
+    "'",
+];
 pub const SMTP_WORDS: &[&str] = &[
     "220 ",
     "250 ",
@@ -192,4 +221,38 @@ pub fn messages() -> Vec<Vec<u8>> {
 /// A script of [`super::hostile::Hostile`].
 pub fn turns(turns: &[&str]) -> Vec<u8> {
     turns.join(TURN).into_bytes()
+}
+
+/// Answers of Exchange: changes, messages, a fault.
+pub fn ews_answers() -> Vec<Vec<u8>> {
+    let envelope = |body: &str| {
+        format!(
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?><s:Envelope xmlns:s=\"s\" xmlns:m=\"m\" xmlns:t=\"t\"><s:Body>{body}\
+             </s:Body></s:Envelope>"
+        )
+        .into_bytes()
+    };
+    let response = |messages: &str| {
+        envelope(&format!("<m:Response><m:ResponseMessages>{messages}</m:ResponseMessages></m:Response>"))
+    };
+    let done = "<m:Message ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode>";
+    vec![
+        response(&format!(
+            "{done}<m:SyncState>H4sI</m:SyncState><m:IncludesLastItemInRange>false</m:IncludesLastItemInRange><m:Changes>\
+             <t:Create><t:Message><t:ItemId Id=\"AAMk=\" ChangeKey=\"CQAA\"/><t:DateTimeReceived>2026-11-01T10:00:00Z\
+             </t:DateTimeReceived><t:Size>4711</t:Size><t:IsDraft>false</t:IsDraft></t:Message></t:Create><t:Create>\
+             <t:Contact><t:ItemId Id=\"B\"/></t:Contact></t:Create><t:Delete><t:ItemId Id=\"AAMk=\"/></t:Delete>\
+             <t:ReadFlagChange><t:ItemId Id=\"C\"/><t:IsRead>true</t:IsRead></t:ReadFlagChange></m:Changes></m:Message>"
+        )),
+        response(&format!(
+            "{done}<m:Items><t:Message><t:MimeContent CharacterSet=\"UTF-8\">U3ViamVjdDogYQ0KDQo=</t:MimeContent>\
+             <t:ItemId Id=\"A\"/></t:Message></m:Items></m:Message><m:Message ResponseClass=\"Error\"><m:MessageText>no\
+             </m:MessageText><m:ResponseCode>ErrorItemNotFound</m:ResponseCode><m:Items/></m:Message>"
+        )),
+        envelope(
+            "<s:Fault><faultcode>a:ErrorServerBusy</faultcode><detail><e:ResponseCode xmlns:e=\"e\">ErrorServerBusy\
+             </e:ResponseCode><t:MessageXml><t:Value Name=\"BackOffMilliseconds\">297749</t:Value></t:MessageXml></detail>\
+             </s:Fault>",
+        ),
+    ]
 }

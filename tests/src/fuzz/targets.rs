@@ -9,6 +9,7 @@ use std::{
 use oauth_mail_core::{
     clock::Deadline,
     hooks::{Handle, Plugin},
+    limits,
     log::{self, Logger},
     message::{
         self,
@@ -19,7 +20,9 @@ use oauth_mail_core::{
     secret::Secret,
     settings::{self, Account, Action, Fetching, Sending, Since},
     transport::{
-        Envelope, Inbox, Login, Transcript,
+        Envelope, Inbox, Login, Raw, Transcript,
+        ews::{soap, splitter::Splitter, sync_folder_items},
+        feed::Feed,
         imap::{self, answer, framer},
         smtp::{self, reply::ReplyBuffer},
     },
@@ -30,7 +33,9 @@ use tempfile::TempDir;
 use super::{
     Target,
     hostile::Hostile,
-    seeds::{IMAP_WORDS, JSON_WORDS, MAIL_WORDS, SMTP_WORDS, form, imap_lines, messages, turns},
+    seeds::{
+        EWS_WORDS, IMAP_WORDS, JSON_WORDS, MAIL_WORDS, SMTP_WORDS, ews_answers, form, imap_lines, messages, turns,
+    },
 };
 use crate::{
     Error, Result,
@@ -46,6 +51,7 @@ pub fn all() -> Result<Vec<Target>> {
         imap_framer(),
         imap_answer(),
         imap_session()?,
+        ews_answer(),
         smtp_reply(),
         smtp_session()?,
         message_parse()?,
@@ -143,6 +149,35 @@ fn imap_session() -> Result<Target> {
             assert_eq!(found.len(), keys.len());
         }
     }))
+}
+
+fn ews_answer() -> Target {
+    type Split = Option<(String, Vec<Option<Vec<u8>>>)>;
+    fn split(parts: &[&[u8]]) -> Split {
+        let mut splitter = Splitter::default();
+        parts.iter().try_for_each(|part| splitter.put(part)).ok()?;
+        let (text, contents) = splitter.end().ok()?;
+        let bytes = |raw| match raw {
+            Ok(Raw::Memory(bytes)) => Some(bytes),
+            Ok(Raw::Spool { .. }) | Err(_) => None,
+        };
+        Some((text, contents.into_iter().map(bytes).collect()))
+    }
+    target("ews-answer", EWS_WORDS, ews_answers(), |input| {
+        let whole = split(&[input]);
+        for pieces in [1, 7, input.len() / 2 + 1] {
+            assert_eq!(split(&input.chunks(pieces).collect::<Vec<_>>()), whole, "wherever the network cuts it");
+        }
+        let Some((text, _)) = whole else { return };
+        let Some(document) = soap::parse(&text) else { return };
+        let Some(soap::Body::Messages(messages)) = soap::body(&document) else { return };
+        for message in messages.into_iter().flatten() {
+            let mut feed = Feed::new(Since::Everything, 0);
+            let is_taken = sync_folder_items::take(&mut feed, message).is_ok();
+            assert_eq!(is_taken, feed.position.is_some());
+            assert!(feed.open.keys().all(|id| !id.is_empty() && id.len() <= limits::EWS_ID_MAX));
+        }
+    })
 }
 
 fn smtp_reply() -> Target {

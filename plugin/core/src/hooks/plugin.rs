@@ -119,7 +119,7 @@ pub fn describe() -> String {
     json!({
         "name": "oauth-mail",
         "version": env!("CARGO_PKG_VERSION"),
-        "protocols": {"incoming": ["IMAPS", "Microsoft Graph"], "outgoing": ["SMTP", "SMTPS", "Microsoft Graph"]},
+        "protocols": {"incoming": ["IMAPS", "EWS", "Microsoft Graph"], "outgoing": ["SMTP", "SMTPS", "EWS", "Microsoft Graph"]},
         "grants": settings::GrantType::ALL.map(settings::GrantType::name),
         "schemas": {
             "incoming": schema(settings::INCOMING_SCHEMA),

@@ -287,9 +287,9 @@ mod tests {
             status,
             retry_after: None,
             content_type: None,
+            location: None,
             date: None,
             correlation: None,
-            location: None,
             body: Zeroizing::new(body.as_bytes().to_vec()),
         }
     }

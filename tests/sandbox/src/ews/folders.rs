@@ -9,7 +9,7 @@ use super::{
     access::{Caller, Place, What, distinguished_name},
     invalid,
     message::additional,
-    refuse,
+    refuse, restriction,
     xml::{child, child_text, element, elements},
 };
 use crate::mailbox::{
@@ -55,11 +55,19 @@ pub fn find_folder(caller: &Caller<'_>, request: Node<'_, '_>) -> Answer {
     let shape = Shape::parse(request);
     let deep = request.attribute("Traversal") == Some("Deep");
     let parents = child(request, "ParentFolderIds").ok_or_else(|| invalid("ParentFolderIds is missing"))?;
+    let restriction = restriction::of(request)?;
+    let fits = |what: &&What| {
+        let plain = |uri: &str| match what {
+            What::Folder(path) if uri == "folder:DisplayName" => path.rsplit('/').next().map(str::to_owned),
+            _ => None,
+        };
+        restriction.is_none_or(|test| restriction::holds(test, &plain))
+    };
     let one = |id| -> Outcome {
         let place = caller.place(id)?;
         let found = caller.with(&place.mailbox, |mailbox| {
             let below = below(mailbox, &place.what, deep);
-            below.iter().map(|what| show(mailbox, what, &shape)).collect::<Vec<_>>()
+            below.iter().filter(fits).map(|what| show(mailbox, what, &shape)).collect::<Vec<_>>()
         })?;
         let count = found.len();
         Ok(format!(

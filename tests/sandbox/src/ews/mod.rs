@@ -8,6 +8,7 @@ mod find_item;
 mod folders;
 mod items;
 mod message;
+mod restriction;
 mod send;
 mod sync_folder_items;
 mod xml;

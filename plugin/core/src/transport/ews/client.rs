@@ -97,6 +97,13 @@ impl From<Error> for Failure {
     }
 }
 
+/// The server does not know this schema version.
+const TOO_NEW: [&str; 3] =
+    ["ErrorInvalidServerVersion", "ErrorIncorrectSchemaVersion", "ErrorInvalidSchemaVersionForMailboxVersion"];
+
+/// Nothing has this id (any more): moved, deleted, or given out by a server that the mailbox has left.
+pub const NO_ITEM: [&str; 3] = ["ErrorItemNotFound", "ErrorInvalidIdMalformed", "ErrorInvalidId"];
+
 /// Of one response message.
 pub type Outcome<'a> = Result<Node<'a, 'a>, Failure>;
 
@@ -142,30 +149,32 @@ impl Client {
         deadline: Deadline,
         read: impl FnOnce(Vec<Outcome<'_>>, Vec<Result<Raw>>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let (text, contents) = loop {
-            let index = self.version.load(Ordering::Relaxed);
-            let version = Version::ALL[index.min(Version::ALL.len() - 1)];
-            match self.exchange(operation, &soap::envelope(version, &self.identity, &body(version)), deadline) {
-                Err(failure)
-                    if index + 1 < Version::ALL.len()
-                        && failure.is(&[
-                            "ErrorInvalidServerVersion",
-                            "ErrorIncorrectSchemaVersion",
-                            "ErrorInvalidSchemaVersionForMailboxVersion",
-                        ]) =>
-                {
-                    self.version.store(index + 1, Ordering::Relaxed);
+        loop {
+            let index = self.version.load(Ordering::Relaxed).min(Version::ALL.len() - 1);
+            let (version, is_oldest) = (Version::ALL[index], index + 1 == Version::ALL.len());
+            let is_too_new = |failure: &Failure| !is_oldest && failure.is(&TOO_NEW);
+            match self.exchange(operation, soap::envelope(version, &self.identity, body(version)), deadline) {
+                Err(failure) if is_too_new(&failure) => {}
+                Err(failure) => return Err(failure),
+                Ok((answer, text, contents)) => {
+                    let document = soap::parse(&text).ok_or_else(no_answer)?;
+                    let outcomes = match soap::body(&document).ok_or_else(no_answer)? {
+                        Body::Fault(refusal) => Err(self.refused(refusal, &answer)),
+                        Body::Messages(messages) => Ok(messages
+                            .into_iter()
+                            .map(|message| message.map_err(|refusal| self.refused(refusal, &answer)))
+                            .collect::<Vec<_>>()),
+                    };
+                    let refusal = match &outcomes {
+                        Err(failure) => Some(failure),
+                        Ok(outcomes) => outcomes.iter().find_map(|outcome| outcome.as_ref().err()),
+                    };
+                    if !refusal.is_some_and(is_too_new) {
+                        return read(outcomes?, contents);
+                    }
                 }
-                other => break other?,
             }
-        };
-        let document = soap::parse(&text).ok_or_else(no_answer)?;
-        match soap::body(&document).ok_or_else(no_answer)? {
-            Body::Fault(refusal) => Err(self.refused(refusal, 200, None)),
-            Body::Messages(messages) => {
-                let outcome = |message: Result<_, Refusal>| message.map_err(|refusal| self.refused(refusal, 200, None));
-                read(messages.into_iter().map(outcome).collect(), contents)
-            }
+            self.version.store(index + 1, Ordering::Relaxed);
         }
     }
 
@@ -197,7 +206,7 @@ impl Client {
             }
             let found = |outcome: Outcome<'_>| match outcome {
                 Ok(_) => Ok(true),
-                Err(failure) if failure.is(&["ErrorItemNotFound"]) => Ok(false),
+                Err(failure) if failure.is(&NO_ITEM) => Ok(false),
                 Err(failure) => Err(failure),
             };
             outcomes.into_iter().map(found).collect()
@@ -207,19 +216,13 @@ impl Client {
     fn exchange(
         &self,
         operation: &str,
-        envelope: &str,
+        envelope: String,
         deadline: Deadline,
-    ) -> Result<(String, Vec<Result<Raw>>), Failure> {
+    ) -> Result<(HttpAnswer, String, Vec<Result<Raw>>), Failure> {
         self.transcript.line("C:", format!("{operation} {{{} bytes}}", envelope.len()).as_bytes());
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("text/xml"));
-        headers.insert(AUTHORIZATION, http::bearer(&self.token)?);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
-        if let Some(anchor) = &self.anchor {
-            headers.insert(HeaderName::from_static("x-anchormailbox"), anchor.clone());
-        }
+        let headers = self.headers()?;
         let (mut splitter, mut bytes) = (Splitter::default(), 0);
-        let body = Some(envelope.as_bytes().to_vec());
+        let body = Some(envelope.into_bytes());
         let limit = limits::EWS_TIMEOUT;
         let answer = self.http.stream(Method::POST, &self.url, headers, body, limit, deadline, &mut |part| {
             self.received.fetch_add(part.len() as u64, Ordering::Relaxed);
@@ -231,17 +234,29 @@ impl Client {
         let size = bytes.max(answer.body.len());
         let ids = answer.correlation.as_deref().unwrap_or_default();
         self.transcript.line("S:", format!("{} {{{size} bytes}} {ids}", answer.status).as_bytes());
-        if answer.is_success() { Ok(splitter.end()?) } else { Err(self.failure(&answer)) }
+        if !answer.is_success() {
+            return Err(self.failure(&answer));
+        }
+        let (text, contents) = splitter.end()?;
+        Ok((answer, text, contents))
+    }
+
+    pub fn headers(&self) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("text/xml"));
+        headers.insert(AUTHORIZATION, http::bearer(&self.token)?);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
+        if let Some(anchor) = &self.anchor {
+            headers.insert(HeaderName::from_static("x-anchormailbox"), anchor.clone());
+        }
+        Ok(headers)
     }
 
     /// Of an answer that is no success: a fault in XML, or a word of what stands before EWS.
     fn failure(&self, answer: &HttpAnswer) -> Failure {
         let status = answer.status;
-        let text = String::from_utf8_lossy(&answer.body);
-        if let Some(document) = soap::parse(text.trim_start_matches('\u{feff}'))
-            && let Some(Body::Fault(refusal)) = soap::body(&document)
-        {
-            return self.refused(refusal, status, Some(answer));
+        if let Some(refusal) = fault(&answer.body) {
+            return self.refused(refusal, answer);
         }
         let code = match status {
             // Exchange Online says no more than that: the tenant, the app or the licence.
@@ -260,16 +275,17 @@ impl Client {
             413 => Kind::TooLarge,
             _ => Kind::ServerMisbehaved,
         };
-        let error = self.said(&code, &format!("HTTP {status}"), usual, answer.retry_after, Some(answer));
+        let error = self.said(&code, &format!("HTTP {status}"), usual, answer.retry_after, answer);
         if status == 401 { Failure::Unauthorized(error) } else { Failure::Other(error) }
     }
 
-    fn refused(&self, refusal: Refusal, status: u16, answer: Option<&HttpAnswer>) -> Failure {
+    /// An unknown code keeps the meaning of the status that it came with.
+    fn refused(&self, refusal: Refusal, answer: &HttpAnswer) -> Failure {
         let Refusal { code, inner, back_off_ms, primary } = refusal;
         // What was wrapped says more than what it was wrapped in.
         let code = inner.filter(|_| code == "ErrorInternalServerError").unwrap_or(code);
-        let usual = if status == 200 { Kind::ServerMisbehaved } else { Kind::Transient };
-        let wait = back_off_ms.map(Duration::from_millis);
+        let usual = if answer.status >= 500 { Kind::Transient } else { Kind::ServerMisbehaved };
+        let wait = back_off_ms.map(Duration::from_millis).or(answer.retry_after);
         let mut error = self.said(&code, &code, usual, wait, answer);
         if let Some(address) = primary {
             error = error.remedy(format!("Enter {address} as Username: it is the primary address of this mailbox."));
@@ -277,7 +293,7 @@ impl Client {
         Failure::Code(code, error)
     }
 
-    fn said(&self, code: &str, shown: &str, usual: Kind, wait: Option<Duration>, answer: Option<&HttpAnswer>) -> Error {
+    fn said(&self, code: &str, shown: &str, usual: Kind, wait: Option<Duration>, answer: &HttpAnswer) -> Error {
         let known = remedies::by_ews(code);
         let kind = match known.map_or(usual, |row| row.kind()) {
             Kind::Transient if wait.is_some() => Kind::Throttled,
@@ -300,15 +316,27 @@ impl Client {
         if let Some(wait) = wait {
             error = error.retry_after(wait.min(limits::RETRY_AFTER_MAX));
         }
-        if let Some(ids) = answer.and_then(|answer| answer.correlation.as_deref()) {
+        if let Some(ids) = &answer.correlation {
             error = error.correlation(ids);
         }
         error
     }
 }
 
+/// The fault in an answer that is no success, read under the same bounds as any other.
+fn fault(body: &[u8]) -> Option<Refusal> {
+    let mut splitter = Splitter::default();
+    splitter.put(body).ok()?;
+    let (text, _) = splitter.end().ok()?;
+    let document = soap::parse(&text)?;
+    match soap::body(&document)? {
+        Body::Fault(refusal) => Some(refusal),
+        Body::Messages(_) => None,
+    }
+}
+
 /// Exchange Online, in any of its clouds.
-fn is_online(host: &str) -> bool {
+pub fn is_online(host: &str) -> bool {
     const HOSTS: [&str; 6] = [
         "outlook.office365.com",
         "outlook.office.com",

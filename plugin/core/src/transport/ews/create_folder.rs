@@ -8,8 +8,8 @@ use crate::clock::Deadline;
 
 fn request(client: &Client, parent: &FolderId, name: &str) -> String {
     format!(
-        "<m:CreateFolder><m:ParentFolderId>{}</m:ParentFolderId><m:Folders><t:Folder><t:DisplayName>{}</t:DisplayName>\
-         </t:Folder></m:Folders></m:CreateFolder>",
+        "<m:CreateFolder><m:ParentFolderId>{}</m:ParentFolderId><m:Folders><t:Folder>\
+         <t:FolderClass>IPF.Note</t:FolderClass><t:DisplayName>{}</t:DisplayName></t:Folder></m:Folders></m:CreateFolder>",
         parent.xml(&client.identity),
         escape(name)
     )

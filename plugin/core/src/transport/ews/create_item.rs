@@ -15,11 +15,11 @@ pub struct Draft {
 }
 
 fn request(client: &Client, raw: &[u8]) -> String {
-    let mut body = format!(
-        "<m:CreateItem MessageDisposition=\"SaveOnly\"><m:SavedItemFolderId>{}</m:SavedItemFolderId><m:Items><t:Message>\
-         <t:MimeContent CharacterSet=\"UTF-8\">",
-        FolderId::DRAFTS.xml(&client.identity)
-    );
+    // Also for the envelope.
+    let mut body = String::with_capacity(raw.len().div_ceil(3) * 4 + limits::EWS_REQUEST_ROOM);
+    body.push_str("<m:CreateItem MessageDisposition=\"SaveOnly\"><m:SavedItemFolderId>");
+    body.push_str(&FolderId::DRAFTS.xml(&client.identity));
+    body.push_str("</m:SavedItemFolderId><m:Items><t:Message><t:MimeContent CharacterSet=\"UTF-8\">");
     BASE64_STANDARD.encode_string(raw, &mut body);
     body.push_str("</t:MimeContent></t:Message></m:Items></m:CreateItem>");
     body

@@ -2,7 +2,7 @@
 
 use super::{
     client::{Client, Failure},
-    soap::item_ids,
+    soap::{Version, item_ids},
 };
 use crate::clock::Deadline;
 
@@ -15,15 +15,17 @@ pub enum How {
     ForGood,
 }
 
-fn request(ids: &[&str], how: How) -> String {
+fn request(ids: &[&str], how: How, version: Version) -> String {
     let how = match how {
         How::Recoverable => "SoftDelete",
         How::ForGood => "HardDelete",
     };
-    format!("<m:DeleteItem DeleteType=\"{how}\"><m:ItemIds>{}</m:ItemIds></m:DeleteItem>", item_ids(ids))
+    // Else the sender of a message that nobody has read may be told so.
+    let quiet = if version.suppresses_receipts() { " SuppressReadReceipts=\"true\"" } else { "" };
+    format!("<m:DeleteItem DeleteType=\"{how}\"{quiet}><m:ItemIds>{}</m:ItemIds></m:DeleteItem>", item_ids(ids))
 }
 
 /// Whether each was there.
 pub fn run(client: &Client, ids: &[&str], how: How, deadline: Deadline) -> Result<Vec<bool>, Failure> {
-    client.ask_each("DeleteItem", ids, &|_| request(ids, how), deadline)
+    client.ask_each("DeleteItem", ids, &|version| request(ids, how, version), deadline)
 }

@@ -4,11 +4,11 @@ use roxmltree::Node;
 
 use super::{
     client::{Client, Failure, misbehaved},
-    soap::{child, item_ids, text},
+    soap::{child, id, item_ids, text},
 };
 use crate::{
     clock::Deadline,
-    error::{Error, Result},
+    error::{Kind, Result},
     limits,
     transport::{Entry, Item, Raw},
 };
@@ -32,41 +32,84 @@ fn request(ids: &[&str]) -> String {
     )
 }
 
-/// One for each of `entries`, in order.
+/// May be of one message or of the server: asked for alone, it shows.
+const ALONE: [&str; 2] = ["ErrorInternalServerError", "ErrorTimeoutExpired"];
+
+/// One for each of `entries`, in order; fewer when something stopped the later ones.
 ///
 /// # Errors
-/// What stops all of them: throttling, a lost connection.
+/// What stops the first: throttling, a lost connection, an account that may no more.
 pub fn get(client: &Client, entries: &[Entry], deadline: Deadline) -> Result<Vec<Item>> {
     let ids: Vec<&str> = entries.iter().map(|entry| entry.key.id.as_str()).collect();
-    let items = client.ask("GetItem", &|_| request(&ids), deadline, |outcomes, contents| {
+    let answered = client.ask("GetItem", &|_| request(&ids), deadline, |outcomes, contents| {
         if outcomes.len() != ids.len() {
             return Err(misbehaved("left out messages that it was asked for").into());
         }
         let mut contents: Vec<Option<Result<Raw>>> = contents.into_iter().map(Some).collect();
-        outcomes.into_iter().map(|outcome| item(outcome, &mut contents)).collect()
+        Ok(outcomes.into_iter().zip(&ids).map(|(outcome, id)| item(outcome, id, &ids, &mut contents)).collect())
     });
-    items.map_err(Failure::into_error)
+    let answered: Vec<Result<Item, Failure>> = match answered {
+        Ok(answered) => answered,
+        // A batch has a minute.
+        Err(failure) if entries.len() > 1 && failure.is(&ALONE) => {
+            let (first, second) = entries.split_at(entries.len() / 2);
+            let mut items = get(client, first, deadline)?;
+            if items.len() == first.len() {
+                items.extend(get(client, second, deadline).unwrap_or_default());
+            }
+            return Ok(items);
+        }
+        Err(failure) => return Err(failure.into_error()),
+    };
+    let mut items = Vec::with_capacity(entries.len());
+    for (entry, item) in entries.iter().zip(answered) {
+        let item = match item {
+            Err(failure) if failure.is(&ALONE) && entries.len() > 1 => {
+                get(client, std::slice::from_ref(entry), deadline).map(|mut alone| alone.pop())
+            }
+            Err(Failure::Code(code, error)) if ALONE.contains(&code.as_str()) => Ok(Some(Item::Failed(error))),
+            Err(failure) => Err(failure.into_error()),
+            Ok(item) => Ok(Some(item)),
+        };
+        match item {
+            Ok(Some(item)) => items.push(item),
+            Err(error) if items.is_empty() => return Err(error),
+            // What came before is handed over; the next request meets it again.
+            Ok(None) | Err(_) => break,
+        }
+    }
+    Ok(items)
 }
 
-fn item(outcome: Result<Node<'_, '_>, Failure>, contents: &mut [Option<Result<Raw>>]) -> Result<Item, Failure> {
+fn item(
+    outcome: Result<Node<'_, '_>, Failure>,
+    asked: &str,
+    all: &[&str],
+    contents: &mut [Option<Result<Raw>>],
+) -> Result<Item, Failure> {
     let message = match outcome {
         Ok(message) => message,
         Err(failure) if failure.is(&["ErrorItemNotFound"]) => return Ok(Item::Gone),
-        // Of the server or the account, not of this message.
-        Err(Failure::Code(_, error)) if !error.is_transient() => return Ok(Item::Failed(error)),
+        Err(Failure::Code(code, error)) => {
+            let of_account = matches!(error.kind(), Kind::AdminRequired | Kind::Settings);
+            return if error.is_transient() || of_account {
+                Err(Failure::Code(code, error))
+            } else {
+                Ok(Item::Failed(error))
+            };
+        }
         Err(failure) => return Err(failure),
     };
     let first = child(message, "Items").and_then(|items| items.children().find(Node::is_element));
+    if first.and_then(|item| id(item, "ItemId")).is_some_and(|id| id != asked && all.contains(&id)) {
+        return Err(misbehaved("handed out messages in another order than they were asked for").into());
+    }
     let number =
         first.and_then(|item| child(item, "MimeContent")).and_then(|number| text(number).parse::<usize>().ok());
     let content = number.and_then(|number| contents.get_mut(number)?.take());
     Ok(match content {
         Some(Ok(raw)) => Item::Read(raw),
         Some(Err(error)) => Item::Failed(error),
-        None => Item::Failed(no_mime()),
+        None => Item::Failed(misbehaved("handed out a message without its MIME")),
     })
-}
-
-fn no_mime() -> Error {
-    misbehaved("handed out a message without its MIME")
 }

@@ -16,9 +16,9 @@ mod get_item;
 mod move_item;
 mod outbox;
 mod send_item;
-mod soap;
-mod splitter;
-mod sync_folder_items;
+pub mod soap;
+pub mod splitter;
+pub mod sync_folder_items;
 #[cfg(test)]
 mod tests;
 mod update_item;
@@ -42,7 +42,6 @@ use crate::{
 };
 use client::{Client, Failure};
 use soap::FolderId;
-pub use splitter::Splitter;
 
 /// Opens the mailbox for reading: one request for the inbox shows that the token is taken.
 ///
@@ -139,7 +138,13 @@ impl Mailbox {
             Some((parent, leaf)) => (self.target(parent, deadline)?, leaf),
             None => (FolderId::ROOT, name),
         };
-        let id = create_folder::create(&self.client, &parent, leaf, deadline)?;
+        let id = match create_folder::create(&self.client, &parent, leaf, deadline) {
+            // Another node was faster.
+            Err(failure) if failure.is(&["ErrorFolderExists"]) => {
+                find_folder::child_of(&self.client, &parent, leaf, deadline)?.ok_or(failure)?
+            }
+            created => created?,
+        };
         self.folders.insert(name.to_owned(), id.clone());
         Ok(id)
     }
@@ -189,6 +194,12 @@ impl Inbox for Mailbox {
                 (Action::Delete, _) => delete_item::run(&self.client, &ids, delete_item::How::Recoverable, deadline),
                 _ => update_item::mark_read(&self.client, &ids, deadline),
             };
+            if let (Err(failure), Action::Move { folder }) = (&done, action)
+                && failure.is(&["ErrorToFolderNotFound", "ErrorFolderNotFound"])
+            {
+                // Deleted meanwhile: the next call looks for it again.
+                self.folders.remove(folder);
+            }
             found.extend(done.map_err(Failure::into_error)?);
         }
         Ok(found)

@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::{Mailbox, client::Failure, create_item, delete_item, send_item};
 use crate::{
     clock::Deadline,
-    error::Kind,
-    limits, seam,
+    error::{Error, Kind},
+    limits, remedies, seam,
     transport::{Envelope, Outbox, Outcome, Proof, bcc::with_bcc},
 };
 
@@ -25,21 +25,55 @@ impl EwsOutbox {
     fn nothing_sent(&mut self, failure: Failure) -> Outcome {
         // Kept from an earlier message, the token may have ended since: worth another connection at once.
         self.lost = matches!(failure, Failure::Unauthorized(_));
+        // Without a ResponseCode or a 4xx something before EWS spoke, and not of this message.
+        let of_message =
+            matches!(&failure, Failure::Code(..)) || status(&failure).is_some_and(|code| code.starts_with('4'));
         let error = failure.into_error();
         match error.kind() {
             Kind::Transient | Kind::Throttled => Outcome::Retry { after: error.wait(), error },
+            Kind::ServerMisbehaved if !of_message => Outcome::Retry { after: None, error },
             _ => Outcome::Rejected(error),
         }
     }
 }
 
-/// Was nothing accepted for sure? Exchange said no, or the request never left. A transient error may come from something
-/// that lost the answer, and no answer says nothing.
+/// Was nothing accepted for sure? Exchange said no, or the request never left. A transient error, and a 5xx, may come from
+/// something that lost the answer, and no answer says nothing.
 fn is_no(failure: &Failure) -> bool {
     match failure {
         Failure::Unauthorized(_) => true,
-        Failure::Code(_, error) => error.kind() != Kind::Transient,
-        Failure::Other(error) => error.is_unwritten() || matches!(error.kind(), Kind::Throttled | Kind::AdminRequired),
+        // The draft was changed meanwhile, by a rule or a virus scanner.
+        failure if failure.is(&["ErrorInvalidChangeKey", "ErrorIrresolvableConflict", "ErrorStaleObject"]) => true,
+        Failure::Code(code, error) => match remedies::by_ews(code) {
+            Some(row) => row.kind() != Kind::Transient,
+            None => !error.is_transient(),
+        },
+        Failure::Other(error) => {
+            let status = status(failure);
+            // A redirect to a page that says sorry comes of an error in the middle; to any other page, of a wrong URL.
+            error.is_unwritten()
+                || status.is_some_and(|status| status.starts_with('4') && status != "408")
+                || status.is_some_and(|status| status.starts_with('3')) && error.kind() == Kind::Settings
+        }
+    }
+}
+
+/// Of an answer without a ResponseCode.
+fn status(failure: &Failure) -> Option<&str> {
+    let Failure::Other(error) = failure else { return None };
+    error.provider_code_text()?.strip_prefix("HTTP ")
+}
+
+/// IIS answers 404 (404.13) to a request larger than it takes, and the URL was good a moment ago.
+fn too_large(failure: Failure) -> Failure {
+    match failure {
+        Failure::Other(error) if error.provider_code_text() == Some("HTTP 404") => {
+            let said = Error::new(Kind::TooLarge, "The Exchange server takes no request as large as this message.");
+            let said =
+                said.remedy("Send fewer or smaller attachments, or raise the limit of EWS (maxAllowedContentLength).");
+            Failure::Other(said.provider_code("HTTP 404").source_error(error))
+        }
+        other => other,
     }
 }
 
@@ -57,7 +91,7 @@ impl Outbox for EwsOutbox {
         let client = &self.mailbox.client;
         let draft = match create_item::save(client, &raw, deadline) {
             Ok(draft) => draft,
-            Err(failure) => return self.nothing_sent(failure),
+            Err(failure) => return self.nothing_sent(too_large(failure)),
         };
         match send_item::send(client, &draft, deadline) {
             Ok(()) => Outcome::Sent {

@@ -67,8 +67,8 @@ pub fn item_ids(ids: &[&str]) -> String {
     ids.iter().map(|id| format!("<t:ItemId Id=\"{}\"/>", escape(id))).collect()
 }
 
-/// The whole request.
-pub fn envelope(version: Version, identity: &Identity, body: &str) -> String {
+/// The whole request, in the room of `body`: of a message to be sent there is no second copy.
+pub fn envelope(version: Version, identity: &Identity, mut body: String) -> String {
     let impersonation = match identity {
         Identity::Application { mailbox } => format!(
             "<t:ExchangeImpersonation><t:ConnectingSID><t:PrimarySmtpAddress>{}</t:PrimarySmtpAddress>\
@@ -77,12 +77,14 @@ pub fn envelope(version: Version, identity: &Identity, body: &str) -> String {
         ),
         Identity::Own | Identity::Delegate { .. } => String::new(),
     };
-    format!(
+    let head = format!(
         "<?xml version=\"1.0\" encoding=\"utf-8\"?><s:Envelope xmlns:s=\"{SOAP}\" xmlns:t=\"{TYPES}\" \
-         xmlns:m=\"{MESSAGES}\"><s:Header><t:RequestServerVersion Version=\"{}\"/>{impersonation}</s:Header>\
-         <s:Body>{body}</s:Body></s:Envelope>",
+         xmlns:m=\"{MESSAGES}\"><s:Header><t:RequestServerVersion Version=\"{}\"/>{impersonation}</s:Header><s:Body>",
         version.name()
-    )
+    );
+    body.insert_str(0, &head);
+    body.push_str("</s:Body></s:Envelope>");
+    body
 }
 
 /// Text or attribute. What XML cannot carry at all becomes U+FFFD.

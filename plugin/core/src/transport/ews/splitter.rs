@@ -257,12 +257,23 @@ mod tests {
         assert!(split(&[b"<!-- <MimeContent> --><![CDATA[<MimeContent>]]>"]).unwrap().1.is_empty());
     }
 
+    /// 30 MB, of which never more is held than two pieces and the room of the spool.
     #[test]
-    fn a_large_message_goes_to_a_file() {
-        let raw = vec![b'x'; limits::SPOOL_THRESHOLD * 3 + 1];
-        let answer = format!("<MimeContent>{}</MimeContent>", BASE64_STANDARD.encode(&raw));
-        let (_, mut contents) = split(&answer.as_bytes().chunks(8_191).collect::<Vec<_>>()).unwrap();
+    fn a_large_message_goes_to_a_file_and_is_held_in_pieces() {
+        let piece = vec![b'x'; 3 * 8_191];
+        let (text, times) = (BASE64_STANDARD.encode(&piece), (30 << 20) / piece.len());
+        let mut splitter = Splitter::default();
+        splitter.put(b"<a><t:MimeContent>").unwrap();
+        for _ in 0..times {
+            splitter.put(text.as_bytes()).unwrap();
+            let content = splitter.content.as_ref().unwrap();
+            let held = splitter.rest.capacity() + content.pending.capacity() + content.decoded.capacity();
+            assert!(held <= 3 * limits::EWS_PIECE, "{held}");
+        }
+        splitter.put(b"</t:MimeContent></a>").unwrap();
+        let (rest, mut contents) = splitter.end().unwrap();
+        assert_eq!(rest, "<a><t:MimeContent>0</t:MimeContent></a>");
         let Some(Ok(Raw::Spool { len, .. })) = contents.pop() else { panic!("not spooled") };
-        assert_eq!(len, raw.len() as u64);
+        assert_eq!(len, (times * piece.len()) as u64);
     }
 }

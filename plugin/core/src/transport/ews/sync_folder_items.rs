@@ -42,7 +42,7 @@ fn request(client: &Client, folder: &FolderId, state: Option<&str>, taken_over: 
     )
 }
 
-pub fn list(
+pub(super) fn list(
     mailbox: &mut Mailbox,
     name: &str,
     mut feed: Feed,
@@ -92,7 +92,10 @@ pub fn list(
 }
 
 /// Takes in one page; is there another? What is not understood of an item never fails the page.
-fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<bool> {
+///
+/// # Errors
+/// `ServerMisbehaved` without a SyncState that can be gone on from.
+pub fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<bool> {
     let state = child(message, "SyncState").map(text).filter(|state| !state.is_empty());
     let state = state.ok_or_else(|| misbehaved("sent changes without a SyncState"))?;
     if state.len() > limits::EWS_STATE_MAX {
