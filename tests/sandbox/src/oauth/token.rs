@@ -193,7 +193,7 @@ fn client_credentials(state: &State, client: &Client, form: &Form) -> Response {
             return error(400, "invalid_scope", text);
         }
     };
-    let of_graph = |role: &&String| role.starts_with("Mail.");
+    let of_graph = |role: &&String| ["Mail.", "User."].iter().any(|start| role.starts_with(start));
     let scopes = match face {
         Audience::Any => vec!["mail".to_owned()],
         Audience::Graph => {
