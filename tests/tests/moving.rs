@@ -137,7 +137,21 @@ fn half(from: Protocol, to: Protocol, after_import: &'static str) {
 
 #[test]
 fn from_imap_to_ews() {
-    for after_import in ["leave", "mark_seen"] {
+    for after_import in ["leave", "mark_seen", "move"] {
         half(Protocol::Imap, Protocol::Ews, after_import);
+    }
+}
+
+#[test]
+fn from_imap_to_graph() {
+    for after_import in ["leave", "mark_seen", "move"] {
+        half(Protocol::Imap, Protocol::Graph, after_import);
+    }
+}
+
+#[test]
+fn from_ews_to_graph() {
+    for after_import in ["leave", "mark_seen", "move"] {
+        half(Protocol::Ews, Protocol::Graph, after_import);
     }
 }

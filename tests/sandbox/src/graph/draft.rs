@@ -87,7 +87,8 @@ impl Draft {
         };
         let is_kept = |name: &str| {
             let name = name.to_ascii_lowercase();
-            name.starts_with("x-") || name == "in-reply-to" || name == "references"
+            let kept = ["in-reply-to", "references", "auto-submitted", "precedence"];
+            name.starts_with("x-") || name.starts_with("list-") || kept.contains(&name.as_str())
         };
         let kept = parsed.headers_raw().filter(|(name, _)| is_kept(name));
         let is_html = view::is_html(&parsed);
@@ -148,6 +149,13 @@ impl Draft {
                         self.headers.push((name.to_owned(), header_safe(value.to_owned())?));
                     }
                 }
+                "singleValueExtendedProperties" if is_new => {
+                    for property in value.as_array().ok_or_else(wrong)? {
+                        let id = property["id"].as_str().unwrap_or_default();
+                        let value = property["value"].as_str().ok_or_else(wrong)?.to_owned();
+                        self.headers.push((field_of(id).ok_or_else(wrong)?.to_owned(), header_safe(value)?));
+                    }
+                }
                 "attachments" if is_new => {
                     for file in value.as_array().ok_or_else(wrong)? {
                         self.files.push(File::from_json(file)?);
@@ -200,6 +208,21 @@ impl Draft {
         builder.attachments = (!parts.is_empty()).then_some(parts);
         // A Vec takes everything.
         builder.write_to_vec().unwrap_or_default()
+    }
+}
+
+/// The header field that an extended property becomes: PidTagInternetReferences, PidTagInReplyToId, PS_INTERNET_HEADERS.
+///
+/// <https://learn.microsoft.com/graph/api/resources/extended-properties-overview>
+fn field_of(id: &str) -> Option<&str> {
+    match id {
+        "String 0x1039" => Some("References"),
+        "String 0x1042" => Some("In-Reply-To"),
+        _ => {
+            let name = id.strip_prefix("String {00020386-0000-0000-C000-000000000046} Name ")?;
+            let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+            is_name.then_some(name)
+        }
     }
 }
 

@@ -32,6 +32,13 @@ fn envelope() -> Envelope {
     Envelope { from: Some(address("helpdesk@corp.test")), to: vec![address("a@b.test"), address("hidden@b.test")] }
 }
 
+/// Of [`large`].
+fn with_copy() -> Envelope {
+    let mut envelope = envelope();
+    envelope.to.push("c@b.test".parse().unwrap());
+    envelope
+}
+
 fn asked(server: &Idp, method: &str) -> Vec<Asked> {
     server.all_asked().into_iter().filter(|asked| asked.method == method).collect()
 }
@@ -179,7 +186,7 @@ fn in_parts(asked: &Asked, base: &str) -> Answer {
 fn a_large_message_is_rebuilt_from_its_parts() {
     let file: Vec<u8> = (0..4_500_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
     let (server, account) = linked(in_parts);
-    let outcome = outbox(&server, &account).send(&envelope(), &large(&file), soon());
+    let outcome = outbox(&server, &account).send(&with_copy(), &large(&file), soon());
     assert!(matches!(&outcome, Outcome::Sent { reply, .. } if reply.contains("d1")), "{outcome:?}");
 
     let parsed = |path: &str| -> Vec<Value> {
@@ -236,7 +243,7 @@ fn until_it_is_sent_nothing_of_a_large_message_stays_behind() {
             _ => in_parts(asked, &base.replace("https", link)),
         });
         let mut outbox = outbox(&server, &account);
-        let outcome = outbox.send(&envelope(), &large(&file), soon());
+        let outcome = outbox.send(&with_copy(), &large(&file), soon());
         assert_eq!(matches!(outcome, Outcome::Retry { .. }), retried, "{status} {link}: {outcome:?}");
         assert!(matches!(outcome, Outcome::Retry { .. } | Outcome::Rejected(_)), "{outcome:?}");
         assert_eq!(asked(&server, "DELETE").len(), 1, "the draft stays behind");
