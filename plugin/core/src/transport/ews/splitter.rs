@@ -62,7 +62,7 @@ impl Splitter {
     ///
     /// # Errors
     /// `ServerMisbehaved` when it ended in the middle, or is no UTF-8.
-    pub fn end(mut self) -> Result<(String, Vec<Result<Raw>>)> {
+    pub fn end(self) -> Result<(String, Vec<Result<Raw>>)> {
         if self.state != State::Text {
             return Err(misbehaved("ended its answer in the middle"));
         }
