@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo sandbox test lint gen gen-check bench fuzz refresh-race sweep soak servers test-hosts abi-report
+.PHONY: help demo sandbox test lint gen gen-check bench fuzz refresh-race sweep soak servers test-hosts test-page abi-report
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -34,6 +34,10 @@ test: servers ## all tests
 test-hosts: servers ## the hosts in other languages on real servers, the C interface, the pipe adapters (part of `make test`)
 	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample
 	$(CARGO) test -p oauth-mail-tests --test hosts --test c_abi --test faces --test pipe
+
+test-page: servers ## the helpdesk's page in Chromium: every protocol, keyboard, 320 px, axe; screenshots in target/page-screenshots (part of `make test`)
+	$(CARGO) build --quiet -p oauth-mail-plugin -p host-sample
+	$(CARGO) test -p oauth-mail-tests --test browser --test page --test serve
 
 abi-report: servers ## which hosts and libraries work together, by running the pairs
 	$(CARGO) build --quiet -p oauth-mail-plugin

@@ -9,8 +9,9 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 packages="dovecot-core dovecot-imapd dovecot-lmtpd postfix postgresql pgbouncer
-    g++ valgrind libcjson-dev python3-minimal python3-venv libxml2-utils php-cli ruby default-jdk-headless libjna-java"
-npm_folders="$here/idp $here/../host-sample/node"
+    g++ valgrind libcjson-dev python3-minimal python3-venv libxml2-utils php-cli ruby default-jdk-headless libjna-java
+    chromium"
+npm_folders="$here/idp $here/page $here/../host-sample/node"
 if [ "${1:-}" = --bench ]; then
     packages="$packages isync libsasl2-modules libsasl2-modules-kdexoauth2"
     npm_folders="$npm_folders $here/bench/nodemailer"

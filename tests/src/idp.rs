@@ -225,7 +225,7 @@ fn launch(folder: &Path, config: &Value) -> Result<(Process, u16)> {
 
 fn clients() -> Value {
     let base = json!({
-        "redirect_uris": ["http://127.0.0.1/callback", "http://localhost/callback"],
+        "redirect_uris": ["http://127.0.0.1/callback", "http://127.0.0.1/oauth/callback", "http://localhost/callback"],
         "response_types": ["code"],
         "grant_types": ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"],
         // RFC 8252 section 7.3: any port of the loopback redirect is accepted.

@@ -22,6 +22,7 @@
 //! | [`built`] | what the build left: programs, and the library |
 //! | [`sandboxed`] | mailboxes of the sandbox provider, as the forms describe them |
 //! | [`scenario`] | one walk through every hook, for whatever carries out its steps |
+//! | [`served`] | `host-sample serve` as a process |
 //! | [`sources`] | the product's source text |
 //! | [`janitor`] | clears up after servers in a static |
 //! | [`ca`], [`process`], [`identity`] | certificates; child processes that cannot outlive us; who they run as |
@@ -43,6 +44,7 @@ pub mod race;
 pub mod relay;
 pub mod sandboxed;
 pub mod scenario;
+pub mod served;
 pub mod servers;
 pub mod soak;
 pub mod sources;

@@ -4,12 +4,7 @@
 
 use std::{
     cell::RefCell,
-    env, fs,
-    io::{BufRead, BufReader},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -19,12 +14,12 @@ use oauth_mail_sandbox::{
     client,
     config::Client,
 };
+use oauth_mail_tests::served::Served;
 use reqwest::{
     StatusCode,
     blocking::{self, Response},
     header,
 };
-use serde_json::Value;
 use tempfile::TempDir;
 use url::Url;
 
@@ -346,11 +341,10 @@ fn only_administrators_and_only_from_the_page_itself() {
 /// The sandbox, `host-sample serve` beside it, and an administrator's browser without script.
 struct Desk {
     sandbox: Sandbox,
-    url: String,
+    served: Served,
     http: blocking::Client,
     /// All that the browser was ever sent.
     seen: RefCell<Vec<(String, String)>>,
-    child: Child,
     _folder: TempDir,
 }
 
@@ -375,37 +369,13 @@ impl Desk {
         config.clients.push(client("desk-app", vec!["IMAP.AccessAsApp".into(), "SMTP.SendAsApp".into()]));
         let sandbox = Sandbox::start(config).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut child = Command::new(program("host-sample"))
-            .args(["--json", "--log", "info", "serve", "--listen", "127.0.0.1:0", "--drain", "2", "--data"])
-            .arg(folder.path().join("desk"))
-            .env("HOST_SAMPLE_ADMIN_PASSWORD", PASSWORD)
-            .env_remove("OAUTH_MAIL_LIBRARY")
-            .env_remove("HOST_SAMPLE_DATABASE")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(folder.path().join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let (sender, said) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                let document: Value = serde_json::from_str(&line).unwrap_or_default();
-                if document["event"] == "serving" {
-                    let _ = sender.send(document["url"].as_str().unwrap_or_default().to_owned());
-                }
-            }
-        });
-        let url = said.recv_timeout(PATIENCE).unwrap_or_else(|error| {
-            let _ = child.kill();
-            panic!("{error}: {}", fs::read_to_string(folder.path().join("log")).unwrap_or_default())
-        });
+        let served = Served::start(folder.path(), PASSWORD).unwrap();
         let http = client::http_client(&sandbox.ca_file).unwrap();
-        Self { sandbox, url, http, seen: RefCell::default(), child, _folder: folder }
+        Self { sandbox, served, http, seen: RefCell::default(), _folder: folder }
     }
 
     fn at(&self, target: &str) -> String {
-        Url::parse(&self.url).unwrap().join(target).unwrap().to_string()
+        Url::parse(&self.served.url).unwrap().join(target).unwrap().to_string()
     }
 
     fn get(&self, target: &str) -> Page {
@@ -415,7 +385,7 @@ impl Desk {
     fn post(&self, target: &str, fields: &[(String, String)], headers: &[(&str, &str)]) -> Page {
         let mut request = self.http.post(self.at(target)).form(fields);
         if !headers.iter().any(|(name, _)| *name == "origin") {
-            request = request.header("origin", self.url.trim_end_matches('/'));
+            request = request.header("origin", self.served.url.trim_end_matches('/'));
         }
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         self.page(target, request.send().unwrap())
@@ -528,13 +498,6 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 impl Page {
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
@@ -603,11 +566,4 @@ fn attribute(tag: &str, name: &str) -> Option<String> {
 
 fn unescaped(text: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
-}
-
-/// target/PROFILE/deps/page-… → target/PROFILE/NAME
-fn program(name: &str) -> PathBuf {
-    let file = env::current_exe().unwrap().ancestors().nth(2).unwrap().join(name);
-    assert!(file.exists(), "{} is not built: cargo build -p oauth-mail-plugin -p host-sample", file.display());
-    file
 }

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::{
-    env, fs,
+    fs,
     io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
@@ -17,7 +17,7 @@ use oauth_mail_sandbox::{
     Config, Sandbox,
     faults::{Face, Fault, What},
 };
-use oauth_mail_tests::{ca::Ca, fixture::STORE_KEY, postgres::Postgres};
+use oauth_mail_tests::{built, ca::Ca, fixture::STORE_KEY, postgres::Postgres};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -69,7 +69,7 @@ fn a_node_that_dies_is_made_up_for_and_no_request_is_doubled() {
     fs::write(path("desk.key"), STORE_KEY).unwrap();
     fs::set_permissions(path("desk.key"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(path("admin"), "canary-admin-password\n").unwrap();
-    let consent = Command::new(program("host-sample")).args(["consent", &path("alice.json")]).output().unwrap();
+    let consent = Command::new(built::program("host-sample")).args(["consent", &path("alice.json")]).output().unwrap();
     assert!(consent.status.success(), "{consent:?}");
 
     let node = |data: &str, more: &[&str]| {
@@ -155,7 +155,7 @@ fn a_stop_ends_what_hangs_and_a_restart_goes_on() {
     fs::write(path("alice.json"), settings.to_string()).unwrap();
     fs::write(path("serve.key"), STORE_KEY).unwrap();
     fs::set_permissions(path("serve.key"), fs::Permissions::from_mode(0o600)).unwrap();
-    let consent = Command::new(program("host-sample")).args(["consent", &path("alice.json")]).output().unwrap();
+    let consent = Command::new(built::program("host-sample")).args(["consent", &path("alice.json")]).output().unwrap();
     assert!(consent.status.success(), "{consent:?}");
     let slow = What { slow_ms: Some(600_000), ..What::default() };
     sandbox.state.faults.order(Fault { face: Face::Imap, matches: "UID FETCH".into(), skip: 0, times: 9, what: slow });
@@ -215,7 +215,7 @@ struct Node {
 
 impl Node {
     fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(program("host-sample"));
+        let mut command = Command::new(built::program("host-sample"));
         command.args(["--json", "--log", "info", "serve", "--listen", "127.0.0.1:0", "--drain", "5"]).args(arguments);
         command.env_remove("OAUTH_MAIL_LIBRARY").env_remove("HOST_SAMPLE_DATABASE");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -331,11 +331,4 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what}: not after {PATIENCE:?}");
         thread::sleep(Duration::from_millis(300));
     }
-}
-
-/// …/target/debug/NAME, from …/target/debug/deps/serve-….
-fn program(name: &str) -> PathBuf {
-    let file = env::current_exe().unwrap().ancestors().nth(2).unwrap().join(name);
-    assert!(file.is_file(), "{} is not there: `make test` builds it first.", file.display());
-    file
 }
