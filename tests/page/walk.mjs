@@ -141,8 +141,8 @@ async function mailbox(page, walk) {
   }
   const success = by(page, 'consent-success');
   await success.waitFor();
-  const told = await page.locator('main').textContent();
-  assert(told.includes(walk.login), `${walk.name}: the success does not say who consented: ${told}`);
+  const told = await by(page, 'consent-identity').textContent();
+  assert(told.includes(walk.identity ?? walk.login), `${walk.name}: the success does not say who consented: ${told}`);
   await shot(page, `${walk.name}-success`);
 
   await by(page, 'set-up-other').click();

@@ -257,7 +257,9 @@ fn given(id: i64, detail: &Value) -> Markup {
             p { (text(detail, "message")) }
         }))
         dl.facts data-testid="consent-facts" {
-            dt { "Who consented" } dd data-testid="consent-identity" { (identity(&detail["identity"])) }
+            dt { "Who consented" } dd data-testid="consent-identity" {
+                (identity(&detail["identity"]).as_deref().unwrap_or("not told; the mail server takes the token for this mailbox"))
+            }
             dt { "Scopes" } dd data-testid="consent-scopes" { (scopes.join(" ")) }
             dt { "Secure connection" }
             dd data-testid="consent-connection" {
@@ -273,10 +275,11 @@ fn given(id: i64, detail: &Value) -> Markup {
     }
 }
 
-/// Whatever the library calls a person: a text, or an object with names.
-pub fn identity(identity: &Value) -> String {
+/// Whatever the library calls a person: a text, or an object with names. `None`: an application, or a provider that does not
+/// say.
+pub fn identity(identity: &Value) -> Option<String> {
     match identity {
-        Value::String(text) => text.clone(),
+        Value::String(text) => Some(text.clone()),
         Value::Object(names) => {
             let mut known: Vec<&str> = Vec::new();
             for name in names.values().filter_map(Value::as_str) {
@@ -284,9 +287,9 @@ pub fn identity(identity: &Value) -> String {
                     known.push(name);
                 }
             }
-            known.join(", ")
+            Some(known.join(", "))
         }
-        _ => "the application itself".to_owned(),
+        _ => None,
     }
 }
 

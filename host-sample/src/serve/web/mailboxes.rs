@@ -152,7 +152,10 @@ fn side(id: i64, direction: Direction, state: &Value) -> Markup {
             } @else {
                 p data-testid={ "status-" (name) } {
                     @if status["state"] == "authorized" {
-                        "Signed in by the consent of " strong { (consent::identity(&status["identity"])) } "."
+                        @match consent::identity(&status["identity"]) {
+                            Some(name) => { "Signed in by the consent of " strong { (name) } "." }
+                            None => "Signed in."
+                        }
                     } @else {
                         @match status["reason"]["message"].as_str() {
                             Some(why) => (why),
