@@ -1,14 +1,16 @@
 //! One request. Whoever is not signed in is led to the login; a POST must come from a page of this session.
 
 use std::{
+    future::poll_fn,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Deref,
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
 use axum::{
-    body::{Body, to_bytes},
+    body::{Body, HttpBody as _},
     extract::{ConnectInfo, RawPathParams, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
@@ -32,6 +34,8 @@ use crate::{
 
 /// Of what is posted: a form with a certificate and a service account is a tenth of it.
 const BODY_MAX: usize = 512 * 1024;
+/// What is larger is still taken, and thrown away: a browser that is cut off while it sends shows no answer.
+const DISCARDED_MAX: usize = 16 * BODY_MAX;
 /// To send it.
 const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -192,6 +196,22 @@ fn signed_in(visit: Visit, handler: impl FnOnce(&Call) -> Answer) -> Answer {
     Ok(answer.unwrap_or_else(|problem| problem.page(Some(&call))))
 }
 
+/// `None`: too much, or the connection ended.
+async fn posted_bytes(mut body: Body) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut taken = 0_usize;
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let data = frame.ok()?.into_data().unwrap_or_default();
+        taken = taken.saturating_add(data.len());
+        match taken {
+            0..=BODY_MAX => bytes.extend_from_slice(&data),
+            0..=DISCARDED_MAX => bytes = Vec::new(),
+            _ => break,
+        }
+    }
+    (taken <= BODY_MAX).then_some(bytes)
+}
+
 async fn answer(
     web: Arc<Web>,
     params: RawPathParams,
@@ -200,9 +220,9 @@ async fn answer(
 ) -> Response {
     let (parts, body) = request.into_parts();
     let form = match parts.method {
-        Method::POST => match timeout(BODY_PATIENCE, to_bytes(body, BODY_MAX)).await {
-            Ok(Ok(body)) => Fields::parse(&body),
-            Ok(Err(_)) => {
+        Method::POST => match timeout(BODY_PATIENCE, posted_bytes(body)).await {
+            Ok(Some(body)) => Fields::parse(&body),
+            Ok(None) => {
                 let why = format!("More than {} KiB were sent; no form here is as large.", BODY_MAX / 1024);
                 return layout::problem(None, StatusCode::PAYLOAD_TOO_LARGE, "Too large", &[why]);
             }
