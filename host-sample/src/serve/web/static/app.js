@@ -183,5 +183,13 @@ function begin() {
   if (form) poll(form);
 }
 
+// What was chosen before this script was here, or what the browser put back into the form.
+function isChanged(field) {
+  if (field.tagName !== "SELECT") return field.checked !== field.defaultChecked || field.value !== field.defaultValue;
+  return [...field.options].some((option) => option.selected !== option.defaultSelected);
+}
+
+const changed = [...document.querySelectorAll("[data-settings] [data-refresh]")].find(isChanged);
+if (changed) refresh(changed.form);
 for (const button of document.querySelectorAll("[data-close]")) button.hidden = !window.opener && window.name === "";
 begin();
