@@ -22,6 +22,8 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
 pub const MAIL_POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'none'; frame-ancestors 'self'; \
                                base-uri 'none'; sandbox allow-popups allow-popups-to-escape-sandbox";
 
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
 const ALWAYS: [(HeaderName, &str); 7] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -29,7 +31,7 @@ const ALWAYS: [(HeaderName, &str); 7] = [
     // Not `no-referrer`: browsers would then hide the origin of a form, too.
     (header::REFERRER_POLICY, "same-origin"),
     (header::CACHE_CONTROL, "no-store"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (RESOURCE_POLICY, "same-origin"),
     (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
 ];
 
@@ -58,7 +60,13 @@ const FILES: [(&str, &str, &str); 4] = [
 pub async fn file(Path(name): Path<String>) -> Response {
     match FILES.into_iter().find(|(own, _, _)| *own == name) {
         Some((_, media_type, text)) => {
-            ([(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "no-cache")], text).into_response()
+            let headers = [
+                (header::CONTENT_TYPE, media_type),
+                (header::CACHE_CONTROL, "no-cache"),
+                // The frame of HTML mail is sandboxed, so its style sheet comes from elsewhere.
+                (RESOURCE_POLICY, "cross-origin"),
+            ];
+            (headers, text).into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),
     }
