@@ -115,9 +115,12 @@ pub fn notice(tone: Tone, id: &str, content: Markup) -> Markup {
     html! { div class=(class) id=(id) data-testid=(id) role=(role) tabindex="-1" autofocus { (content) } }
 }
 
-/// Of seconds since 1970.
-pub fn when(seconds: &Value) -> Markup {
-    let time = seconds.as_i64().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+/// Of seconds since 1970, or a time as RFC 3339 writes it.
+pub fn when(time: &Value) -> Markup {
+    let time = match time {
+        Value::String(text) => OffsetDateTime::parse(text, &Rfc3339).ok(),
+        seconds => seconds.as_i64().and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()),
+    };
     let Some(time) = time else { return html! { "—" } };
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
     html! { time datetime=(time.format(&Rfc3339).unwrap_or_default()) { (time.format(&format).unwrap_or_default()) } }

@@ -41,9 +41,8 @@ pub fn list(call: &Call) -> Answer {
                         }
                         @if one["replay"] == true { p { "It comes again with the next fetch." } }
                         div.actions {
-                            @if one["stored"] == true {
-                                a.button href=(raw(key)) data-testid="quarantine-raw" { "Download its bytes" }
-                            }
+                            // Without a copy of its own the library reads them from the mailbox.
+                            a.button href=(raw(key)) data-testid="quarantine-raw" { "Download its bytes" }
                             @for (verdict, words) in [("replay", "Fetch it again"), ("drop", "Forget it")] {
                                 form.action method="post" action=(address) data-swap {
                                     (layout::secret(call))

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     headers::MAIL_POLICY,
-    layout::{self, Frame, text},
+    layout::{self, Frame, text, when},
     mail,
     mailboxes::{outcome, sent},
     visit::{Answer, Call, Problem, download, see_other},
@@ -38,7 +38,7 @@ pub fn list(call: &Call) -> Answer {
                     li.card data-testid={ "request-" (request["id"]) } {
                         h2 { a href={ "/requests/" (request["id"]) } { "#" (request["id"]) " " (subject(request)) } }
                         p.help {
-                            (text(request, "requester")) " · " (text(request, "created_at")) " · "
+                            (text(request, "requester")) " · " (when(&request["created_at"])) " · "
                             (request["messages"]) @if request["messages"] == 1 { " message" } @else { " messages" }
                         }
                     }
@@ -106,15 +106,21 @@ fn message(call: &Call, request: i64, number: usize, message: &Value) -> Result<
     let raw = if size == 0 || size > mail::SIZE_MAX { None } else { call.app().storage.helpdesk.raw(id)? };
     let mail = raw.as_deref().map(mail::read);
     let title = format!("message-{number}-title");
+    let text_of_it = text(message, "text").trim_end();
+    let has_html = matches!(&mail, Some(Ok(mail)) if mail.html.is_some());
     Ok(html! {
         article.card.sent[!is_in] aria-labelledby=(title) data-testid={ "message-" (number) } {
             h2 id=(title) { (if is_in { "From " } else { "Sent from " }) (text(message, "from")) }
-            p.help { (text(message, "at")) @if !text(message, "subject").is_empty() { " · " (text(message, "subject")) } }
-            pre.mail data-testid={ "message-" (number) "-text" } { (text(message, "text").trim_end()) }
+            p.help { (when(&message["at"])) @if !text(message, "subject").is_empty() { " · " (text(message, "subject")) } }
+            @if !text_of_it.is_empty() {
+                pre.mail data-testid={ "message-" (number) "-text" } { (text_of_it) }
+            } @else if !has_html {
+                p.help data-testid={ "message-" (number) "-no-text" } { "It has no text." }
+            }
             @match &mail {
                 Some(Ok(mail)) => {
-                    @if mail.html.is_some() {
-                        details data-testid={ "message-" (number) "-html" } {
+                    @if has_html {
+                        details open[text_of_it.is_empty()] data-testid={ "message-" (number) "-html" } {
                             summary { "As HTML" }
                             iframe.mail title={ "HTML of message " (number + 1) } src={ (address) "/html" } sandbox="allow-popups allow-popups-to-escape-sandbox" loading="lazy" {}
                         }

@@ -65,7 +65,8 @@ impl<'a> Form<'a> {
     }
 }
 
-/// The part of another form's values that means the same in this one: fields whose schemas are equal.
+/// The part of another form's values that means the same in this one: fields whose schemas are equal, and choices that this
+/// form offers, too.
 pub fn shared(schema: &Value, other_schema: &Value, other: &Value) -> Value {
     let (Some(own), Some(others)) = (schema["properties"].as_object(), other_schema["properties"].as_object()) else {
         return Value::Null;
@@ -73,7 +74,8 @@ pub fn shared(schema: &Value, other_schema: &Value, other: &Value) -> Value {
     let mut values = Value::Object(Default::default());
     for (name, field) in own {
         let (Some(twin), Some(value)) = (others.get(name), other.get(name)) else { continue };
-        if field == twin {
+        let is_offered = field["enum"].as_array().is_some_and(|choices| choices.contains(value));
+        if field == twin || is_offered {
             values[name] = value.clone();
         } else if kind::is_group(field) && kind::is_group(twin) {
             let inside = shared(field, twin, value);

@@ -1,5 +1,7 @@
 //! The settings document as HTML.
 
+use std::collections::BTreeSet;
+
 use maud::{Markup, html};
 use oauth_mail_abi::Fault;
 use serde_json::Value;
@@ -25,7 +27,9 @@ impl Form<'_> {
         if self.faults.is_empty() {
             return html! {};
         }
-        let count = self.faults.len();
+        let settings: BTreeSet<_> =
+            self.faults.iter().map(|fault| self.place(fault).unwrap_or(&fault.pointer)).collect();
+        let count = settings.len();
         html! {
             div.notice.bad #error-summary data-testid="error-summary" role="alert" tabindex="-1" autofocus
                 aria-labelledby="error-summary-title" {
@@ -37,8 +41,8 @@ impl Form<'_> {
                     @for fault in &self.faults {
                         li {
                             @match self.place(fault) {
-                                Some(field) => a href={ "#" (id(field)) } { (sentence(fault)) },
-                                None => (sentence(fault)),
+                                Some(field) => a href={ "#" (id(field)) } { (in_summary(fault)) },
+                                None => (in_summary(fault)),
                             }
                         }
                     }
@@ -107,7 +111,7 @@ impl Form<'_> {
                 @if !faults.is_empty() {
                     p.error id={ (id(here)) "-error" } data-testid={ (id(here)) "-error" } {
                         @for fault in &faults {
-                            span.hidden { "Error: " } (fault.message) " "
+                            span.hidden { "Error: " } (at_field(fault)) " "
                         }
                     }
                 }
@@ -121,7 +125,7 @@ impl Form<'_> {
         let faults = self.faults.iter().filter(|fault| self.place(fault) == Some(here));
         let intro = html! {
             @if let Some(help) = field["description"].as_str() { p.help { (help) } }
-            @for fault in faults { p.error data-testid={ (id(here)) "-error" } { span.hidden { "Error: " } (fault.message) } }
+            @for fault in faults { p.error data-testid={ (id(here)) "-error" } { span.hidden { "Error: " } (at_field(fault)) } }
         };
         if here.matches('/').count() > 1 {
             return html! {
@@ -296,12 +300,16 @@ fn label(choice: &str) -> &str {
     fill::presets().find(|(name, _)| *name == choice).map_or(choice, |(_, label)| label)
 }
 
-fn sentence(fault: &Fault) -> String {
+/// Of a list, which line: `Line 2: …`
+fn at_field(fault: &Fault) -> String {
+    let line = fault.pointer.rsplit_once('/').and_then(|(_, name)| name.parse::<usize>().ok());
+    line.map_or_else(|| fault.message.clone(), |line| format!("Line {}: {}", line + 1, fault.message))
+}
+
+fn in_summary(fault: &Fault) -> String {
+    let sentence = at_field(fault);
     // Some sentences begin with the label already.
-    if fault.message.starts_with(&fault.label) {
-        return fault.message.clone();
-    }
-    format!("{}: {}", fault.label, fault.message)
+    if sentence.starts_with(&fault.label) { sentence } else { format!("{}: {sentence}", fault.label) }
 }
 
 fn is_inside(pointer: &str, group: &str) -> bool {

@@ -189,6 +189,7 @@ fn a_fault_stands_at_its_field_and_in_the_summary() {
         |pointer: &str| Fault { pointer: pointer.into(), label: "Label".into(), message: "It is wrong.".into() };
     let faults = vec![
         fault("/incoming/port"),
+        fault("/incoming/email_addresses/0"),
         fault("/incoming/email_addresses/1"),
         fault("/incoming/advanced/client_certificate/private_key/file"),
         fault("/incoming/unknown"),
@@ -204,6 +205,9 @@ fn a_fault_stands_at_its_field_and_in_the_summary() {
         let control = page.find(&format!(" id=\"{id}\"")).unwrap();
         let control = &page[control..control + page[control..].find('>').unwrap()];
         assert!(control.contains(&format!("{id}-error")) && control.contains("aria-invalid=\"true\""), "{control}");
+    }
+    for line in ["Line 1: It is wrong.", "Line 2: It is wrong."] {
+        assert!(page.contains(line) && summary.contains(&format!("Label: {line}")), "{line}: {summary}");
     }
     assert!(page.contains("value=\"99999\"") && page.contains("a@b.test\nc"), "what was typed is kept");
     assert!(page.contains("<details class=\"nested\" open"), "what is wrong is not folded away");
@@ -234,6 +238,8 @@ fn the_second_form_begins_with_what_it_shares_with_the_first() {
     });
     let expected = json!({"username": "u", "client_id": "c", "client_secret": "s", "advanced": {"ca_file": "/ca.pem"}});
     assert_eq!(shared(&OUTGOING, &INCOMING, &incoming), expected);
+    let incoming = json!({"connection_protocol": "EWS", "connect_url": "https://x.test/EWS/Exchange.asmx"});
+    assert_eq!(shared(&OUTGOING, &INCOMING, &incoming), incoming, "what goes by EWS comes by EWS");
 }
 
 #[test]
