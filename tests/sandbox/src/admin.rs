@@ -5,7 +5,7 @@
 //! | GET /_sandbox | describes this sandbox, and what it does not have of the real providers |
 //! | POST, GET, DELETE /_sandbox/faults | orders a fault, lists and forgets the orders |
 //! | POST /_sandbox/clock `{"skew_seconds": N}` | sets the provider's clock |
-//! | POST /_sandbox/deliver `{"to": …, "raw": …}` | puts a message into an inbox |
+//! | POST /_sandbox/deliver `{"from": …, "to": …, "raw": …}` | puts a message into an inbox; without `from` its Return-Path is empty, as that of a bounce |
 //! | POST /_sandbox/revoke `{"user": …}` | takes back every consent of a person |
 //! | POST /_sandbox/expire_delta_links | Graph knows no link that it gave out before |
 //! | GET /_sandbox/requests | how many there were, by face, and the newest |
@@ -51,7 +51,7 @@ pub fn handle(state: &State, request: &Request) -> Response {
             }
             None => wrong("skew_seconds is missing"),
         },
-        ("POST", "deliver") => match state.mail.deliver("", &text("to"), text("raw").as_bytes()) {
+        ("POST", "deliver") => match state.mail.deliver(&text("from"), &text("to"), text("raw").as_bytes()) {
             true => Response::new(204),
             false => Response::json(404, &json!({"error": "there is no such mailbox"})),
         },
