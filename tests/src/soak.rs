@@ -35,7 +35,7 @@ use crate::{
     relay::Relay,
 };
 
-/// The order to a node, as JSON: `store`, `desk`, `settings`.
+/// The file with the order to a node, as JSON: `store`, `desk`, `settings`.
 const ORDER: &str = "OAUTH_MAIL_SOAK_ORDER";
 /// Of each call; a lease lasts half a minute longer.
 const DEADLINE_MS: u64 = 10_000;
@@ -164,7 +164,8 @@ pub fn run(plan: &Plan, say: impl Fn(&str)) -> Result<Outcome> {
 
     let desk_file = dir.path().join("desk.db");
     let desk = Desk::open(&desk_file)?;
-    let order = json!({"store": postgres.url(), "desk": desk_file, "settings": settings}).to_string();
+    let order = dir.path().join("order.json");
+    fs::write(&order, json!({"store": postgres.url(), "desk": desk_file, "settings": settings}).to_string())?;
     let begun = Instant::now();
     relay.set_bad_luck(plan.faults_percent * 10);
     let mut nodes = (0..plan.nodes).map(|_| Node::start(&order)).collect::<Result<Vec<_>>>()?;
@@ -226,7 +227,7 @@ fn deliver_rest(plan: &Plan, servers: &Servers, names: &[String], early: usize, 
 fn look_after(
     plan: &Plan,
     nodes: &mut [Node],
-    order: &str,
+    order: &Path,
     desk: &Desk,
     outcome: &mut Outcome,
     begun: Instant,
@@ -330,7 +331,7 @@ fn fetch(handle: &Handle, desk: &Desk, node: &str) -> oauth_mail_core::Result<Fe
 
 /// What `oauth-mail-soak --node` does, until its standard input ends.
 pub fn run_node() -> Result<()> {
-    let order = parse(&env::var(ORDER).unwrap_or_default());
+    let order = parse(&fs::read_to_string(env::var_os(ORDER).unwrap_or_default())?);
     let text = |name: &str| order[name].as_str().unwrap_or_default();
     let plugin = open_plugin(text("store"))?;
     let node = std::process::id().to_string();
@@ -453,7 +454,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(order: &str) -> Result<Self> {
+    fn start(order: &Path) -> Result<Self> {
         let mut child = Command::new(env::current_exe()?)
             .arg("--node")
             .env(ORDER, order)
