@@ -292,7 +292,7 @@ pub(super) static INCOMING_ADVANCED: &[Field] = &[
         "folders",
         "Folders",
         Rule::List { item: Pattern::Line, min: 1 },
-        "enter a list of one or more folder names, such as [\"INBOX\"]",
+        "enter a list of one or more folder names, such as INBOX",
     ),
     Field {
         examples: &["now", "all", "2026-11-01", "2026-11-01T08:00:00Z"],
@@ -331,7 +331,7 @@ pub(super) static INCOMING_ADVANCED: &[Field] = &[
             "new_requests_from",
             "New Requests From",
             Rule::List { item: Pattern::Sender, min: 0 },
-            "enter a list of addresses and domains, such as [\"ceo@example.com\", \"partner.example\"]",
+            "enter a list of addresses and domains, such as ceo@example.com and partner.example",
         )
     },
 ];

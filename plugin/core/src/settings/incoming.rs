@@ -98,7 +98,7 @@ pub(super) static FIELDS: &[Field] = &[
         rule: Rule::List { item: Pattern::Email, min: 1 },
         shown: ANY,
         required: ANY,
-        right: "enter a list of one or more addresses, such as [\"helpdesk@example.com\"]",
+        right: "enter a list of one or more addresses, such as helpdesk@example.com",
         examples: &[],
     },
     Field {

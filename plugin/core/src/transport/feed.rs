@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{Entry, Key, moving::Marks};
 use crate::{
     clock::UnixSeconds,
+    error::{Error, Kind},
     limits,
     message::fingerprint::{Fingerprint, Traits},
     settings::Since,
@@ -50,6 +52,17 @@ pub struct Listed {
     /// Bytes; 0 where the server does not tell.
     #[serde(default)]
     pub size: u64,
+}
+
+/// A folder of the settings that Exchange does not have.
+pub fn folder_missing(name: &str) -> Error {
+    Error::new(Kind::Refused, format!("The mailbox has no folder {name}."))
+        .remedy("Correct the folders under advanced (names are as Outlook shows them), or create the folder.")
+}
+
+/// A time as listings write it (RFC 3339).
+pub fn moment(text: &str) -> Option<UnixSeconds> {
+    OffsetDateTime::parse(text.trim(), &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
 }
 
 impl Feed {

@@ -4,7 +4,6 @@
 //! handed out. The same after ErrorInvalidSyncStateData, from the last moment at which all was settled.
 
 use roxmltree::Node;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Mailbox,
@@ -13,12 +12,12 @@ use super::{
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
-    error::{Error, Kind, Result},
+    error::Result,
     limits,
     message::fingerprint::Traits,
     transport::{
         Cursor, Listing,
-        feed::{Feed, Listed},
+        feed::{Feed, Listed, folder_missing, moment},
     },
 };
 
@@ -49,11 +48,7 @@ pub(super) fn list(
     now: UnixSeconds,
     deadline: Deadline,
 ) -> Result<Listing> {
-    let missing = || {
-        Error::new(Kind::Refused, format!("The mailbox has no folder {name}."))
-            .remedy("Correct the folders under advanced (names are as Outlook shows them), or create the folder.")
-    };
-    let folder = mailbox.folder(name, deadline).map_err(Failure::into_error)?.ok_or_else(missing)?;
+    let folder = mailbox.folder(name, deadline).map_err(Failure::into_error)?.ok_or_else(|| folder_missing(name))?;
     let (mut reset, mut more) = (None, false);
     for page in 0.. {
         if feed.is_full() || page == limits::FEED_PAGES_MAX {
@@ -80,7 +75,7 @@ pub(super) fn list(
             }
             Err(failure) if failure.is_folder_missing() => {
                 mailbox.folders.remove(name);
-                return Err(missing());
+                return Err(folder_missing(name));
             }
             Err(failure) => return Err(failure.into_error()),
         }
@@ -145,8 +140,4 @@ fn traits(item: Node<'_, '_>) -> Traits {
         date: of("DateTimeSent").as_deref().and_then(moment),
         subject: of("Subject"),
     }
-}
-
-fn moment(text: &str) -> Option<UnixSeconds> {
-    OffsetDateTime::parse(text.trim(), &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
 }

@@ -5,7 +5,6 @@
 //! the last moment at which all was settled.
 
 use serde_json::Value;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     Mailbox,
@@ -14,12 +13,12 @@ use super::{
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
-    error::{Error, Kind, Result},
+    error::Result,
     limits,
     message::fingerprint::Traits,
     transport::{
         Cursor, Listing,
-        feed::{Feed, Listed},
+        feed::{Feed, Listed, folder_missing, moment},
     },
 };
 
@@ -30,11 +29,7 @@ pub fn list(
     now: UnixSeconds,
     deadline: Deadline,
 ) -> Result<Listing> {
-    let missing = || {
-        Error::new(Kind::Refused, format!("The mailbox has no folder {folder}."))
-            .remedy("Correct the folders under advanced (names are as Outlook shows them), or create the folder.")
-    };
-    let id = mailbox.folder(folder, deadline)?.ok_or_else(missing)?;
+    let id = mailbox.folder(folder, deadline)?.ok_or_else(|| folder_missing(folder))?;
     let (mut reset, mut more) = (None, false);
     for page in 0.. {
         if feed.is_full() || page == limits::FEED_PAGES_MAX {
@@ -64,7 +59,7 @@ pub fn list(
             }
             Err(Failure::NotFound(_)) => {
                 mailbox.folders.remove(folder);
-                return Err(missing());
+                return Err(folder_missing(folder));
             }
             Err(failure) => return Err(failure.into_error()),
         };
@@ -116,8 +111,4 @@ fn traits(item: &Value) -> Traits {
         date: item["sentDateTime"].as_str().and_then(moment),
         subject: text(&item["subject"]),
     }
-}
-
-fn moment(text: &str) -> Option<UnixSeconds> {
-    OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp)
 }
