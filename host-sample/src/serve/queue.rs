@@ -59,8 +59,15 @@ impl Queue {
             return Ok(Tick { is_full: true, ..tick });
         }
         for due in self.storage.due(now, &self.node, free, free_for_troubled)? {
-            if tick.claimed.len() < free && self.begin(now, due.clone())? {
-                tick.claimed.push(due);
+            if tick.claimed.len() == free {
+                break;
+            }
+            match self.begin(now, due.clone()) {
+                Ok(true) => tick.claimed.push(due),
+                Ok(false) => {}
+                // Those that were claimed must run; the next tick meets the fault again.
+                Err(_) if !tick.claimed.is_empty() => break,
+                Err(failure) => return Err(failure),
             }
         }
         tick.is_full = tick.claimed.len() == free;
@@ -98,7 +105,8 @@ impl Queue {
         rounds.into_keys().collect()
     }
 
-    fn renew(&self, now: i64) -> Result<Vec<i64>> {
+    /// Those that another node has now.
+    pub fn renew(&self, now: i64) -> Result<Vec<i64>> {
         let mailboxes: Vec<i64> = {
             let running = self.lock();
             if now < running.renewed + RENEW_SECONDS && now >= running.renewed {
@@ -130,7 +138,7 @@ mod tests {
             pace::{End, Pace},
             storage::{
                 Counts,
-                tests::{change, storage},
+                tests::{change, refuse_claims, storage},
             },
         },
     };
@@ -175,6 +183,7 @@ mod tests {
             };
             let pace = Pace { mailbox: due.mailbox, due: due.next_run, now, interval: 60, failures: due.failures };
             let finished = Finished {
+                counts_as_failure: true,
                 started: now - (self.seconds_of)(due.mailbox),
                 ended: now,
                 next_run: pace.next(&end),
@@ -239,6 +248,16 @@ mod tests {
         for mailbox in 1..=6 {
             assert_eq!(day.rounds(mailbox), 1, "mailbox {mailbox}");
         }
+    }
+
+    #[test]
+    fn what_was_claimed_runs_also_when_the_next_claim_fails() {
+        let (storage, now) = mailboxes(3);
+        refuse_claims(&storage, 2);
+        let queue = Queue::new(storage, "one".into(), 4);
+        let claimed: Vec<i64> = queue.tick(now).unwrap().claimed.iter().map(|due| due.mailbox).collect();
+        assert_eq!((claimed, queue.running()), (vec![1], vec![1]));
+        assert!(queue.tick(now).is_err(), "and it is told with the next tick");
     }
 
     #[test]
