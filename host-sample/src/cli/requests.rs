@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::{Args, Subcommand};
 use oauth_mail_abi::Account;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{Desk, send, start};
 use crate::{
@@ -92,8 +94,8 @@ pub fn reply(account: &Account, helpdesk: &Helpdesk, id: i64, from: &str, text: 
         "subject": subject,
         "text": text,
         "references": ids,
-        // A second click on Send, or a second run after a crash, is the same answer.
-        "idempotency_key": format!("request-{id}-after-{}", messages.len()),
+        // A second click on Send, or a second run after a crash, is the same answer; another text is another one.
+        "idempotency_key": format!("request-{id}-after-{}-{}", messages.len(), URL_SAFE_NO_PAD.encode(Sha256::digest(text))),
     });
     if let Some(message_id) = answered.and_then(|message| message["message_id"].as_str()) {
         document["in_reply_to"] = format!("<{message_id}>").into();
