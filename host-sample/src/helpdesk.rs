@@ -200,7 +200,6 @@ impl Helpdesk {
     }
 
     /// The raw bytes of one message as it came; `None` for one that was sent, or is not there.
-    #[allow(dead_code, reason = "until the pages call it")]
     pub fn raw(&self, message: i64) -> Result<Option<Vec<u8>>> {
         let row = self.database.first("SELECT raw FROM messages WHERE id = ?1", parameters![message])?;
         Ok(row.as_ref().map(|row| row.optional_bytes(0)).transpose()?.flatten().map(<[u8]>::to_vec))

@@ -4,7 +4,10 @@
 
 use std::{
     cell::RefCell,
-    fs, thread,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -336,6 +339,18 @@ fn only_administrators_and_only_from_the_page_itself() {
         limited.text
     );
     desk.nothing_leaked();
+}
+
+#[test]
+fn half_a_request_is_not_waited_for() {
+    let desk = Desk::start();
+    let url = Url::parse(&desk.served.url).unwrap();
+    let mut connection = TcpStream::connect((url.host_str().unwrap(), url.port().unwrap())).unwrap();
+    connection.write_all(b"GET / HTTP/1.1\r\nHost: ").unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).unwrap();
+    assert_eq!(desk.get("/healthz").status, StatusCode::OK);
 }
 
 /// The sandbox, `host-sample serve` beside it, and an administrator's browser without script.

@@ -194,6 +194,7 @@ fn the_health_endpoint_says_when_the_database_is_away_and_work_goes_on_after_it(
     let url = node.said("serving")["url"].as_str().unwrap().to_owned();
     wait("all is well", || get(&url, "/healthz").0 == 200);
     postgres.stop();
+    wait("the database is missed", || get(&url, "/healthz").0 == 503);
     let (status, why) = get(&url, "/healthz");
     assert!(status == 503 && why.contains("PostgreSQL") && !why.contains("canary"), "{status} {why}");
     assert_eq!(get(&url, "/metrics").0, 503);

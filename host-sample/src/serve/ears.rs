@@ -26,11 +26,13 @@ pub struct Ears {
     names: Mutex<HashMap<String, BTreeSet<(i64, Direction)>>>,
     /// Lines that are not in the storage yet.
     heard: Mutex<HashMap<i64, String>>,
+    /// One at a time: what is there is read and written anew.
+    flushing: Mutex<()>,
 }
 
 impl Ears {
     pub fn new(storage: Storage, log: Log) -> Self {
-        Self { storage, log, names: Mutex::default(), heard: Mutex::default() }
+        Self { storage, log, names: Mutex::default(), heard: Mutex::default(), flushing: Mutex::default() }
     }
 
     pub fn knows(&self, username: &str, mailbox: i64, direction: Direction) {
@@ -87,8 +89,12 @@ impl Ears {
 
     /// Into the storage, where every node finds it.
     pub fn flush(&self, mailbox: i64) -> Result<()> {
+        let _alone = lock(&self.flushing);
+        if !lock(&self.heard).contains_key(&mailbox) {
+            return Ok(());
+        }
+        let mut text = self.storage.transcript(mailbox)?;
         let Some(new) = lock(&self.heard).remove(&mailbox) else { return Ok(()) };
-        let mut text = self.storage.transcript(mailbox).unwrap_or_default();
         text.push_str(&new);
         keep_end(&mut text);
         self.storage.set_transcript(mailbox, &text)

@@ -64,15 +64,22 @@ pub fn run(mailboxes: &Mailboxes, due: &Due, stop: &dyn Fn() -> bool, metrics: &
         mailboxes.queue.end(due, None)?;
         return Ok(Round { counts, end });
     }
+    if !matches!(end, End::Elsewhere(_)) {
+        mailboxes.tell_health(id)?;
+    }
     let written = mailboxes.storage.now().map(|now| {
         let pace = Pace { mailbox: id, due: due.next_run, now, interval, failures: due.failures };
+        let next_run = match (&end, due.planned) {
+            (End::Failed(failure), Some(planned)) if !asks_to_wait(failure) => pace.next(&end).min(planned.max(now)),
+            _ => pace.next(&end),
+        };
         let error = match &end {
             End::Failed(failure) => Some(document(failure)),
             _ => None,
         };
         let started = *started.as_ref().unwrap_or(&now);
-        let next_run = pace.next(&end);
-        Finished { started, ended: now, next_run, result: result.to_owned(), error, counts }
+        let counts_as_failure = due.planned.is_none();
+        Finished { counts_as_failure, started, ended: now, next_run, result: result.to_owned(), error, counts }
     });
     match written {
         Ok(finished) => mailboxes.queue.end(due, Some(&finished))?,
@@ -92,19 +99,23 @@ fn work(
     interval: &mut i64,
 ) -> Result<End> {
     let id = due.mailbox;
-    let mailbox = mailboxes.mailbox(id)?;
-    let form = mailbox.incoming.as_ref().unwrap_or(&Value::Null);
-    *interval = 60 * form["fetch_interval_minutes"].as_i64().unwrap_or(INTERVAL_MINUTES_DEFAULT).max(1);
-    let new_requests = form["disable_new_request_creation"] != true;
     let deadline_ms = match mailboxes.storage.is_shared() {
         true => (DEADLINE_SHARED_MS << due.failures.clamp(0, 8)).min(DEADLINE_MS),
         false => DEADLINE_MS,
     };
     let request = json!({"max_messages": BATCH_MESSAGES, "max_bytes": BATCH_BYTES, "deadline_ms": deadline_ms});
-    for _ in 0..BATCHES_MAX {
+    for batch in 0..BATCHES_MAX {
         if stop() {
             return Err(Failure::other("The host stops."));
         }
+        // They may change, or the mailbox be paused, while a long round is under way.
+        let mailbox = mailboxes.mailbox(id)?;
+        if mailbox.paused && batch > 0 {
+            return Ok(End::Done);
+        }
+        let form = mailbox.incoming.as_ref().unwrap_or(&Value::Null);
+        *interval = 60 * form["fetch_interval_minutes"].as_i64().unwrap_or(INTERVAL_MINUTES_DEFAULT).max(1);
+        let new_requests = form["disable_new_request_creation"] != true;
         let header = mailboxes.call(id, Direction::Incoming, |account| {
             let batch = account.fetch_batch(&request)?;
             let messages =
@@ -132,6 +143,10 @@ fn work(
         }
     }
     Ok(End::More)
+}
+
+fn asks_to_wait(failure: &Failure) -> bool {
+    matches!(failure, Failure::Hook(error) if error.retry_after_seconds().is_some())
 }
 
 fn count(counts: &mut Counts, imported: &[Imported]) {

@@ -94,7 +94,9 @@ impl Mailboxes {
     pub fn fetch_now(&self, id: i64) -> Result<Value> {
         let now = self.storage.now()?;
         let run = self.storage.run(id)?.ok_or_else(|| unknown(id))?;
-        let due = Due { mailbox: id, next_run: now.min(run.next_run), failures: run.failures, troubled: false };
+        let planned = Some(run.next_run);
+        let due =
+            Due { mailbox: id, next_run: now.min(run.next_run), failures: run.failures, troubled: false, planned };
         if !self.queue.begin(now, due.clone())? {
             return Err(Failure::other("This mailbox is being fetched right now. Look again in a moment."));
         }
@@ -213,7 +215,7 @@ impl Mailboxes {
             statuses[direction.name()] = match self.call(id, direction, |account| Ok(account.authenticate(&request)?)) {
                 Ok(status) => {
                     // What one form brought about the library tells of the other one when it is asked.
-                    self.storage.set_health(id, direction, &status["health"])?;
+                    self.keep_health(id, direction, &status)?;
                     status
                 }
                 Err(failure) => json!({"error": failure.to_json()["error"]}),
@@ -224,6 +226,23 @@ impl Mailboxes {
             state[direction] = statuses[direction].take();
         }
         Ok(state)
+    }
+
+    /// After a round: what another node found wrong before may be over.
+    pub(super) fn tell_health(&self, id: i64) -> Result<()> {
+        let status =
+            self.call(id, Direction::Incoming, |account| Ok(account.authenticate(&json!({"action": "status"}))?));
+        let Ok(status) = status else { return Ok(()) };
+        self.storage.set_health(id, Direction::Incoming, &status["health"])
+    }
+
+    /// Each node's library knows of its own calls only: the node that fetches the mailbox has the word.
+    fn keep_health(&self, id: i64, direction: Direction, status: &Value) -> Result<()> {
+        let node = self.storage.run(id)?.and_then(|run| run.node);
+        match node.is_none_or(|node| node == self.queue.node) {
+            true => self.storage.set_health(id, direction, &status["health"]),
+            false => Ok(()),
+        }
     }
 
     /// As [`Self::state`] for all mailboxes, without the two statuses: nothing is opened for it.
@@ -286,7 +305,8 @@ impl Mailboxes {
         });
         match known {
             Some((opened, account)) if Some(opened) == version => return Ok(account),
-            Some(_) => self.close(id),
+            // Whoever is at work with the old settings comes to the end.
+            Some((_, stale)) => self.close_if(id, direction, &stale),
             None => {}
         }
         let mailbox = self.mailbox(id)?;
@@ -300,12 +320,17 @@ impl Mailboxes {
         self.ears.knows(form["username"].as_str().unwrap_or_default(), id, direction);
         let account = Arc::new(self.plugin.open(&json!({ direction.name(): form }))?);
         let open = Open { version: mailbox.version, account: account.clone(), used: Instant::now() };
-        if let Some(other) = self.lock().insert((id, direction), open) {
-            other.account.close();
+        let mut table = self.lock();
+        if let Some(first) = table.get(&(id, direction)).filter(|first| first.version == open.version) {
+            // Somebody else was faster.
+            return Ok(first.account.clone());
         }
+        let other = table.insert((id, direction), open);
+        drop(table);
+        drop(other);
         // The callback tells of changes only; what holds from the beginning is asked for once.
         if let Ok(status) = account.authenticate(&json!({"action": "status"})) {
-            self.storage.set_health(id, direction, &status["health"])?;
+            self.keep_health(id, direction, &status)?;
         }
         self.close_one_too_many();
         Ok(account)

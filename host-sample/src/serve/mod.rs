@@ -54,23 +54,30 @@ mod web;
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io,
-    net::{self, SocketAddr},
+    net::{self, IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use axum::{
-    Router,
-    extract::State,
+    Extension, Router,
+    extract::{ConnectInfo, State},
     http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
 use clap::Args;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
 use serde_json::json;
-use tokio::{net::TcpListener, runtime::Builder, task::spawn_blocking};
+use tokio::{net::TcpListener, runtime::Builder, sync::Semaphore, task::spawn_blocking};
 use url::Url;
 
 use self::{log::Log, metrics::Metrics, scheduler::Scheduler};
@@ -82,6 +89,11 @@ use crate::{
 
 pub use mailboxes::Mailboxes;
 pub use storage::Storage;
+
+/// For the head of a request, and for the next one on a connection that is kept.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// Whoever comes then waits until another one goes.
+const CONNECTIONS_MAX: usize = 500;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -100,6 +112,9 @@ pub struct Arguments {
     /// How browsers reach the page, when it is not the address it listens on.
     #[arg(long, value_name = "URL")]
     public_url: Option<Url>,
+    /// Address of a proxy before the page, whose X-Forwarded-For says who asks; may be repeated.
+    #[arg(long, value_name = "IP")]
+    trusted_proxy: Vec<IpAddr>,
     /// Mailboxes that are fetched at the same time.
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
@@ -108,7 +123,8 @@ pub struct Arguments {
     admin_password_file: Option<PathBuf>,
     #[arg(long, env = "HOST_SAMPLE_ADMIN_PASSWORD", hide = true, hide_env_values = true)]
     admin_password: Option<String>,
-    /// Take in a mailbox from a settings file, under the file's name; may be repeated.
+    /// Take in a mailbox from a settings file, under the file's name; may be repeated. The forms in the file replace what was
+    /// changed on the page.
     #[arg(long, value_name = "FILE")]
     import: Vec<PathBuf>,
     /// Whether mail servers in private networks may be connected to.
@@ -126,6 +142,9 @@ pub struct App {
     pub log: Log,
     /// Without a slash at its end.
     pub public_url: String,
+    pub trusted_proxies: Vec<IpAddr>,
+    /// No second process works in the same data folder.
+    _lock: Option<File>,
     metrics: Arc<Metrics>,
     scheduler: Scheduler,
 }
@@ -151,7 +170,7 @@ impl App {
     /// # Errors
     /// Why this node does not work.
     pub fn health(&self) -> Result<(), String> {
-        self.storage.now().map_err(|failure| failure.sentences().join(" "))?;
+        // It asks the database each second; asked from here, a database that hangs would take a thread for each question.
         self.scheduler.health()
     }
 }
@@ -159,7 +178,7 @@ impl App {
 pub fn run(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Result<()> {
     let drain = Duration::from_secs(arguments.drain);
     interrupt::grace(2 * drain + Duration::from_secs(10));
-    // First of all: a second start on the same data must end here.
+    // First of all: nothing is begun for an address that somebody else has.
     let taken = |error: io::Error| {
         let address = arguments.listen;
         Failure::settings(format!("{address} cannot be listened on: {error}. Choose another one by --listen."))
@@ -195,8 +214,7 @@ async fn serve(app: Arc<App>, listener: net::TcpListener, drain: Duration, outpu
                 "node": app.mailboxes.queue.node}),
     );
     app.log.info("started", None, json!({"address": address.to_string(), "node": app.mailboxes.queue.node}));
-    let pages = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, pages).with_graceful_shutdown(interrupted());
+    let server = answer(listener, router(app.clone()));
     let drained = async {
         interrupted().await;
         // Rounds end beside the requests.
@@ -204,9 +222,40 @@ async fn serve(app: Arc<App>, listener: net::TcpListener, drain: Duration, outpu
         tokio::time::sleep(drain).await;
     };
     tokio::select! {
-        served = server => served.map_err(failed),
-        () = drained => Ok(()),
+        () = server => {}
+        () = drained => {}
     }
+    Ok(())
+}
+
+/// Until an interrupt; requests that run come to their end. axum's own loop has no deadline for the head of a request.
+async fn answer(listener: TcpListener, pages: Router) {
+    let (gate, graceful) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), GracefulShutdown::new());
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_PATIENCE);
+    let accepted = async || {
+        let place = gate.clone().acquire_owned().await.ok();
+        (place, listener.accept().await)
+    };
+    loop {
+        let (place, accepted) = tokio::select! {
+            accepted = accepted() => accepted,
+            () = interrupted() => break,
+        };
+        let Ok((stream, peer)) = accepted else {
+            // No file descriptor is left: some will be.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let service = TowerToHyperService::new(pages.clone().layer(Extension(ConnectInfo(peer))));
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
 }
 
 async fn interrupted() {

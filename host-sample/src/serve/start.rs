@@ -1,6 +1,11 @@
 //! From nothing to a host that works: data folder, key, database, the first administrator, the library.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    fs::{self, File, TryLockError},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 
@@ -31,11 +36,12 @@ pub fn app(arguments: &Arguments, address: SocketAddr, library: Option<&Path>, o
     folder(&arguments.data)?;
     let key_file = arguments.key_file.clone().unwrap_or_else(|| arguments.data.join("serve.key"));
     let seal = Seal::from_file(&key_file)?;
-    let (database, store) = match &arguments.database {
-        Some(url) => (Database::postgres(url)?, url.clone()),
+    let (database, store, lock) = match &arguments.database {
+        Some(url) => (Database::postgres(url)?, url.clone(), None),
         None => {
-            let store = arguments.data.join("store.db");
-            (Database::sqlite(&arguments.data.join("helpdesk.db"))?, format!("sqlite:{}", store.display()))
+            let lock = lock(&arguments.data)?;
+            let store = format!("sqlite:{}", arguments.data.join("store.db").display());
+            (Database::sqlite(&arguments.data.join("helpdesk.db"))?, store, Some(lock))
         }
     };
     let storage = Storage::open(database, seal)?;
@@ -57,7 +63,8 @@ pub fn app(arguments: &Arguments, address: SocketAddr, library: Option<&Path>, o
         Some(url) => url.as_str().trim_end_matches('/').to_owned(),
         None => format!("http://{address}"),
     };
-    Ok(App { storage, mailboxes, log, public_url, metrics, scheduler })
+    let trusted_proxies = arguments.trusted_proxy.clone();
+    Ok(App { storage, mailboxes, log, public_url, trusted_proxies, _lock: lock, metrics, scheduler })
 }
 
 /// For its owner only; one that exists is left as it is.
@@ -69,6 +76,19 @@ fn folder(path: &Path) -> Result<()> {
     builder
         .create(path)
         .map_err(|error| Failure::settings(format!("The data folder {} cannot be made: {error}.", path.display())))
+}
+
+/// Held until the process ends.
+fn lock(data: &Path) -> Result<File> {
+    let path = data.join("lock");
+    let cannot =
+        |error: String| Failure::settings(format!("The data folder {} cannot be used: {error}.", data.display()));
+    let file = File::create(&path).map_err(|error| cannot(error.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(cannot("another host-sample works in it already".to_owned())),
+        Err(TryLockError::Error(error)) => Err(cannot(error.to_string())),
+    }
 }
 
 fn administrator(storage: &Storage, arguments: &Arguments, output: &Output) -> Result<()> {
@@ -122,7 +142,7 @@ fn import(path: &Path) -> Result<Change> {
     Ok(Change { name, incoming, outgoing, paused: false })
 }
 
-/// A new mailbox, or the one of this name with these settings.
+/// A new mailbox, or the one of this name with these settings; a form that the file does not have stays as it is.
 fn take_in(mailboxes: &Mailboxes, known: &[Mailbox], change: &Change, output: &Output) -> Result<()> {
     for (direction, form) in [("incoming", &change.incoming), ("outgoing", &change.outgoing)] {
         if let Some(form) = form {
@@ -132,9 +152,19 @@ fn take_in(mailboxes: &Mailboxes, known: &[Mailbox], change: &Change, output: &O
     let storage = &mailboxes.storage;
     let known = known.iter().find(|known| known.name == change.name);
     let id = match known {
-        Some(known) if known.incoming == change.incoming && known.outgoing == change.outgoing => known.id,
         Some(known) => {
-            storage.update_mailbox(OPERATOR, known.id, known.version, change)?;
+            let changed = Change {
+                name: known.name.clone(),
+                incoming: change.incoming.clone().or_else(|| known.incoming.clone()),
+                outgoing: change.outgoing.clone().or_else(|| known.outgoing.clone()),
+                paused: known.paused,
+            };
+            if (&changed.incoming, &changed.outgoing) != (&known.incoming, &known.outgoing)
+                && storage.update_mailbox(OPERATOR, known.id, known.version, &changed)?.is_none()
+            {
+                let why = format!("Somebody else has just changed the mailbox {}. Start again.", change.name);
+                return Err(Failure::settings(why));
+            }
             known.id
         }
         None => storage.insert_mailbox(OPERATOR, change)?,

@@ -31,6 +31,8 @@ pub struct Due {
     pub failures: i64,
     /// It failed or was slow.
     pub troubled: bool,
+    /// Somebody asked for this round before its time, which is this.
+    pub planned: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +64,8 @@ impl Counts {
 
 /// The end of a round.
 pub struct Finished {
+    /// A failure that makes the next ones wait longer; what somebody asked for before its time does not.
+    pub counts_as_failure: bool,
     pub started: i64,
     pub ended: i64,
     pub next_run: i64,
@@ -126,6 +130,7 @@ impl Storage {
                     next_run: row.integer(1)?,
                     failures: row.integer(2)?,
                     troubled: is_troubled,
+                    planned: None,
                 });
             }
         }
@@ -171,9 +176,10 @@ impl Storage {
 
     /// Nothing happens when the lease was lost meanwhile. A change of settings during the round keeps its due time.
     pub fn finish(&self, node: &str, mailbox: i64, due: i64, finished: &Finished) -> Result<()> {
-        // Another node's mailbox is neither.
+        // A mailbox that another node has is neither, and says nothing.
         let success = match (&finished.error, finished.result.as_str()) {
-            (Some(_), _) => 0,
+            (Some(_), _) if finished.counts_as_failure => 0,
+            (Some(_), _) => 2,
             (None, ELSEWHERE) => -1,
             (None, _) => 1,
         };
@@ -183,10 +189,14 @@ impl Storage {
         self.database.execute(
             "UPDATE runs SET lease_owner = NULL, lease_until = 0, node = CASE ?6 WHEN -1 THEN node ELSE ?2 END,
                  next_run = CASE WHEN next_run > ?15 AND next_run <= ?4 THEN next_run ELSE ?3 END,
-                 last_run = ?4, last_seconds = ?4 - ?5, rounds = rounds + 1,
+                 last_run = CASE ?6 WHEN -1 THEN last_run ELSE ?4 END,
+                 last_seconds = CASE ?6 WHEN -1 THEN last_seconds ELSE ?4 - ?5 END,
+                 rounds = CASE ?6 WHEN -1 THEN rounds ELSE rounds + 1 END,
                  last_success = CASE WHEN ?6 = 1 THEN ?4 ELSE last_success END,
                  failures = CASE ?6 WHEN 1 THEN 0 WHEN 0 THEN failures + 1 ELSE failures END,
-                 result = ?7, error = ?8, last_counts = ?16,
+                 result = CASE ?6 WHEN -1 THEN result ELSE ?7 END,
+                 error = CASE ?6 WHEN -1 THEN error ELSE ?8 END,
+                 last_counts = CASE ?6 WHEN -1 THEN last_counts ELSE ?16 END,
                  created = created + ?9, appended = appended + ?10, duplicate = duplicate + ?11,
                  ignored = ignored + ?12, skipped = skipped + ?13, quarantined = quarantined + ?14
              WHERE mailbox = ?1 AND lease_owner = ?2",

@@ -157,6 +157,36 @@ fn a_change_of_settings_during_a_round_is_tried_at_once() {
 }
 
 #[test]
+fn what_another_node_has_and_what_was_asked_for_early_does_not_count() {
+    let storage = storage();
+    let id = storage.insert_mailbox("ann", &change("desk")).unwrap();
+    let now = storage.now().unwrap();
+    let error = json!({"kind": "transient", "message": "Connection reset."});
+    let round = |at: i64, round: &Finished| {
+        assert!(storage.claim(at, NODE, id).unwrap());
+        let due = storage.run(id).unwrap().unwrap().next_run;
+        storage.finish(NODE, id, due, round).unwrap();
+        storage.run(id).unwrap().unwrap()
+    };
+    let failed = round(now, &finished(now + 1, now + 30, Some(error.clone())));
+    let elsewhere = round(now + 30, &Finished { result: ELSEWHERE.into(), ..finished(now + 31, now + 60, None) });
+    assert_eq!((elsewhere.rounds, elsewhere.failures, elsewhere.last_run), (1, 1, failed.last_run));
+    assert_eq!((elsewhere.error, elsewhere.next_run), (Some(error.clone()), now + 60));
+    let early = Finished { counts_as_failure: false, ..finished(now + 41, now + 60, Some(error.clone())) };
+    let early = round(now + 40, &early);
+    assert_eq!((early.rounds, early.failures, early.error), (2, 1, Some(error)));
+}
+
+/// Claiming this mailbox fails from now on, as it does when the database breaks down.
+pub fn refuse_claims(storage: &Storage, mailbox: i64) {
+    let sql = format!(
+        "CREATE TRIGGER broken BEFORE UPDATE OF lease_owner ON runs WHEN NEW.mailbox = {mailbox}
+         BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    );
+    storage.database.execute(&sql, &[]).unwrap();
+}
+
+#[test]
 fn a_thousand_late_mailboxes_do_not_start_at_once() {
     let storage = storage();
     for number in 0..1_000 {
@@ -186,5 +216,6 @@ fn a_transcript_is_sealed() {
 
 fn finished(ended: i64, next_run: i64, error: Option<Value>) -> Finished {
     let result = if error.is_some() { "settings" } else { "ok" };
-    Finished { started: ended, ended, next_run, result: result.into(), error, counts: Counts::default() }
+    let counts = Counts::default();
+    Finished { counts_as_failure: true, started: ended, ended, next_run, result: result.into(), error, counts }
 }

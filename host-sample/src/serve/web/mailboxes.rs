@@ -196,7 +196,10 @@ fn actions(call: &Call, mailbox: &Mailbox) -> Markup {
                 @if has(Direction::Incoming) { (form("fetch", button("fetch", "Fetch now"))) }
                 (form("diagnose", button("diagnose", "Diagnose")))
                 @if has(Direction::Incoming) {
-                    (form("pause", button("pause", if mailbox.paused { "Go on fetching" } else { "Pause" })))
+                    (form("pause", html! {
+                        input type="hidden" name="paused" value=(!mailbox.paused);
+                        (button("pause", if mailbox.paused { "Go on fetching" } else { "Pause" }))
+                    }))
                 }
             }
             @if has(Direction::Outgoing) {
@@ -279,8 +282,8 @@ pub fn act(call: &Call) -> Answer {
 
 fn pause(call: &Call, mailbox: Mailbox) -> Answer {
     let (id, version) = (mailbox.id, mailbox.version);
-    let change =
-        Change { name: mailbox.name, incoming: mailbox.incoming, outgoing: mailbox.outgoing, paused: !mailbox.paused };
+    let paused = call.form.get("paused").map_or(!mailbox.paused, |paused| paused == "true");
+    let change = Change { name: mailbox.name, incoming: mailbox.incoming, outgoing: mailbox.outgoing, paused };
     if call.app().storage.update_mailbox(&call.session.admin, id, version, &change)?.is_none() {
         return Err(Failure::other("Somebody else has just changed this mailbox. Look again.").into());
     }

@@ -35,7 +35,7 @@ pub fn list(call: &Call) -> Answer {
                         dl.facts {
                             dt { "Key" } dd.code { (key) }
                             dt { "Tries" } dd { (one["tries"]) }
-                            dt { "Size" } dd { (layout::size(one["size"].as_u64().unwrap_or_default())) }
+                            dt { "Size" } dd { (one["size"].as_u64().filter(|size| *size > 0).map_or("not told".to_owned(), layout::size)) }
                             dt { "First" } dd { (when(&one["first"])) }
                             dt { "Last" } dd { (when(&one["last"])) }
                         }

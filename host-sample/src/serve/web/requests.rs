@@ -187,7 +187,7 @@ fn done(call: &Call, request: &Value) -> Result<Markup, Problem> {
 
 /// In a frame without rights.
 pub fn html(call: &Call) -> Answer {
-    let mail = mail::read(&bytes(call)?).map_err(|why| Problem::Failed(Failure::other(why)))?;
+    let mail = mail::read(&bytes(call, mail::SIZE_MAX)?).map_err(|why| Problem::Failed(Failure::other(why)))?;
     let content = mail.html.ok_or(Problem::Unknown)?;
     let document = html! {
         (DOCTYPE)
@@ -204,25 +204,28 @@ pub fn html(call: &Call) -> Answer {
 }
 
 pub fn raw(call: &Call) -> Result<Response, Problem> {
-    Ok(download(&format!("message-{}.eml", call.number("message")?), "application/octet-stream", bytes(call)?))
+    Ok(download(
+        &format!("message-{}.eml", call.number("message")?),
+        "application/octet-stream",
+        bytes(call, u64::MAX)?,
+    ))
 }
 
 pub fn attachment(call: &Call) -> Answer {
-    let mail = mail::read(&bytes(call)?).map_err(|why| Problem::Failed(Failure::other(why)))?;
+    let mail = mail::read(&bytes(call, mail::SIZE_MAX)?).map_err(|why| Problem::Failed(Failure::other(why)))?;
     let number = usize::try_from(call.number("number")?).map_err(|_| Problem::Unknown)?;
     let attachment = mail.attachments.into_iter().nth(number).ok_or(Problem::Unknown)?;
     // Never under the type that the sender says: nothing of it is to be shown by the browser.
     Ok(download(&attachment.name, "application/octet-stream", attachment.bytes))
 }
 
-/// Of a message of this request.
-fn bytes(call: &Call) -> Result<Vec<u8>, Problem> {
+/// Of a message of this request, when it has at most so many.
+fn bytes(call: &Call, most: u64) -> Result<Vec<u8>, Problem> {
     let (request, id) = (request(call)?, call.number("message")?);
     let messages = request["messages"].as_array();
     let message = messages.into_iter().flatten().find(|message| message["id"] == id).ok_or(Problem::Unknown)?;
-    if message["raw_bytes"].as_u64().is_some_and(|size| size > mail::SIZE_MAX) {
-        let why = "This message is too large for the browser. `host-sample requests` works on the same database.";
-        return Err(Failure::other(why).into());
+    if message["raw_bytes"].as_u64().is_some_and(|size| size > most) {
+        return Err(Failure::other("This message is too large to be taken apart here. Download it as a whole.").into());
     }
     call.app().storage.helpdesk.raw(id)?.ok_or(Problem::Unknown)
 }

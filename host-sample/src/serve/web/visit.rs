@@ -196,6 +196,16 @@ fn signed_in(visit: Visit, handler: impl FnOnce(&Call) -> Answer) -> Answer {
     Ok(answer.unwrap_or_else(|problem| problem.page(Some(&call))))
 }
 
+/// The peer, or whom a trusted proxy names: the last one in its list that is no such proxy itself.
+fn asking(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {
+    if !trusted.contains(&peer) {
+        return peer;
+    }
+    let lines = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok());
+    let named: Vec<_> = lines.flat_map(|line| line.split(',')).map(|name| name.trim().parse().ok()).collect();
+    named.into_iter().rev().find(|name| name.is_none_or(|name| !trusted.contains(&name))).flatten().unwrap_or(peer)
+}
+
 /// `None`: too much, or the connection ended.
 async fn posted_bytes(mut body: Body) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -234,9 +244,10 @@ async fn answer(
         _ => Fields::default(),
     };
     let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let visit = Visit {
+        peer: asking(peer, &parts.headers, &web.app.trusted_proxies),
         web,
-        peer: peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         target: parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
         params: params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         query: Fields::parse(parts.uri.query().unwrap_or_default().as_bytes()),
@@ -289,4 +300,31 @@ pub fn download(name: &str, media_type: &str, bytes: Vec<u8>) -> Response {
     let media_type = HeaderValue::try_from(media_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     ([(header::CONTENT_DISPOSITION, disposition), (header::CONTENT_TYPE, media_type)], Body::from(bytes))
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_trusted_proxy_says_who_asks() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let (proxy, inner, person) = (ip("10.0.0.1"), ip("10.0.0.2"), ip("192.0.2.7"));
+        let asking = |peer: IpAddr, lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("x-forwarded-for", HeaderValue::try_from(*line).unwrap());
+            }
+            super::asking(peer, &headers, &[proxy, inner])
+        };
+        assert_eq!(asking(proxy, &["192.0.2.7"]), person);
+        assert_eq!(
+            asking(proxy, &["203.0.113.9, 192.0.2.7", "10.0.0.2"]),
+            person,
+            "what a person sends along is no proof"
+        );
+        assert_eq!(asking(proxy, &["192.0.2.7, nonsense"]), proxy);
+        assert_eq!(asking(proxy, &[]), proxy);
+        assert_eq!(asking(person, &["203.0.113.9"]), person);
+    }
 }
