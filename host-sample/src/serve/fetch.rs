@@ -46,7 +46,6 @@ pub fn run(mailboxes: &Mailboxes, due: &Due, stop: &dyn Fn() -> bool, metrics: &
     let end = round
         .unwrap_or_else(|_| Err(Failure::other("The round ended by a panic; the log says where.")))
         .unwrap_or_else(End::Failed);
-    let seconds = began.elapsed().as_secs() as i64;
     let result = match &end {
         End::Done => "ok",
         End::More => "more",
@@ -55,7 +54,7 @@ pub fn run(mailboxes: &Mailboxes, due: &Due, stop: &dyn Fn() -> bool, metrics: &
         End::Failed(failure) => kind(failure),
     };
     metrics.add("host_fetch_rounds_total", Some(("result", result)), 1);
-    metrics.add("host_round_seconds_total", None, seconds);
+    metrics.add_seconds("host_round_seconds_total", began.elapsed());
     for (outcome, count) in counts.all().into_iter().filter(|(_, count)| *count > 0) {
         metrics.add("host_messages_total", Some(("outcome", outcome)), count);
     }

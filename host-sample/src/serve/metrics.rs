@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Name, type, help; in the order in which they are shown.
@@ -22,19 +23,26 @@ pub type Gauge<'a> = (&'a str, Option<(&'a str, &'a str)>, i64);
 
 /// Families with their samples; the label is part of the name: `host_sends_total{outcome="sent"}`.
 #[derive(Default)]
-pub struct Metrics(Mutex<BTreeMap<String, i64>>);
+pub struct Metrics(Mutex<BTreeMap<String, f64>>);
 
 impl Metrics {
     /// `label`: its name and its value.
     pub fn add(&self, family: &str, label: Option<(&str, &str)>, count: i64) {
-        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *samples.entry(name(family, label)).or_default() += count;
+        self.add_to(name(family, label), count as f64);
+    }
+
+    pub fn add_seconds(&self, family: &str, time: Duration) {
+        self.add_to(name(family, None), time.as_secs_f64());
+    }
+
+    fn add_to(&self, name: String, amount: f64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += amount;
     }
 
     /// `gauges`: what is true right now.
     pub fn render(&self, gauges: &[Gauge<'_>]) -> String {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        samples.extend(gauges.iter().map(|(family, label, value)| (name(family, *label), *value)));
+        samples.extend(gauges.iter().map(|(family, label, value)| (name(family, *label), *value as f64)));
         let mut text = String::new();
         for (family, kind, help) in FAMILIES {
             let _ = writeln!(text, "# HELP {family} {help}\n# TYPE {family} {kind}");
@@ -67,13 +75,15 @@ mod tests {
         let metrics = Metrics::default();
         metrics.add("host_sends_total", Some(("outcome", "sent")), 2);
         metrics.add("host_sends_total", Some(("outcome", "sent")), 1);
-        metrics.add("host_round_seconds_total", None, 7);
+        for _ in 0..2 {
+            metrics.add_seconds("host_round_seconds_total", Duration::from_millis(250));
+        }
         let text = metrics.render(&[("host_mailboxes", Some(("state", "a\"b")), 3)]);
         assert!(text.contains("# TYPE host_sends_total counter\nhost_sends_total{outcome=\"sent\"} 3\n"), "{text}");
-        assert!(text.contains("host_round_seconds_total 7\n"));
+        assert!(text.contains("host_round_seconds_total 0.5\n"));
         assert!(text.contains("host_mailboxes{state=\"a\\\"b\"} 3\n"));
         for line in text.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.rsplit_once(' ').unwrap().1.parse::<i64>().is_ok(), "{line}");
+            assert!(line.rsplit_once(' ').unwrap().1.parse::<f64>().is_ok(), "{line}");
         }
     }
 }

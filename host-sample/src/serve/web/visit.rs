@@ -213,10 +213,12 @@ async fn posted_bytes(mut body: Body) -> Option<Vec<u8>> {
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let data = frame.ok()?.into_data().unwrap_or_default();
         taken = taken.saturating_add(data.len());
-        match taken {
-            0..=BODY_MAX => bytes.extend_from_slice(&data),
-            0..=DISCARDED_MAX => bytes = Vec::new(),
-            _ => break,
+        if taken <= BODY_MAX {
+            bytes.extend_from_slice(&data);
+        } else if taken <= DISCARDED_MAX {
+            bytes = Vec::new();
+        } else {
+            break;
         }
     }
     (taken <= BODY_MAX).then_some(bytes)
