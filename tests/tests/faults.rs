@@ -3,7 +3,7 @@
 
 use std::{
     net::TcpListener,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -167,6 +167,18 @@ fn a_connection_that_stands_still_costs_the_deadline_and_no_more() {
         }
         assert_eq!(mail.hashes(), filled(400, 20), "{bytes}");
     }
+
+    // Whoever closes the handle does not wait for the deadline of what runs, nor does what runs.
+    relay.stall_after(0);
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(|| sender.send(batch(&handle, &json!({"deadline_ms": 300_000})).map(drop)));
+        thread::sleep(Duration::from_millis(500));
+        handle.close();
+        let error = receiver.recv_timeout(Duration::from_secs(60)).unwrap().unwrap_err();
+        assert!(matches!(error.kind(), Kind::Transient | Kind::Closed), "{error}");
+    });
+    assert_eq!(batch(&handle, &json!({})).err().unwrap().kind(), Kind::Closed);
 }
 
 #[test]

@@ -153,7 +153,8 @@ pub struct OauthMailApi {
     /// [any] Calls of this account that run or wait come back at once: OAUTH_MAIL_TRANSIENT, and a message that was offered
     /// to a server with the outcome "unknown". The account stays open.
     pub cancel: unsafe extern "C" fn(account: OauthMailHandle, error: *mut OauthMailHandle) -> u32,
-    /// [any] Ends what the account does; later calls answer OAUTH_MAIL_CLOSED. `release` closes, too.
+    /// [any] Ends what the account does: calls that run come back as by `cancel`, later ones answer OAUTH_MAIL_CLOSED. `release`
+    /// closes, too.
     pub close: unsafe extern "C" fn(account: OauthMailHandle, error: *mut OauthMailHandle) -> u32,
     /// [any] The bytes of a text, of an error (JSON: kind, message, remedy, who, provider_code, ...), or of a batch's header.
     /// They live until the object is released; nothing is copied.

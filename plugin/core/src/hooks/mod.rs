@@ -165,9 +165,13 @@ impl Handle {
         }
     }
 
-    /// Ends what the handle started and frees its connections. Later calls get a `Closed` error.
+    /// Ends what the handle started and frees its connections. Calls that run come back as after [`Handle::cancel`], later
+    /// ones get a `Closed` error.
     pub fn close(&self) {
         let front = std::mem::replace(&mut *self.lock(), Front::Closed);
+        if let Front::Running(worker) = &front {
+            worker.cancel();
+        }
         drop(front);
     }
 
