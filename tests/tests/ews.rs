@@ -252,6 +252,23 @@ fn a_poison_message_costs_only_itself() {
 }
 
 #[test]
+fn what_has_no_such_id_any_more_is_skipped_and_what_was_not_worked_off_is_asked_for_again() {
+    let desk = Desk::new();
+    desk.deliver("alice", &note(0));
+    desk.deliver("alice", &note(1));
+    let inbox = desk.open("alice", "incoming", |_| ());
+    desk.order(json!({"match": "GetItem", "response_code": "ErrorBatchProcessingStopped"}));
+    let mail = mailbox::batch(&inbox, &json!({"max_messages": 1})).unwrap();
+    assert!(mail.messages.len() == 1 && mail.quarantined.is_empty(), "{:?}", mail.quarantined);
+    settle(&inbox, mail.keys(), "imported").unwrap();
+    desk.deliver("alice", &note(2));
+    let inbox = desk.open("alice", "incoming", |_| ());
+    desk.order(json!({"match": "GetItem", "response_code": "ErrorInvalidId"}));
+    let mail = mailbox::batch(&inbox, &json!({})).unwrap();
+    assert!(!mail.skipped.is_empty() && mail.quarantined.is_empty(), "{:?} {:?}", mail.skipped, mail.quarantined);
+}
+
+#[test]
 fn somebody_else_moves_and_deletes_in_between() {
     let desk = Desk::new();
     for number in 0..4 {

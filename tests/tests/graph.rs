@@ -9,7 +9,10 @@ use oauth_mail_core::{
     hooks::{Handle, Plugin},
     log::Logger,
 };
-use oauth_mail_sandbox::{Config, Sandbox, mailbox::Message as Stored};
+use oauth_mail_sandbox::{
+    Config, Sandbox,
+    mailbox::{Mailbox, Message as Stored},
+};
 use oauth_mail_tests::{
     fixture::{STORE_KEY, authenticate, complete, parse},
     mailbox::{batch, hash, note, round, settle},
@@ -71,9 +74,8 @@ impl Desk {
     }
 
     fn stored(&self, name: &str, folder: &str) -> Vec<Stored> {
-        let list = |mailbox: &mut oauth_mail_sandbox::mailbox::Mailbox| {
-            mailbox.folder(folder).map_or_else(Vec::new, |folder| folder.messages.clone())
-        };
+        let list =
+            |mailbox: &mut Mailbox| mailbox.folder(folder).map_or_else(Vec::new, |folder| folder.messages.clone());
         self.sandbox.state.mail.with(&sandboxed::address(name), list).unwrap()
     }
 
@@ -224,6 +226,49 @@ fn throttling_is_waited_out_and_costs_no_mail() {
     assert!(mail.quarantined.is_empty());
     assert_eq!(desk.stored(NAME, "INBOX").len(), 2);
     settle(&handle, mail.keys(), "imported").unwrap();
+}
+
+#[test]
+fn a_pause_that_was_asked_for_is_kept_when_the_batch_had_mail_already() {
+    let desk = Desk::with_notes(2);
+    let handle = desk.incoming(|_| {});
+    let keys = round(&handle, &json!({})).unwrap();
+    let id = keys.keys()[1].rsplit('/').next().unwrap().to_owned();
+    desk.order(json!({"face": "graph", "match": format!("{id}/$value"), "times": 9, "status": 429, "retry_after": 60}));
+    assert_eq!(batch(&handle, &json!({})).unwrap().subjects(), ["note 0"]);
+    desk.sandbox.state.faults.clear();
+    let error = batch(&handle, &json!({})).err().unwrap();
+    assert_eq!(error.kind(), Kind::Throttled);
+    assert!((1..=60).contains(&error.wait().unwrap().as_secs()), "{:?}", error.wait());
+}
+
+#[test]
+fn what_comes_of_a_gateway_is_no_refusal_of_the_message() {
+    let desk = Desk::new();
+    let handle = desk.outgoing();
+    desk.order(json!({"face": "graph", "match": "POST /v1.0/me/messages", "malformed": true}));
+    let answer = send(&handle, mail("garbled"));
+    assert_eq!(answer["outcome"], "retry", "{answer}");
+    assert_eq!(send(&handle, mail("garbled"))["outcome"], "sent");
+    assert_eq!(desk.stored("bob", "INBOX").len(), 1);
+}
+
+#[test]
+fn a_target_folder_that_was_deleted_meanwhile_is_made_again() {
+    let desk = Desk::with_notes(1);
+    let handle = desk.incoming(|form| {
+        form["advanced"]["after_import"] = json!("move");
+        form["advanced"]["processed_folder"] = json!("Done");
+    });
+    for number in 1..=2 {
+        let mail = round(&handle, &json!({})).unwrap();
+        let answer = settle(&handle, mail.keys(), "imported").unwrap();
+        assert!(answer.len() == 1 && answer.values().all(|one| one == "moved"), "{answer:?}");
+        assert!(desk.stored(NAME, "INBOX").is_empty() && desk.stored(NAME, "Done").len() == 1);
+        let forget = |mailbox: &mut Mailbox| mailbox.folders.retain(|folder| folder.name != "Done");
+        desk.sandbox.state.mail.with(&sandboxed::address(NAME), forget).unwrap();
+        desk.deliver(&note(number));
+    }
 }
 
 #[test]

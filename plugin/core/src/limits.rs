@@ -67,9 +67,10 @@ pub const NOTE_INTERVAL: i64 = 3_600;
 /// kept.
 pub const FEED_PAGES_MAX: usize = 40;
 /// Messages of a folder that may be listed and unsettled before the listing stops, and settled ones that are remembered
-/// because the server may name them again. Ids have about 150 characters, so a cursor stays below 1 MB.
+/// because the server may name them again, and the host settle them again: as many as one call can. Ids have about 150
+/// characters, so a cursor stays below 1.5 MB.
 pub const FEED_OPEN_MAX: usize = 3_000;
-pub const FEED_SETTLED_MAX: usize = 2_000;
+pub const FEED_SETTLED_MAX: usize = 5_000;
 /// Fingerprints of settled messages that a cursor keeps for a move to another protocol: an hour of three messages a second,
 /// 210 KB.
 pub const FINGERPRINTS_MAX: usize = 10_000;

@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     io::Read,
     ops::ControlFlow,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use lettre::Address;
@@ -101,6 +101,8 @@ pub struct Fetch {
     replays: VecDeque<Key>,
     /// The message at which the connection ended, and how often in a row.
     suspect: Option<(Key, u32)>,
+    /// Asked for by the server when a batch held mail already: until when, and its words.
+    pause: Option<(Instant, String)>,
     lease: Lease,
 }
 
@@ -118,6 +120,13 @@ impl Fetch {
             Some("list") => return listed_aside(context),
             Some(key) => return self.one_aside(context, fetching, key, request.deadline),
         }
+        if let Some((until, why)) = &self.pause {
+            let rest = until.saturating_duration_since(seam::instant());
+            if !rest.is_zero() {
+                return Err(Error::new(Kind::Throttled, why.clone()).retry_after(rest));
+            }
+            self.pause = None;
+        }
         if let Whose::Elsewhere(seconds) = self.hold(context, request.deadline)? {
             return Ok(elsewhere(seconds));
         }
@@ -128,7 +137,12 @@ impl Fetch {
             match end {
                 Ok(()) => break,
                 // What was read is handed over first; the next call meets the error again if it persists.
-                Err(_) if !batch.is_empty() => break,
+                Err(error) if !batch.is_empty() => {
+                    if let (Kind::Throttled, Some(wait)) = (error.kind(), error.wait()) {
+                        self.pause = Some((seam::instant() + wait, error.message().to_owned()));
+                    }
+                    break;
+                }
                 // A connection that was kept since the last call may have ended since: one new one.
                 Err(error) if error.kind() == Kind::Transient && !reconnected && !request.deadline.left().is_zero() => {
                     context.session.log.info(format_args!("Connecting again: {error}"));

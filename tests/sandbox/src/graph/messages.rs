@@ -184,7 +184,10 @@ fn transfer(caller: &Caller<'_>, id: &str, work: fn(&mut Mailbox, &str, u32, &st
     let target = target.ok_or_else(folders::no_destination)?;
     let moved = caller.with(|mailbox| {
         let (folder, uid) = locate(mailbox, id)?;
-        let target = folder_name(mailbox, target)?;
+        let target = folder_name(mailbox, target).map_err(|refusal| match refusal.status {
+            404 => refuse(404, "ErrorToFolderNotFound", "The specified target folder could not be found in the store."),
+            _ => refusal,
+        })?;
         let uid = work(mailbox, &folder, uid, &target).ok_or_else(no_item)?;
         whole(caller, mailbox, &target, uid)
     })?;

@@ -3,7 +3,7 @@
 use roxmltree::Node;
 
 use super::{
-    client::{Client, Failure, misbehaved},
+    client::{Client, Failure, NO_ITEM, misbehaved},
     soap::{child, id, item_ids, text},
 };
 use crate::{
@@ -33,7 +33,7 @@ fn request(ids: &[&str]) -> String {
 }
 
 /// May be of one message or of the server: asked for alone, it shows.
-const ALONE: [&str; 2] = ["ErrorInternalServerError", "ErrorTimeoutExpired"];
+const ALONE: [&str; 3] = ["ErrorInternalServerError", "ErrorTimeoutExpired", "ErrorBatchProcessingStopped"];
 
 /// One for each of `entries`, in order; fewer when something stopped the later ones.
 ///
@@ -89,7 +89,7 @@ fn item(
 ) -> Result<Item, Failure> {
     let message = match outcome {
         Ok(message) => message,
-        Err(failure) if failure.is(&["ErrorItemNotFound"]) => return Ok(Item::Gone),
+        Err(failure) if failure.is(&NO_ITEM) => return Ok(Item::Gone),
         Err(Failure::Code(code, error)) => {
             let of_account = matches!(error.kind(), Kind::AdminRequired | Kind::Settings);
             return if error.is_transient() || of_account {

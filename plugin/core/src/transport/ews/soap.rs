@@ -144,11 +144,13 @@ pub fn body<'a>(document: &'a Document<'a>) -> Option<Body<'a>> {
     }
     let messages = child(content, "ResponseMessages")?.children().filter(Node::is_element);
     let message = |node: Node<'a, 'a>| {
-        // Warning: done, with a remark.
-        if node.attribute("ResponseClass") == Some("Error") {
-            return Err(refusal(child(node, "ResponseCode").map(text).unwrap_or_default(), node));
+        let code = child(node, "ResponseCode").map(text).unwrap_or_default();
+        match node.attribute("ResponseClass") {
+            Some("Error") => Err(refusal(code, node)),
+            // Not worked off: an item before it failed (ErrorBatchProcessingStopped).
+            Some("Warning") if code != "NoError" => Err(refusal(code, node)),
+            _ => Ok(node),
         }
-        Ok(node)
     };
     Some(Body::Messages(messages.map(message).collect()))
 }

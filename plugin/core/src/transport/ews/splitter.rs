@@ -127,6 +127,9 @@ impl Splitter {
 
     /// Markup inside of base64 would cut the message off without anybody seeing it.
     fn end_content(&mut self, mut content: Content, is_whole: bool) -> Result<()> {
+        if self.contents.len() == limits::EWS_BATCH {
+            return Err(misbehaved("sent more messages than it was asked for"));
+        }
         if !is_whole {
             content.failed.get_or_insert_with(|| misbehaved("sent a message with markup in its base64"));
         }

@@ -77,7 +77,15 @@ pub(super) fn list(
                 mailbox.folders.remove(name);
                 return Err(folder_missing(name));
             }
-            Err(failure) => return Err(failure.into_error()),
+            Err(failure) => {
+                let error = failure.into_error();
+                if page == 0 || !error.is_transient() {
+                    return Err(error);
+                }
+                // What the pages before said is kept; the next listing meets it again.
+                more = true;
+                break;
+            }
         }
     }
     if !more {

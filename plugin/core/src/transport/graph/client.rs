@@ -287,8 +287,9 @@ impl Refusal {
         let by_status = format!("HTTP {status}");
         let known = remedies::by_graph(&code).or_else(|| remedies::by_graph(&by_status));
         let usual = match status {
-            429 => Kind::Throttled,
-            408 | 500 | 502..=504 => Kind::Transient,
+            // 509: more bytes than a mailbox may move.
+            429 | 509 => Kind::Throttled,
+            408 | 409 | 423 | 500..=599 => Kind::Transient,
             401 | 403 | 404 => Kind::Refused,
             413 => Kind::TooLarge,
             _ => Kind::ServerMisbehaved,

@@ -37,7 +37,19 @@ pub fn list(
             break;
         }
         let url = match &feed.position {
-            Some(link) => mailbox.client.link(link)?,
+            Some(link) => match mailbox.client.link(link) {
+                Ok(url) => url,
+                // From the store, of another Connect URL.
+                Err(_) if page == 0 => {
+                    feed.restart();
+                    reset = Some(format!(
+                        "Where reading {folder} stood belongs to another Connect URL: mail received since all was settled \
+                         last is listed again."
+                    ));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            },
             None => {
                 // What a message is recognised by, when the folder is taken over.
                 let traits = if feed.former.is_empty() { "" } else { ",internetMessageId,from,sentDateTime,subject" };
@@ -61,7 +73,15 @@ pub fn list(
                 mailbox.folders.remove(folder);
                 return Err(folder_missing(folder));
             }
-            Err(failure) => return Err(failure.into_error()),
+            Err(failure) => {
+                let error = failure.into_error();
+                if page == 0 || !error.is_transient() {
+                    return Err(error);
+                }
+                // What the pages before said is kept; the next listing meets it again.
+                more = true;
+                break;
+            }
         };
         if !take(&mut feed, &answer)? {
             break;

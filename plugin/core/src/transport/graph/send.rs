@@ -43,6 +43,8 @@ impl GraphOutbox {
         let error = failure.into_error();
         match error.kind() {
             Kind::Transient | Kind::Throttled => Outcome::Retry { after: error.wait(), error },
+            // Without a 4xx something before Graph spoke, or Graph is unwell: not of this message.
+            Kind::ServerMisbehaved if !has_refused(&error) => Outcome::Retry { after: None, error },
             _ => Outcome::Rejected(error),
         }
     }
@@ -140,12 +142,15 @@ pub(super) fn is_no(failure: &Failure) -> bool {
     match failure {
         Failure::Unauthorized(_) | Failure::NotFound(_) | Failure::Refused(_) => true,
         Failure::Resync(error) | Failure::Other(error) => {
-            error.is_unwritten()
-                || error
-                    .provider_code_text()
-                    .is_some_and(|code| code.trim_start_matches("HTTP ").starts_with('4') && !code.contains("408"))
+            let is_late = error.provider_code_text().is_some_and(|code| code.contains("408"));
+            error.is_unwritten() || has_refused(error) && !is_late
         }
     }
+}
+
+/// A status of 4xx.
+fn has_refused(error: &Error) -> bool {
+    error.provider_code_text().is_some_and(|code| code.trim_start_matches("HTTP ").starts_with('4'))
 }
 
 /// A 403 for want of a permission; others say that the mailbox is full or may not send.

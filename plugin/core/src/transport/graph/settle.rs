@@ -7,7 +7,13 @@ use super::{
     Mailbox,
     client::{self, Failure, Refusal, misbehaved, segment},
 };
-use crate::{clock::Deadline, error::Result, limits, settings::Action, transport::Key};
+use crate::{
+    clock::Deadline,
+    error::{Error, Kind, Result},
+    limits,
+    settings::Action,
+    transport::Key,
+};
 
 /// For each key whether the message was found.
 pub fn settle(mailbox: &mut Mailbox, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {
@@ -18,9 +24,19 @@ pub fn settle(mailbox: &mut Mailbox, keys: &[Key], action: &Action, deadline: De
     };
     let mut found = Vec::with_capacity(keys.len());
     for part in keys.chunks(limits::GRAPH_BATCH) {
-        found.extend(batch(mailbox, part, action, target.as_deref(), deadline)?);
+        let done = batch(mailbox, part, action, target.as_deref(), deadline);
+        if let (Err(_), Action::Move { folder }) = (&done, action) {
+            // It may have been deleted meanwhile: it is looked for again.
+            mailbox.folders.remove(folder);
+        }
+        found.extend(done?);
     }
     Ok(found)
+}
+
+/// Not the message is missing but where it is to go.
+fn is_of_folder(answer: &Value) -> bool {
+    answer["body"]["error"]["code"].as_str().is_some_and(|code| code.to_ascii_lowercase().contains("folder"))
 }
 
 fn batch(
@@ -58,7 +74,12 @@ fn batch(
         };
         match one["status"].as_u64() {
             Some(200..=299) => *slot = Some(true),
-            Some(404) => *slot = Some(false),
+            Some(404) if !is_of_folder(one) => *slot = Some(false),
+            Some(404) => {
+                let error = Error::new(Kind::Transient, "The folder that mail is moved to was deleted meanwhile.")
+                    .remedy("It is created again with the next try.");
+                failed = failed.or(Some(error));
+            }
             _ => failed = failed.or(Some(Refusal::inside(one).failure().into_error())),
         }
     }
