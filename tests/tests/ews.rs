@@ -269,6 +269,27 @@ fn what_has_no_such_id_any_more_is_skipped_and_what_was_not_worked_off_is_asked_
 }
 
 #[test]
+fn one_message_that_cannot_be_moved_holds_up_no_other() {
+    let desk = Desk::new();
+    (0..5).for_each(|number| desk.deliver("alice", &note(number)));
+    let inbox = desk.open("alice", "incoming", |form| {
+        form["advanced"]["after_import"] = json!("move");
+        form["advanced"]["processed_folder"] = json!("Done");
+    });
+    let mail = round(&inbox, &json!({})).unwrap();
+    let stubborn = mail.keys()[2].to_owned();
+    let id = stubborn.rsplit('/').next().unwrap().to_owned();
+    desk.order(json!({"match": id, "times": 99, "response_code": "ErrorMoveCopyFailed"}));
+    let answer = settle(&inbox, mail.keys(), "imported").unwrap();
+    for (key, done) in &answer {
+        assert_eq!(done, if *key == stubborn { "kept" } else { "moved" }, "{answer:?}");
+    }
+    desk.sandbox.state.faults.clear();
+    assert!(round(&inbox, &json!({})).unwrap().messages.is_empty(), "it was settled, too");
+    assert_eq!((desk.look("alice", "INBOX", |_| ()).len(), desk.look("alice", "Done", |_| ()).len()), (1, 4));
+}
+
+#[test]
 fn somebody_else_moves_and_deletes_in_between() {
     let desk = Desk::new();
     for number in 0..4 {

@@ -212,17 +212,45 @@ impl Fetch {
         }
     }
 
-    /// Carries out a mailbox action for settled messages; a connection that had ended is opened once more.
+    /// Carries out a mailbox action for settled messages. One for which the server refuses it holds up no other: whoever it
+    /// is, is found by halves.
     pub fn settle(
         &mut self,
         context: &Context,
-        keys: Vec<Key>,
-        action: Action,
+        keys: &[Key],
+        action: &Action,
+        deadline: Deadline,
+    ) -> Result<Vec<Settled>> {
+        match (self.settle_together(context, keys, action, deadline), keys) {
+            (Ok(found), _) => {
+                Ok(found.into_iter().map(|found| if found { Settled::Done } else { Settled::Gone }).collect())
+            }
+            (Err(error), [key]) if is_of_message(&error) => {
+                let key = key::to_text(&context.session.account.username, key);
+                context.session.log.warn(format_args!("{key} stays as it is in the mailbox: {error}"));
+                Ok(vec![Settled::Kept])
+            }
+            (Err(error), [_, _, ..]) if is_of_message(&error) => {
+                let (first, second) = keys.split_at(keys.len() / 2);
+                let mut settled = self.settle(context, first, action, deadline)?;
+                settled.extend(self.settle(context, second, action, deadline)?);
+                Ok(settled)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// A connection that had ended is opened once more.
+    fn settle_together(
+        &mut self,
+        context: &Context,
+        keys: &[Key],
+        action: &Action,
         deadline: Deadline,
     ) -> Result<Vec<bool>> {
         for _ in 0..2 {
             let reader = self.connected(context, deadline)?;
-            let (keys, action) = (keys.clone(), action.clone());
+            let (keys, action) = (keys.to_vec(), action.clone());
             let result =
                 reader.with_inbox("settling mail", deadline, move |inbox| inbox.settle(&keys, &action, deadline));
             match result {
@@ -642,6 +670,22 @@ impl Fetch {
             Err(error) => self.failed(context, &entry, error.message(), batch),
         }
     }
+}
+
+/// What became of a message in the mailbox.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    Done,
+    /// It was not there any more.
+    Gone,
+    /// The server refuses to do it to this one.
+    Kept,
+}
+
+/// The server has a word for it, and it is none about the account, the request or the moment.
+fn is_of_message(error: &Error) -> bool {
+    error.kind() == Kind::ServerMisbehaved
+        && error.provider_code_text().is_some_and(|code| !code.is_empty() && !code.starts_with("HTTP"))
 }
 
 /// A spooled message is read back whole: the host gets bytes, and this is the only copy of it in memory.

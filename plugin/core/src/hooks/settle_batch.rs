@@ -10,6 +10,9 @@
 //! | `retry` | nothing | comes again; counts as a failure when others of the same call could be taken |
 //! | `failed` | nothing; after the third failure as `refused` | comes again, the third time it is put aside (quarantine.rs) |
 //! | `replay` · `drop` | nothing | one that was put aside comes again, or is forgotten |
+//!
+//! The answer says for each key what was done: `left`, `marked_seen`, `moved`, `deleted`; `gone` when it was not there any more;
+//! `kept` when the server refuses to do it to this one; else the verdict's own word.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,6 +22,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Context, Work,
     cursor::{cursor_id, read_cursor, write_cursor},
+    fetch_batch::Settled,
     key,
     lease::Whose,
     plugin, quarantine, request,
@@ -161,12 +165,16 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
                 Action::Leave | Action::MarkSeen | Action::Move { .. } | Action::Delete => vec![None; keys.len()],
             };
             let found = if keys.is_empty() || *action == Action::Leave {
-                vec![true; keys.len()]
+                vec![Settled::Done; keys.len()]
             } else {
-                work.fetch.settle(&context, keys.clone(), action.clone(), request.deadline)?
+                work.fetch.settle(&context, &keys, action, request.deadline)?
             };
             for ((text, _, _, instead), found) in chosen.iter().zip(found) {
-                let done_to_it = if found { past_tense(action) } else { "gone" };
+                let done_to_it = match found {
+                    Settled::Done => past_tense(action),
+                    Settled::Gone => "gone",
+                    Settled::Kept => "kept",
+                };
                 done.insert(text.clone(), json!(instead.unwrap_or(done_to_it)));
             }
             settled.extend(keys.into_iter().zip(fingerprints));
