@@ -65,6 +65,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let named = |scenario: &Scenario| scenario.name.contains(&arguments.scenario);
     let all: Vec<_> = Scenario::all().into_iter().filter(named).collect();
     let few: Vec<_> = Scenario::for_bytes().into_iter().filter(named).collect();
+    let over_tls: Vec<_> = Scenario::for_tls().into_iter().filter(named).collect();
     let (cut, tls) = (Disturbance::Cut, TLS_STRIDE);
     // The name, what happens, and every how many places in the long and in the short form.
     let sweeps = [
@@ -75,8 +76,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         ("cut-reset", cut(How::Reset), &few, 1, 499),
         ("cut-stall", cut(How::Stall), &few, 1, 499),
         ("cut-sent", Disturbance::CutSent, &few, 1, 499),
-        ("tls-cut", Disturbance::CutTls, &few, tls, 16 * tls),
-        ("tls-stall", Disturbance::StallTls, &few, 4 * tls, 64 * tls),
+        ("tls-cut", Disturbance::CutTls, &over_tls, tls, 16 * tls),
+        ("tls-stall", Disturbance::StallTls, &over_tls, 4 * tls, 64 * tls),
     ];
     let wanted: Vec<_> = sweeps.into_iter().filter(|(name, ..)| wants(name)).collect();
     if !wanted.is_empty() {

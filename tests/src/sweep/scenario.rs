@@ -133,7 +133,16 @@ impl Scenario {
 
     /// Those whose connections are cut after each byte: all that is said on the wire is said in them.
     pub fn for_bytes() -> Vec<Self> {
-        let named = ["mixed, seen and moved", "send, SMTPS", "send, STARTTLS"];
+        Self::with_three_messages(&["mixed, seen and moved", "send, SMTPS", "send, STARTTLS"])
+    }
+
+    /// Those whose TLS is cut: HTTP too, whose connections the simulated network does not see.
+    pub fn for_tls() -> Vec<Self> {
+        let http = ["EWS, mixed, seen and moved", "EWS, send", "Graph, mixed, seen and moved", "Graph, send"];
+        Self::for_bytes().into_iter().chain(Self::with_three_messages(&http)).collect()
+    }
+
+    fn with_three_messages(named: &[&str]) -> Vec<Self> {
         let mut chosen: Vec<_> = Self::all().into_iter().filter(|scenario| named.contains(&scenario.name)).collect();
         chosen.iter_mut().for_each(|scenario| scenario.messages = scenario.messages.min(3));
         chosen

@@ -348,9 +348,17 @@ impl<'a> Seat<'a> {
             return Ok(None);
         }
         let direction = if case.settings["incoming"].is_object() { "incoming" } else { "outgoing" };
-        let port = &mut case.settings[direction]["port"];
-        let relay = Relay::start(port.as_u64().and_then(|port| port.try_into().ok()).unwrap_or_default())?;
-        *port = json!(relay.port());
+        let form = &mut case.settings[direction];
+        let url = form["connect_url"].as_str().map(Url::parse).transpose().map_err(Error::doing("the URL"))?;
+        let port = url.as_ref().map_or_else(|| form["port"].as_u64(), |url| url.port().map(u64::from));
+        let relay = Relay::start(port.and_then(|port| port.try_into().ok()).unwrap_or_default())?;
+        match url {
+            Some(mut url) => {
+                let _ = url.set_port(Some(relay.port()));
+                form["connect_url"] = json!(url);
+            }
+            None => form["port"] = json!(relay.port()),
+        }
         case.deadline_ms = (how == Disturbance::StallTls).then_some(STALL_DEADLINE_MS);
         Ok(Some(relay))
     }

@@ -198,9 +198,10 @@ fn date_time(time: OffsetDateTime) -> String {
     time.to_offset(UtcOffset::UTC).format(DATE_TIME).unwrap_or_default()
 }
 
-/// Base URL, path of the request, and these query options.
+/// Where the request was sent to, its path, and these query options.
 fn link(state: &State, request: &Request, query: &[(String, String)]) -> String {
-    let base = format!("{}{}", state.base_url(), request.path);
+    let place = request.header("host").map_or_else(|| state.base_url().to_owned(), |host| format!("https://{host}"));
+    let base = format!("{place}{}", request.path);
     Url::parse_with_params(&base, query).map(String::from).unwrap_or(base)
 }
 
