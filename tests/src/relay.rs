@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::connect_unspec;
+
 use crate::Result;
 
 /// One read, bytes.
@@ -27,14 +29,25 @@ pub struct Relay {
     acceptor: Option<JoinHandle<()>>,
 }
 
+/// What happens to a connection whose bytes are used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// FIN.
+    Close,
+    /// RST.
+    Reset,
+    /// Nothing passes any more, but it stays.
+    Stall,
+}
+
 struct Shared {
     target: SocketAddr,
     one_way_micros: AtomicU64,
     /// Bytes that may still pass from server to client, and from client to server, before it happens.
     downstream_left: AtomicU64,
     upstream_left: AtomicU64,
-    /// What happens then: the connection breaks, or stands still.
-    stall: AtomicBool,
+    /// What happens then.
+    ending: Mutex<Ending>,
     /// Only to one connection; those that come later are whole.
     once: AtomicBool,
     /// Bytes from server to client so far.
@@ -70,7 +83,7 @@ impl Relay {
             one_way_micros: AtomicU64::new(0),
             downstream_left: AtomicU64::new(NEVER),
             upstream_left: AtomicU64::new(NEVER),
-            stall: AtomicBool::new(false),
+            ending: Mutex::new(Ending::Close),
             once: AtomicBool::new(false),
             downstream: AtomicU64::new(0),
             bad_luck: AtomicU64::new(0),
@@ -98,25 +111,25 @@ impl Relay {
 
     /// Breaks connections after this many more bytes from the server.
     pub fn cut_after(&self, downstream_bytes: u64) {
-        self.shared.stall.store(false, SeqCst);
+        self.shared.set_ending(Ending::Close);
         self.shared.downstream_left.store(downstream_bytes, SeqCst);
     }
 
     /// Breaks connections after this many more bytes from the client.
     pub fn cut_after_upstream(&self, upstream_bytes: u64) {
-        self.shared.stall.store(false, SeqCst);
+        self.shared.set_ending(Ending::Close);
         self.shared.upstream_left.store(upstream_bytes, SeqCst);
     }
 
     /// After this many more bytes from the server nothing passes any more, but the connection stays.
     pub fn stall_after(&self, downstream_bytes: u64) {
-        self.shared.stall.store(true, SeqCst);
+        self.shared.set_ending(Ending::Stall);
         self.shared.downstream_left.store(downstream_bytes, SeqCst);
     }
 
-    /// After this many more bytes from the server one connection breaks or stands still; the next ones are whole.
-    pub fn once_after(&self, downstream_bytes: u64, stall: bool) {
-        self.shared.stall.store(stall, SeqCst);
+    /// After this many more bytes from the server one connection ends like this; the next ones are whole.
+    pub fn once_after(&self, downstream_bytes: u64, ending: Ending) {
+        self.shared.set_ending(ending);
         self.shared.once.store(true, SeqCst);
         self.shared.downstream_left.store(downstream_bytes, SeqCst);
     }
@@ -244,10 +257,13 @@ fn carry(
                     if shared.once.load(SeqCst) {
                         shared.downstream_left.store(NEVER, SeqCst);
                     }
-                    while shared.stall.load(SeqCst) && !shared.closed.load(SeqCst) {
+                    while shared.ending() == Ending::Stall && !shared.closed.load(SeqCst) {
                         thread::sleep(Duration::from_millis(20));
                     }
-                    let _ = to.shutdown(Shutdown::Both);
+                    let _ = match shared.ending() {
+                        Ending::Reset => connect_unspec(&to).map_err(std::io::Error::from),
+                        Ending::Close | Ending::Stall => to.shutdown(Shutdown::Both),
+                    };
                     return;
                 }
             }
@@ -257,6 +273,14 @@ fn carry(
 }
 
 impl Shared {
+    fn ending(&self) -> Ending {
+        *self.ending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_ending(&self, ending: Ending) {
+        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = ending;
+    }
+
     fn delay(&self) -> Duration {
         Duration::from_micros(self.one_way_micros.load(SeqCst))
     }
@@ -284,6 +308,34 @@ impl Shared {
         match left.fetch_update(SeqCst, SeqCst, subtract) {
             Ok(before) => wanted.min(usize::try_from(before).unwrap_or(wanted)),
             Err(_) => wanted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_closed_or_reset_after_as_many_bytes() {
+        for ending in [Ending::Close, Ending::Reset] {
+            let server = TcpListener::bind("127.0.0.1:0").unwrap();
+            let relay = Relay::start(server.local_addr().unwrap().port()).unwrap();
+            relay.once_after(3, ending);
+            let mut client = TcpStream::connect(relay.address).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let (mut accepted, _) = server.accept().unwrap();
+            accepted.write_all(b"hello").unwrap();
+            let mut bytes = [0; 3];
+            client.read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"hel");
+            let end = client.read(&mut bytes);
+            match ending {
+                Ending::Close => assert_eq!(end.unwrap(), 0),
+                _ => assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset),
+            }
         }
     }
 }

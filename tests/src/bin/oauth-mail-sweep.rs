@@ -6,6 +6,7 @@ use clap::Parser;
 use oauth_mail_core::seam::control::How;
 use oauth_mail_tests::{
     Error, Result,
+    relay::Ending,
     sweep::{
         Line, Tally, host, power,
         scenario::Scenario,
@@ -16,7 +17,7 @@ use oauth_mail_tests::{
 
 #[derive(Parser)]
 struct Arguments {
-    /// Only these: kill, fail-once, fail-for-ever, cut-fin, cut-reset, cut-stall, cut-sent, tls-cut, tls-stall, power.
+    /// Only these: kill, fail-once, fail-for-ever, cut-fin, cut-reset, cut-stall, cut-sent, tls-cut, tls-reset, tls-stall, power.
     sweeps: Vec<String>,
     /// A few steps of each scenario: what runs among the tests.
     #[arg(long)]
@@ -76,8 +77,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         ("cut-reset", cut(How::Reset), &few, 1, 499),
         ("cut-stall", cut(How::Stall), &few, 1, 499),
         ("cut-sent", Disturbance::CutSent, &few, 1, 499),
-        ("tls-cut", Disturbance::CutTls, &over_tls, tls, 16 * tls),
-        ("tls-stall", Disturbance::StallTls, &over_tls, 4 * tls, 64 * tls),
+        ("tls-cut", Disturbance::Tls(Ending::Close), &over_tls, tls, 16 * tls),
+        ("tls-reset", Disturbance::Tls(Ending::Reset), &over_tls, tls, 16 * tls),
+        ("tls-stall", Disturbance::Tls(Ending::Stall), &over_tls, 4 * tls, 64 * tls),
     ];
     let wanted: Vec<_> = sweeps.into_iter().filter(|(name, ..)| wants(name)).collect();
     if !wanted.is_empty() {

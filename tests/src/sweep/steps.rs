@@ -17,7 +17,7 @@ use super::{
     scenario::{Before, Scenario, Server, Task, Verdicts},
     world::{Case, End, Seat, World},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, relay::Ending};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disturbance {
@@ -28,10 +28,9 @@ pub enum Disturbance {
     Cut(How),
     /// After so many bytes that the host sent, before encryption, the connection is reset.
     CutSent,
-    /// The connection ends after so many encrypted bytes from the server, once.
-    CutTls,
-    /// Nothing more comes after so many encrypted bytes: each call is back by its deadline.
-    StallTls,
+    /// After so many encrypted bytes from the server the connection ends, once; where it stalls, each call is back by its
+    /// deadline.
+    Tls(Ending),
 }
 
 impl Disturbance {
@@ -42,7 +41,7 @@ impl Disturbance {
             Self::FailForEver => format!("fail-from:{step}"),
             Self::Cut(how) => format!("cut:{}:received:{}", format!("{how:?}").to_lowercase(), step - 1),
             Self::CutSent => format!("cut:reset:sent:{}", step - 1),
-            Self::CutTls | Self::StallTls => format!("relay:{}", step - 1),
+            Self::Tls(_) => format!("relay:{}", step - 1),
         }
     }
 
@@ -55,8 +54,9 @@ impl Disturbance {
             Self::Cut(How::Reset) => "reset after every byte",
             Self::Cut(How::Stall) => "stalled after every byte",
             Self::CutSent => "reset after every byte that was sent",
-            Self::CutTls => "cut after bytes of TLS",
-            Self::StallTls => "stalled after bytes of TLS",
+            Self::Tls(Ending::Close) => "closed after bytes of TLS",
+            Self::Tls(Ending::Reset) => "reset after bytes of TLS",
+            Self::Tls(Ending::Stall) => "stalled after bytes of TLS",
         }
     }
 
@@ -65,7 +65,7 @@ impl Disturbance {
         match self {
             Self::Cut(_) => baseline.received,
             Self::CutSent => baseline.sent,
-            Self::CutTls | Self::StallTls => baseline.encrypted,
+            Self::Tls(_) => baseline.encrypted,
             _ => baseline.steps.len(),
         }
     }
@@ -232,13 +232,13 @@ fn disturbed(
     let mut case = seat.prepare(scenario)?;
     let before = seat.look(&case)?;
     let relay = seat.relay(&mut case, how)?;
-    if let Some(relay) = &relay {
-        relay.once_after(step as u64 - 1, how == Disturbance::StallTls);
+    if let (Some(relay), Disturbance::Tls(ending)) = (&relay, how) {
+        relay.once_after(step as u64 - 1, ending);
     }
     let first = seat.run(&case, Some(&how.plan(step)), how != Disturbance::Kill, 0)?;
     judge(&first, &mut tally);
     let slowest = first.report.as_ref().and_then(|report| report["slowest_ms"].as_u64()).unwrap_or(0);
-    if how == Disturbance::StallTls && slowest > STALL_DEADLINE_MS + STALL_GRACE_MS {
+    if how == Disturbance::Tls(Ending::Stall) && slowest > STALL_DEADLINE_MS + STALL_GRACE_MS {
         tally.hangs += 1;
         tally.note(format_args!("a call took {slowest} ms, its deadline was {STALL_DEADLINE_MS} ms"));
     }

@@ -31,7 +31,7 @@ use crate::{
     fixture::{self, STORE_KEY, parse},
     idp,
     mailbox::{self, note},
-    relay::Relay,
+    relay::{Ending, Relay},
     sandboxed::{self, Protocol},
 };
 
@@ -344,7 +344,7 @@ impl<'a> Seat<'a> {
 
     /// Between the host and the server, where bytes of TLS are to be cut.
     pub fn relay(&self, case: &mut Case<'_>, how: Disturbance) -> Result<Option<Relay>> {
-        if !matches!(how, Disturbance::CutTls | Disturbance::StallTls) {
+        if !matches!(how, Disturbance::Tls(_)) {
             return Ok(None);
         }
         let direction = if case.settings["incoming"].is_object() { "incoming" } else { "outgoing" };
@@ -359,7 +359,7 @@ impl<'a> Seat<'a> {
             }
             None => form["port"] = json!(relay.port()),
         }
-        case.deadline_ms = (how == Disturbance::StallTls).then_some(STALL_DEADLINE_MS);
+        case.deadline_ms = (how == Disturbance::Tls(Ending::Stall)).then_some(STALL_DEADLINE_MS);
         Ok(Some(relay))
     }
 
