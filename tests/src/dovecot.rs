@@ -19,7 +19,7 @@ use crate::{
     wire,
 };
 
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Dovecot {
     process: Process,

@@ -19,7 +19,8 @@ use crate::{
     wire,
 };
 
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Node begins slowly on a machine that has much to do.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A public client with PKCE, loopback redirect on any port, one-hour access tokens, rotating refresh tokens.
 pub const NATIVE: &str = "mail-native";

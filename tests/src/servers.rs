@@ -260,7 +260,7 @@ impl Servers {
 
     /// Waits until a folder holds `count` messages: delivery is asynchronous.
     pub fn wait_for(&self, name: &str, folder: &str, count: usize) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         loop {
             let now = self.count(name, folder)?;
             if now >= count {
