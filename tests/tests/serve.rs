@@ -86,7 +86,7 @@ fn a_node_that_dies_is_made_up_for_and_no_request_is_doubled() {
         (serving["node"].as_str().unwrap().to_owned(), serving["url"].as_str().unwrap().to_owned(), node)
     });
     let number = |sql: &str| postgres.store_sql(sql).unwrap().trim().parse::<i64>().unwrap();
-    let due = || postgres.store_sql("UPDATE runs SET next_run = extract(epoch FROM now())::bigint").unwrap();
+    let due = || postgres.store_sql("UPDATE runs SET next_run = floor(extract(epoch FROM now()))::bigint").unwrap();
     deliver(&sandbox, 1..=3);
     wait("the first messages are requests", || {
         due();

@@ -63,8 +63,10 @@ pub fn run(mailboxes: &Mailboxes, due: &Due, stop: &dyn Fn() -> bool, metrics: &
         mailboxes.queue.end(due, None)?;
         return Ok(Round { counts, end });
     }
-    if !matches!(end, End::Elsewhere(_)) {
-        mailboxes.tell_health(id)?;
+    if !matches!(end, End::Elsewhere(_))
+        && let Err(failure) = mailboxes.tell_health(id)
+    {
+        log.error("storage", Some(id), json!({"why": failure.sentences().join(" ")}));
     }
     let written = mailboxes.storage.now().map(|now| {
         let pace = Pace { mailbox: id, due: due.next_run, now, interval, failures: due.failures };
