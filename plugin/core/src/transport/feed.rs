@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{Entry, Key, moving::Marks};
 use crate::{
     clock::UnixSeconds,
-    error::{Error, Kind},
+    error::{Error, Kind, Result},
     limits,
     message::fingerprint::{Fingerprint, Traits},
     settings::Since,
@@ -52,6 +52,23 @@ pub struct Listed {
     /// Bytes; 0 where the server does not tell.
     #[serde(default)]
     pub size: u64,
+}
+
+/// What asking for one page came to.
+pub enum Page {
+    /// Taken in, and there is another.
+    More,
+    /// Taken in, and it was the last.
+    Last,
+    /// The server knows the position no more: what to tell of it, and its refusal.
+    Forgotten { reset: String, error: Error },
+}
+
+/// How far the pages of one call led.
+pub struct Walk {
+    /// Not to the end.
+    pub more: bool,
+    pub reset: Option<String>,
 }
 
 /// A folder of the settings that Exchange does not have.
@@ -141,7 +158,40 @@ impl Feed {
         self.open.values().filter_map(|listed| listed.received_at).min()
     }
 
-    pub fn is_full(&self) -> bool {
+    /// Page after page from the position on, as far as one call goes. `take` asks for one and takes it in; it is told whether
+    /// it is the first of this call.
+    ///
+    /// # Errors
+    /// Of the first page any; of a later one what no waiting cures.
+    pub fn walk(&mut self, now: UnixSeconds, mut take: impl FnMut(&mut Self, bool) -> Result<Page>) -> Result<Walk> {
+        let mut reset = None;
+        for page in 0..limits::FEED_PAGES_MAX {
+            if self.is_full() {
+                break;
+            }
+            let error = match take(self, page == 0) {
+                Ok(Page::More) => continue,
+                Ok(Page::Last) => {
+                    self.rest(now);
+                    return Ok(Walk { more: false, reset });
+                }
+                Ok(Page::Forgotten { reset: words, .. }) if reset.is_none() => {
+                    self.restart();
+                    reset = Some(words);
+                    continue;
+                }
+                Ok(Page::Forgotten { error, .. }) | Err(error) => error,
+            };
+            if page == 0 || !error.is_transient() {
+                return Err(error);
+            }
+            // What the pages before said is kept; the next listing meets it again.
+            break;
+        }
+        Ok(Walk { more: true, reset })
+    }
+
+    fn is_full(&self) -> bool {
         self.open.len() >= limits::FEED_OPEN_MAX
     }
 
@@ -168,7 +218,7 @@ impl Feed {
 
     /// The server forgot the position: what came since all was settled last is listed again. A folder that was still gone
     /// through for the first time keeps its own beginning.
-    pub fn restart(&mut self) {
+    fn restart(&mut self) {
         let begin = self.resume_at.saturating_sub(limits::RESYNC_MARGIN);
         self.begin = Some(self.begin.unwrap_or(begin));
         self.position = None;
@@ -176,7 +226,7 @@ impl Feed {
 
     /// All is listed: what is older than the oldest that is left is settled. Noted now and then only, because each note is a
     /// durable write.
-    pub fn rest(&mut self, now: UnixSeconds) {
+    fn rest(&mut self, now: UnixSeconds) {
         if now - self.resume_at >= limits::NOTE_INTERVAL {
             let settled_before = if self.open.is_empty() { Some(now) } else { self.oldest() };
             self.resume_at = self.resume_at.max(settled_before.unwrap_or_default().min(now));
@@ -199,5 +249,54 @@ impl Feed {
 impl Former {
     fn is(&self, id: &str) -> bool {
         self.found.as_ref().is_some_and(|(found, _)| found == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixSeconds = 1_800_000_000;
+
+    fn error(kind: Kind) -> Error {
+        Error::new(kind, "The server had enough.")
+    }
+
+    fn page(feed: &mut Feed, id: &str) -> Result<Page> {
+        feed.add(id, Listed { received_at: Some(NOW), size: 0 });
+        feed.reached(format!("after {id}"), false);
+        Ok(Page::More)
+    }
+
+    #[test]
+    fn what_earlier_pages_said_is_kept_when_a_later_one_fails() {
+        for (kind, is_kept) in [(Kind::Transient, true), (Kind::Throttled, true), (Kind::ServerMisbehaved, false)] {
+            let mut feed = Feed::new(Since::Everything, NOW);
+            let mut asked = 0;
+            let walk = feed.walk(NOW, |feed, is_first| {
+                asked += 1;
+                assert_eq!(is_first, asked == 1);
+                if is_first { page(feed, "one") } else { Err(error(kind)) }
+            });
+            assert_eq!((walk.is_ok_and(|walk| walk.more), asked), (is_kept, 2), "{kind:?}");
+            let first = Feed::new(Since::Everything, NOW).walk(NOW, |_, _| Err(error(kind)));
+            assert!(first.is_err(), "{kind:?}: nothing was said yet");
+        }
+    }
+
+    #[test]
+    fn a_position_that_is_forgotten_is_begun_anew_once() {
+        let forgotten = || Page::Forgotten { reset: "It forgot.".to_owned(), error: error(Kind::ServerMisbehaved) };
+        let mut feed = Feed { position: Some("old".to_owned()), ..Feed::new(Since::Everything, NOW) };
+        let walk = feed.walk(NOW, |feed, is_first| {
+            if is_first {
+                return Ok(forgotten());
+            }
+            assert_eq!(feed.position, None);
+            feed.reached("new".to_owned(), true);
+            Ok(Page::Last)
+        });
+        assert!(walk.is_ok_and(|walk| !walk.more && walk.reset.is_some_and(|reset| reset == "It forgot.")));
+        assert!(Feed::new(Since::Everything, NOW).walk(NOW, |_, _| Ok(forgotten())).is_err());
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     message::fingerprint::Traits,
     transport::{
         Cursor, Listing,
-        feed::{Feed, Listed, folder_missing, moment},
+        feed::{Feed, Listed, Page, Walk, folder_missing, moment},
     },
 };
 
@@ -49,56 +49,37 @@ pub(super) fn list(
     deadline: Deadline,
 ) -> Result<Listing> {
     let folder = mailbox.folder(name, deadline).map_err(Failure::into_error)?.ok_or_else(|| folder_missing(name))?;
-    let (mut reset, mut more) = (None, false);
-    for page in 0.. {
-        if feed.is_full() || page == limits::FEED_PAGES_MAX {
-            more = true;
-            break;
-        }
-        let client = &mailbox.client;
+    let Walk { more, reset } = feed.walk(now, |feed, _| {
         let (position, taken_over) = (feed.position.clone(), !feed.former.is_empty());
-        let taken = client.ask_one(
+        let taken = mailbox.client.ask_one(
             "SyncFolderItems",
-            &|_| request(client, &folder, position.as_deref(), taken_over),
+            &|_| request(&mailbox.client, &folder, position.as_deref(), taken_over),
             deadline,
-            |message| take(&mut feed, message).map_err(Failure::Other),
+            |message| take(feed, message).map_err(Failure::Other),
         );
         match taken {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(failure) if failure.is(&["ErrorInvalidSyncStateData"]) && position.is_some() && reset.is_none() => {
-                feed.restart();
-                reset = Some(format!(
+            Err(failure) if failure.is(&["ErrorInvalidSyncStateData"]) && position.is_some() => {
+                let reset = format!(
                     "Exchange forgot where reading {name} stood (ErrorInvalidSyncStateData): mail received since all was \
                      settled last is listed again."
-                ));
+                );
+                Ok(Page::Forgotten { reset, error: failure.into_error() })
             }
             Err(failure) if failure.is_folder_missing() => {
                 mailbox.folders.remove(name);
-                return Err(folder_missing(name));
+                Err(folder_missing(name))
             }
-            Err(failure) => {
-                let error = failure.into_error();
-                if page == 0 || !error.is_transient() {
-                    return Err(error);
-                }
-                // What the pages before said is kept; the next listing meets it again.
-                more = true;
-                break;
-            }
+            taken => taken.map_err(Failure::into_error),
         }
-    }
-    if !more {
-        feed.rest(now);
-    }
+    })?;
     Ok(Listing { entries: feed.entries(name), more, cursor: Cursor::Ews(feed), reset })
 }
 
-/// Takes in one page; is there another? What is not understood of an item never fails the page.
+/// Takes in one page. What is not understood of an item never fails it.
 ///
 /// # Errors
 /// `ServerMisbehaved` without a SyncState that can be gone on from.
-pub fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<bool> {
+pub fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<Page> {
     let state = child(message, "SyncState").map(text).filter(|state| !state.is_empty());
     let state = state.ok_or_else(|| misbehaved("sent changes without a SyncState"))?;
     if state.len() > limits::EWS_STATE_MAX {
@@ -136,7 +117,7 @@ pub fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<bool> {
         return Err(misbehaved("sends changes without end"));
     }
     feed.reached(state.to_owned(), is_end);
-    Ok(!is_end)
+    Ok(if is_end { Page::Last } else { Page::More })
 }
 
 fn traits(item: Node<'_, '_>) -> Traits {

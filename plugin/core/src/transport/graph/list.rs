@@ -18,7 +18,7 @@ use crate::{
     message::fingerprint::Traits,
     transport::{
         Cursor, Listing,
-        feed::{Feed, Listed, folder_missing, moment},
+        feed::{Feed, Listed, Page, Walk, folder_missing, moment},
     },
 };
 
@@ -30,23 +30,17 @@ pub fn list(
     deadline: Deadline,
 ) -> Result<Listing> {
     let id = mailbox.folder(folder, deadline)?.ok_or_else(|| folder_missing(folder))?;
-    let (mut reset, mut more) = (None, false);
-    for page in 0.. {
-        if feed.is_full() || page == limits::FEED_PAGES_MAX {
-            more = true;
-            break;
-        }
+    let Walk { more, reset } = feed.walk(now, |feed, is_first| {
         let url = match &feed.position {
             Some(link) => match mailbox.client.link(link) {
                 Ok(url) => url,
                 // From the store, of another Connect URL.
-                Err(_) if page == 0 => {
-                    feed.restart();
-                    reset = Some(format!(
+                Err(error) if is_first => {
+                    let reset = format!(
                         "Where reading {folder} stood belongs to another Connect URL: mail received since all was settled \
                          last is listed again."
-                    ));
-                    continue;
+                    );
+                    return Ok(Page::Forgotten { reset, error });
                 }
                 Err(error) => return Err(error),
             },
@@ -58,43 +52,28 @@ pub fn list(
                 mailbox.client.url(&format!("/mailFolders/{folder}/messages/delta?changeType=created&{select}"))?
             }
         };
-        let answer = match mailbox.client.page("GET", &url, None, deadline) {
-            Ok(answer) => answer,
-            Err(Failure::Resync(error)) if feed.position.is_some() && reset.is_none() => {
-                feed.restart();
-                reset = Some(format!(
+        match mailbox.client.page("GET", &url, None, deadline) {
+            Ok(answer) => take(feed, &answer),
+            Err(Failure::Resync(error)) if feed.position.is_some() => {
+                let reset = format!(
                     "Microsoft Graph forgot where reading {folder} stood ({}): mail received since all was settled last \
                      is listed again.",
                     error.provider_code_text().unwrap_or_default()
-                ));
-                continue;
+                );
+                Ok(Page::Forgotten { reset, error })
             }
             Err(Failure::NotFound(_)) => {
                 mailbox.folders.remove(folder);
-                return Err(folder_missing(folder));
+                Err(folder_missing(folder))
             }
-            Err(failure) => {
-                let error = failure.into_error();
-                if page == 0 || !error.is_transient() {
-                    return Err(error);
-                }
-                // What the pages before said is kept; the next listing meets it again.
-                more = true;
-                break;
-            }
-        };
-        if !take(&mut feed, &answer)? {
-            break;
+            Err(failure) => Err(failure.into_error()),
         }
-    }
-    if !more {
-        feed.rest(now);
-    }
+    })?;
     Ok(Listing { entries: feed.entries(folder), more, cursor: Cursor::Graph(feed), reset })
 }
 
-/// Takes in one page; is there another? What is not understood of an item never fails the page.
-fn take(feed: &mut Feed, page: &Value) -> Result<bool> {
+/// Takes in one page. What is not understood of an item never fails it.
+fn take(feed: &mut Feed, page: &Value) -> Result<Page> {
     let items = page["value"].as_array().ok_or_else(|| misbehaved("sent a page without messages"))?;
     for item in items {
         let Some(id) = id_of(item) else { continue };
@@ -120,7 +99,7 @@ fn take(feed: &mut Feed, page: &Value) -> Result<bool> {
         return Err(misbehaved("gave out a page whose next page is itself"));
     }
     feed.reached(link.to_owned(), end);
-    Ok(!end)
+    Ok(if end { Page::Last } else { Page::More })
 }
 
 fn traits(item: &Value) -> Traits {
