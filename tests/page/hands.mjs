@@ -87,7 +87,10 @@ export async function fill(page, fields, keyboard) {
       await field.evaluate((element) => element.closest('details')?.setAttribute('open', ''));
     }
     if (await field.evaluate((element) => element.tagName === 'SELECT')) {
-      await choose(page, id, value, keyboard);
+      // Chosen already, it would be no change to anybody.
+      if (await field.inputValue() !== value) {
+        await choose(page, id, value, keyboard);
+      }
     } else if (typeof value === 'boolean' && keyboard) {
       await tabTo(page, `[data-testid="${id}"]`);
       if (await field.isChecked() !== value) {

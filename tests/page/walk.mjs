@@ -92,7 +92,7 @@ async function mailbox(page, walk) {
   } else {
     await page.goto(`${order.url}/mailboxes/new`);
   }
-  await protocol(page, walk.fields.connection_protocol, Object.keys(walk.wrong), walk);
+  await (walk.hasty ? hasty : protocol)(page, walk.fields.connection_protocol, Object.keys(walk.wrong), keyboard);
   await seen(page, name('new'));
   await fill(page, { ...walk.fields, ...walk.wrong }, keyboard);
   await mistakes(page, walk, name);
@@ -108,7 +108,7 @@ async function mailbox(page, walk) {
 
   await press(page, 'set-up-other', keyboard);
   await by(page, 'save-button').waitFor();
-  await protocol(page, walk.outgoing.connection_protocol, Object.keys(walk.outgoing), walk);
+  await protocol(page, walk.outgoing.connection_protocol, Object.keys(walk.outgoing), keyboard);
   await fill(page, walk.outgoing, keyboard);
   await seen(page, name('outgoing'));
   await press(page, 'save-button', keyboard);
@@ -134,21 +134,37 @@ async function mailbox(page, walk) {
   await seen(page, name('revoked'));
 }
 
-// Fields follow it, also when it is chosen before the page's script has come.
-async function protocol(page, chosen, fields, walk) {
-  if (walk.hasty) {
-    let late;
-    const script = new Promise((resolve) => { late = resolve; });
-    await page.route('**/static/app.js', async (route) => { await script; await route.continue(); }, { times: 1 });
-    await page.reload({ waitUntil: 'commit' });
-    await by(page, 'field-connection_protocol').selectOption(chosen);
-    late();
-  } else {
-    await choose(page, 'field-connection_protocol', chosen, walk.keyboard);
-  }
+// Fields follow it.
+async function protocol(page, chosen, fields, keyboard) {
+  await choose(page, 'field-connection_protocol', chosen, keyboard);
   for (const field of fields) {
     await by(page, `field-${field}`).waitFor({ state: 'attached' });
   }
+}
+
+// The same by somebody who is faster than the page's script and its answers: nothing typed is lost or comes elsewhere.
+async function hasty(page, chosen, fields) {
+  const held = () => {
+    let release;
+    const until = new Promise((resolve) => { release = resolve; });
+    return { until, release };
+  };
+  const [script, answer] = [held(), held()];
+  const typed = by(page, 'field-username');
+  await page.route('**/static/app.js', async (route) => { await script.until; await route.continue(); }, { times: 1 });
+  await page.reload({ waitUntil: 'commit' });
+  await typed.fill('somebody');
+  await by(page, 'field-connection_protocol').selectOption(chosen);
+  await page.route('**/mailboxes/new', async (route) => { await answer.until; await route.continue(); }, { times: 1 });
+  const [asked] = await Promise.all([page.waitForRequest(/\/mailboxes\/new/), script.release()]);
+  assert.match(asked.postData(), /_refresh=1/);
+  await typed.selectText();
+  answer.release();
+  for (const field of fields) {
+    await by(page, `field-${field}`).waitFor({ state: 'attached' });
+  }
+  await page.keyboard.insertText('alice');
+  assert.equal(await typed.inputValue(), 'alice', 'typed while the fields changed');
 }
 
 // All at once, each at its field, and what was typed stays.
@@ -210,21 +226,31 @@ async function failures(page, walk, name) {
   await by(page, 'consent-closed').waitFor();
   await seen(page, name('closed'));
 
-  for (const [end, answer, login, words] of [
-    ['refused', 'no', walk.login, /declined/], ['wrong-account', 'yes', walk.other, walk.wrongAccount],
-  ]) {
-    popup = await opened(page, () => press(page, 'consent-link', walk.keyboard));
-    await consent(popup, login, order.people[login], answer);
-    await by(popup, 'window-failure').waitFor();
-    await seen(popup, name(`window-${end}`));
-    await popup.close();
-    await by(page, 'consent-failure').waitFor();
-    assert.match(await by(page, 'consent-failure').textContent(), new RegExp(words));
-    await seen(page, name(end));
-    await otherPerson(page, walk);
-  }
   popup = await opened(page, () => press(page, 'consent-link', walk.keyboard));
+  await refused(page, popup, walk, walk.login, 'no', /declined/, name, 'refused');
+  // On in the same window, and the page follows.
+  await press(popup, 'try-again', walk.keyboard);
+  await by(page, 'consent-waiting').waitFor();
+  await refused(page, popup, walk, walk.other, 'yes', new RegExp(walk.wrongAccount), name, 'wrong-account');
+  await popup.close();
+  // However long the provider takes: the page does not take the end before for this one's.
+  await page.context().route('**/consent/incoming', async (route) => {
+    await pause(TOO_LATE_MS);
+    await route.continue();
+  }, { times: 1 });
+  popup = await opened(page, () => press(page, 'consent-link', walk.keyboard));
+  await popup.locator('[name=login]').waitFor();
+  await by(page, 'consent-waiting').waitFor();
   await consented(page, popup, walk, name);
+}
+
+async function refused(page, popup, walk, login, answer, words, name, end) {
+  await consent(popup, login, order.people[login], answer);
+  await by(popup, 'window-failure').waitFor();
+  await seen(popup, name(`window-${end}`));
+  await page.locator('#consent-failure', { hasText: words }).waitFor();
+  await seen(page, name(end));
+  await otherPerson(page, walk);
 }
 
 // Else the provider remembers who signed in.

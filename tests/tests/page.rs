@@ -23,6 +23,7 @@ use reqwest::{
     blocking::{self, Response},
     header,
 };
+use serde_json::Value;
 use tempfile::TempDir;
 use url::Url;
 
@@ -59,10 +60,14 @@ fn from_the_login_to_the_reply() {
     let connect = desk.get("/mailboxes/1/connect/incoming");
     assert!(connect.text.contains("data-consent=\"/mailboxes/1/consent/incoming\""));
     assert!(connect.text.contains(ALICE));
-    let state = || desk.get("/mailboxes/1/connect/incoming/state").text;
-    assert_eq!(state(), r#"{"state":"waiting"}"#);
+    let state = || {
+        let answer: Value = serde_json::from_str(&desk.get("/mailboxes/1/connect/incoming/state").text).unwrap();
+        (answer["state"].as_str().unwrap().to_owned(), answer["entry"].as_i64().unwrap())
+    };
+    assert_eq!(state(), ("waiting".to_owned(), 0));
 
     // Refused, the wrong account, an answer nobody waits for: each has its sentence and a way on.
+    let mut ended = 0;
     for (login, deny, sentence) in [(ALICE, true, "declined"), (BOB, false, BOB)] {
         let failed = desk.consent("/mailboxes/1/consent/incoming", login, deny).1;
         assert!(
@@ -71,13 +76,17 @@ fn from_the_login_to_the_reply() {
             failed.text
         );
         assert!(failed.text.contains("data-testid=\"try-again\""));
-        assert_eq!(state(), r#"{"state":"failed"}"#);
+        // The page knows this end, so that it does not take it for the end of the next window.
+        let (word, entry) = state();
+        assert!(word == "failed" && entry > ended, "{word} {entry}");
+        ended = entry;
         let page = desk.get("/mailboxes/1/connect/incoming").text;
+        assert!(page.contains(&format!("data-entry=\"{entry}\"")), "{page}");
         assert!(page.contains("data-testid=\"consent-failure\"") && page.contains("Try again"), "{page}");
     }
     let (redirect, done) = desk.consent("/mailboxes/1/consent/incoming", ALICE, false);
     assert!(done.text.contains("The mailbox is connected"), "{}", done.text);
-    assert_eq!(state(), r#"{"state":"given"}"#);
+    assert_eq!(state().0, "given");
     let success = desk.get("/mailboxes/1/connect/incoming").text;
     for part in ["data-testid=\"consent-success\"", ALICE, "IMAPS to localhost", "TLS 1.3", ">openid mail<"] {
         assert!(success.contains(part), "{part}: {success}");

@@ -51,6 +51,7 @@ pub fn connect(call: &Call) -> Answer {
     }
     let id = mailbox.id;
     let newest = newest(call, id, direction)?;
+    let entry = number(newest.as_ref());
     let window = format!("/mailboxes/{id}/consent/{}", direction.name());
     let state = format!("/mailboxes/{id}/connect/{}/state", direction.name());
     let content = match newest.as_ref().map(|entry| (text(entry, "action"), &entry["detail"])) {
@@ -66,14 +67,15 @@ pub fn connect(call: &Call) -> Answer {
         },
         Some(("consent failed", detail)) => html! {
             (failed(detail))
-            (opener(&window, &state, "Try again", false))
+            (opener(&window, &state, entry, "Try again", false))
         },
         started => html! {
             p.lead {
                 "The settings are saved. Now somebody signs in at the provider as "
                 strong { (consenting(mailbox.form(direction))) } " and consents, once."
             }
-            (opener(&window, &state, "Open the consent window", started.is_none_or(|(action, _)| action != "consent started")))
+            @let opens_itself = started.is_none_or(|(action, _)| action != "consent started");
+            (opener(&window, &state, entry, "Open the consent window", opens_itself))
         },
     };
     let frame = Frame::new("Connect").below("/", "Admin").below(format!("/mailboxes/{id}"), &mailbox.name);
@@ -87,7 +89,8 @@ pub fn connect(call: &Call) -> Answer {
     ))
 }
 
-/// `{"state":"waiting"|"given"|"failed"}`
+/// `{"state": "waiting"|"given"|"failed", "entry": NUMBER}`: the number is that of the entry in the audit trail that says so,
+/// 0 before there is one.
 pub fn state(call: &Call) -> Answer {
     let newest = newest(call, call.number("id")?, call.direction()?)?;
     let state = match newest.as_ref().map(|entry| text(entry, "action")) {
@@ -95,7 +98,7 @@ pub fn state(call: &Call) -> Answer {
         Some("consent failed") => "failed",
         _ => "waiting",
     };
-    let body = json!({ "state": state }).to_string();
+    let body = json!({"state": state, "entry": number(newest.as_ref())}).to_string();
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -219,6 +222,10 @@ fn newest(call: &Call, id: i64, direction: Direction) -> Result<Option<Value>, P
     Ok(newest.filter(|entry| text(entry, "action").starts_with("consent ")))
 }
 
+fn number(entry: Option<&Value>) -> i64 {
+    entry.and_then(|entry| entry["id"].as_i64()).unwrap_or(0)
+}
+
 fn consenting(form: Option<&Value>) -> &str {
     let form = form.unwrap_or(&Value::Null);
     match form["advanced"]["consenting_user"].as_str() {
@@ -228,10 +235,11 @@ fn consenting(form: Option<&Value>) -> &str {
 }
 
 /// With the script the link opens a window, and this page looks how it ends; without it the link leads there.
-fn opener(window: &str, state: &str, label: &str, opens_itself: bool) -> Markup {
+/// `entry` is what this page knows: whatever ends a window is another one.
+fn opener(window: &str, state: &str, entry: i64, label: &str, opens_itself: bool) -> Markup {
     html! {
-        section #consent data-testid="consent" data-consent=(window) data-state=(state) data-open[opens_itself]
-            aria-label="Consent" {
+        section #consent data-testid="consent" data-consent=(window) data-state=(state) data-entry=(entry)
+            data-open[opens_itself] aria-label="Consent" {
             p role="status" #consent-waiting data-testid="consent-waiting" hidden {
                 "Waiting for the consent window. Sign in there and accept; this page goes on by itself."
             }

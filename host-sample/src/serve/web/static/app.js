@@ -71,7 +71,7 @@ async function send(form, button) {
 
 // Asks for the form again until what was typed meanwhile is in it, too.
 async function refresh(form) {
-  for (let turn = 0; turn < 5; turn++) {
+  while (form.isConnected) {
     const before = data(form).toString();
     const body = new URLSearchParams(before);
     body.append("_refresh", "1");
@@ -85,9 +85,13 @@ async function refresh(form) {
     }
     if (!form.isConnected) return;
     if (data(form).toString() !== before) continue;
-    const focused = document.activeElement?.id;
+    const { id, selectionStart, selectionEnd } = document.activeElement;
     show(text, location.href);
-    if (focused) document.getElementById(focused)?.focus();
+    const field = id && document.getElementById(id);
+    if (!field) return;
+    field.focus();
+    // Somebody may be typing there.
+    if (selectionStart !== undefined && selectionStart !== null) field.setSelectionRange(selectionStart, selectionEnd);
     return;
   }
 }
@@ -119,44 +123,57 @@ addEventListener("popstate", () => location.reload());
 function openConsent(asked) {
   const box = document.getElementById("consent");
   if (!box || (!asked && !("open" in box.dataset))) return;
-  for (const id of ["consent-blocked", "consent-closed", "consent-failure"]) {
-    document.getElementById(id)?.setAttribute("hidden", "");
-  }
   consentWindow = window.open(box.dataset.consent, "oauth-mail-consent", WINDOW);
-  document.getElementById(consentWindow ? "consent-waiting" : "consent-blocked").hidden = false;
+  tell(consentWindow ? "consent-waiting" : "consent-blocked");
   if (!consentWindow) return;
   // The provider's page has no business with this one.
   consentWindow.opener = null;
   consentWindow.focus();
-  watch(box, Date.now());
+  watch(consentWindow);
 }
 
-// Until the consent has an end, or its window.
-async function watch(box, since) {
-  const own = consentWindow;
+// One of what the page can say about the window.
+function tell(wanted) {
+  for (const id of ["consent-waiting", "consent-blocked", "consent-closed", "consent-failure"]) {
+    const notice = document.getElementById(id);
+    if (notice) notice.hidden = id !== wanted;
+  }
+}
+
+// Until the mailbox is connected, or another window is opened. After a failure the person may go on in the same window.
+async function watch(own) {
+  const giveUp = Date.now() + GIVE_UP_MS;
   let closed = 0;
-  while (box.isConnected && own === consentWindow && Date.now() - since < GIVE_UP_MS) {
+  let ended = false;
+  while (own === consentWindow && Date.now() < giveUp) {
     await new Promise((done) => setTimeout(done, LOOK_AGAIN_MS));
-    let state = "waiting";
+    const box = document.getElementById("consent");
+    if (!box) return;
     try {
       const answer = await fetch(box.dataset.state, { credentials: "same-origin" });
       if (answer.redirected) return location.reload();
-      state = (await answer.json()).state;
+      const { state, entry } = await answer.json();
+      // An end that the page has shown already is not the end of this window.
+      if (state !== "waiting" && String(entry) !== box.dataset.entry) {
+        const page = await fetch(location.href, { credentials: "same-origin" });
+        const text = await page.text();
+        if (own !== consentWindow || !box.isConnected) return;
+        show(text, location.href);
+        arrive();
+        ended = true;
+        continue;
+      }
+      if (state === "waiting" && ended) {
+        ended = false;
+        tell("consent-waiting");
+      }
     } catch {
       continue;
     }
-    // After "Try again" the old end stands until the new window has started.
-    if (state !== "waiting" && (Date.now() - since > 3 * LOOK_AGAIN_MS || box.dataset.begun)) {
-      const page = await fetch(location.href, { credentials: "same-origin" });
-      show(await page.text(), location.href);
-      return arrive();
-    }
-    if (state === "waiting") box.dataset.begun = "1";
     // Some providers cut the tie to their window, which then looks closed: so the page goes on looking.
     closed = own.closed ? closed + 1 : 0;
-    if (closed === 2) {
-      document.getElementById("consent-waiting").hidden = true;
-      document.getElementById("consent-closed").hidden = false;
+    if (closed === 2 && !ended) {
+      tell("consent-closed");
       document.getElementById("consent-link").textContent = "Try again";
     }
   }
