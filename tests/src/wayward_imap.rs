@@ -55,9 +55,9 @@ impl WaywardImap {
         mail.insert(uid, (raw.to_vec(), poison));
     }
 
-    /// All poison is gone.
-    pub fn heal(&self) {
-        self.shared.lock().values_mut().for_each(|(_, poison)| *poison = None);
+    /// What is there becomes poison, or well.
+    pub fn make(&self, poison: Option<Poison>) {
+        self.shared.lock().values_mut().for_each(|(_, old)| *old = poison);
     }
 }
 

@@ -308,6 +308,22 @@ fn a_poison_message_is_put_aside_and_blocks_nobody() {
 }
 
 #[test]
+fn while_nothing_can_be_read_nothing_is_put_aside() {
+    let desk = Desk::with_notes(6);
+    let handle = desk.incoming(|_| {});
+    desk.order(json!({"face": "graph", "match": "/$value", "times": 1000, "status": 502}));
+    for _ in 0..6 {
+        let error = round(&handle, &json!({})).err().unwrap();
+        assert_eq!(error.kind(), Kind::Transient, "{error:?}");
+    }
+    let aside = handle.fetch_batch(r#"{"quarantine": "list"}"#).unwrap();
+    assert_eq!(parse(&aside.header)["quarantine"], json!([]));
+    desk.sandbox.state.faults.clear();
+    let mail = round(&handle, &json!({})).unwrap();
+    assert_eq!((mail.messages.len(), mail.quarantined.len()), (6, 0));
+}
+
+#[test]
 fn a_shared_mailbox_is_opened_by_a_delegate() {
     let desk = Desk::new();
     assert!(desk.sandbox.state.mail.deliver("", "support@example.test", &note(1)));

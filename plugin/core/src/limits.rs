@@ -302,6 +302,13 @@ pub const READ_AHEAD_MAX: Duration = Duration::from_secs(900);
 pub const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// Failures after which a message is put aside: once may be the network, twice bad luck.
 pub const QUARANTINE_TRIES: u32 = 3;
+/// A message that cannot be read for a reason that may be the server's is not put aside before this, counted from its first
+/// failure, seconds: a part of a store that is away is mostly back within half an hour, and meanwhile it blocks nobody.
+pub const QUARANTINE_PATIENCE: i64 = 30 * 60;
+/// A round ends with its error when nothing could be read and this many were tried: then it is the server.
+pub const UNREAD_IN_A_ROW: usize = 3;
+/// Messages that are remembered as trouble, to be read after the others.
+pub const TROUBLED_MAX: usize = 200;
 /// Messages of one folder that are counted or put aside at once: with 600 bytes of reason each, one record of the store
 /// holds them.
 pub const QUARANTINE_MAX: usize = 2_000;

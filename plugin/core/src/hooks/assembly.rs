@@ -1,5 +1,7 @@
 //! What becomes a batch: messages within the host's bounds, and the header that counts them.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{Batch, Context, Message, memory::Taken, quarantine, reader::Room};
@@ -18,7 +20,8 @@ pub struct Assembly {
     messages: Vec<Message>,
     bytes: u64,
     pub skipped: Vec<Value>,
-    pub quarantined: Vec<Value>,
+    /// By key: told of once, as it is in the end.
+    pub quarantined: BTreeMap<String, Value>,
     taken: Vec<Taken>,
 }
 
@@ -57,7 +60,7 @@ impl Assembly {
                 "quarantined": quarantined,
             },
             "skipped": self.skipped,
-            "quarantined": self.quarantined,
+            "quarantined": self.quarantined.into_values().collect::<Vec<_>>(),
             "resets": resets,
         });
         Batch { header: header.to_string(), messages: self.messages, _taken: self.taken }

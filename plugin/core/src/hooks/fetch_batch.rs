@@ -25,6 +25,7 @@ use super::{
     plugin, quarantine,
     reader::{Next, Reader},
     request,
+    trouble::Trouble,
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
@@ -101,6 +102,7 @@ pub struct Fetch {
     replays: VecDeque<Key>,
     /// The message at which the connection ended, and how often in a row.
     suspect: Option<(Key, u32)>,
+    trouble: Trouble,
     /// Asked for by the server when a batch held mail already: until when, and its words.
     pause: Option<(Instant, String)>,
     lease: Lease,
@@ -136,6 +138,10 @@ impl Fetch {
             let end = self.fill(context, fetching, request, &mut batch);
             match end {
                 Ok(()) => break,
+                Err(error) if self.trouble.is_hopeless() => {
+                    self.round = false;
+                    return Err(error);
+                }
                 // What was read is handed over first; the next call meets the error again if it persists.
                 Err(error) if !batch.is_empty() => {
                     if let (Kind::Throttled, Some(wait)) = (error.kind(), error.wait()) {
@@ -387,6 +393,7 @@ impl Fetch {
     fn fill(&mut self, context: &Context, fetching: &Fetching, request: &Request, batch: &mut Assembly) -> Result<()> {
         if !self.round {
             self.handed_out.clear();
+            self.trouble.begin_round();
             self.begin_round(context, fetching, request.deadline)?;
         } else if self.reader.is_none() {
             self.begin_round(context, fetching, request.deadline)?;
@@ -422,8 +429,7 @@ impl Fetch {
                     let at = reader.peek_entry();
                     // The rest of the round is listed anew, without what was handed out already.
                     self.hang_up();
-                    // A server that asks for a pause says nothing about the message.
-                    if let Some(entry) = at.filter(|_| error.kind() != Kind::Throttled) {
+                    if let Some(entry) = at.filter(|_| is_of_message_or_server(&error)) {
                         self.suspected(context, entry, &error, batch)?;
                     }
                     return Err(error);
@@ -449,6 +455,7 @@ impl Fetch {
             entries.extend(self.without_quarantined(context, folder, listed)?);
         }
         entries.retain(|entry| !self.handed_out.contains(&entry.key));
+        self.trouble.sort(&mut entries);
         if let Some((suspect, _)) = &self.suspect
             && let Some(entry) = entries.iter_mut().find(|entry| entry.key == *suspect)
         {
@@ -605,20 +612,51 @@ impl Fetch {
             return Ok(());
         }
         let why = format!("Reading it ends the connection: {}", error.message());
-        self.failed(context, &entry, &why, batch)
+        self.failed(context, &entry, error, &why, batch)
     }
 
-    /// The server does not give it out. Counted; the last time it is put aside, without bytes.
-    fn failed(&mut self, context: &Context, entry: &Entry, why: &str, batch: &mut Assembly) -> Result<()> {
+    /// It could not be read, and sits out this round.
+    fn failed(
+        &mut self,
+        context: &Context,
+        entry: &Entry,
+        error: &Error,
+        why: &str,
+        batch: &mut Assembly,
+    ) -> Result<()> {
+        self.handed_out.insert(entry.key.clone());
+        let is_trouble = matches!(error.kind(), Kind::Transient | Kind::Refused);
+        if !is_trouble || self.trouble.counts(entry, why) {
+            return self.count(context, entry, why, is_trouble, batch);
+        }
+        let text = key::to_text(&context.session.account.username, &entry.key);
+        context.session.log.warn(format_args!("{text} could not be read, which may be the server's trouble: {why}"));
+        let known = quarantine::read(context, &entry.key.folder)?.remove(&entry.key.id);
+        let failed = known.unwrap_or_else(|| quarantine::Failed::new(entry.size, why, context.session.clock.now()));
+        batch.quarantined.insert(text.clone(), failed.to_json(&text));
+        Ok(())
+    }
+
+    /// The last time it is put aside, without bytes.
+    fn count(
+        &mut self,
+        context: &Context,
+        entry: &Entry,
+        why: &str,
+        is_trouble: bool,
+        batch: &mut Assembly,
+    ) -> Result<()> {
         let text = key::to_text(&context.session.account.username, &entry.key);
         let mut failed = quarantine::count(context, &entry.key, entry.size, why)?;
-        if failed.aside || quarantine::is_enough(&failed) {
+        let is_enough = if is_trouble { quarantine::is_long_enough } else { quarantine::is_enough };
+        if failed.aside || is_enough(&failed) {
             failed = quarantine::put_aside(context, &entry.key, None)?;
             self.suspect = None;
+            self.trouble.forget(&entry.key);
             self.gone.entry(entry.key.folder.clone()).or_default().push(entry.key.clone());
         }
         context.session.log.warn(format_args!("{text} cannot be read (failure {}): {why}", failed.tries));
-        batch.quarantined.push(failed.to_json(&text));
+        batch.quarantined.insert(text.clone(), failed.to_json(&text));
         Ok(())
     }
 
@@ -655,9 +693,9 @@ impl Fetch {
             }
             Item::Failed(error) => Err(error),
         };
-        self.handed_out.insert(entry.key.clone());
         match raw {
             Ok(raw) => {
+                self.handed_out.insert(entry.key.clone());
                 if let Some(fingerprint) = Traits::of(&raw).fingerprint() {
                     if self.fingerprints.len() >= limits::FINGERPRINTS_MAX {
                         self.fingerprints.clear();
@@ -665,9 +703,15 @@ impl Fetch {
                     self.fingerprints.insert(entry.key.clone(), fingerprint);
                 }
                 batch.push(self.message(context, fetching, text, raw, entry.received_at), taken);
+                for (other, why) in self.trouble.read(&entry.key) {
+                    self.count(context, &other, &why, true, batch)?;
+                }
                 Ok(())
             }
-            Err(error) => self.failed(context, &entry, error.message(), batch),
+            Err(error) => {
+                self.failed(context, &entry, &error, error.message(), batch)?;
+                if self.trouble.is_hopeless() { Err(error) } else { Ok(()) }
+            }
         }
     }
 }
@@ -686,6 +730,14 @@ pub enum Settled {
 fn is_of_message(error: &Error) -> bool {
     error.kind() == Kind::ServerMisbehaved
         && error.provider_code_text().is_some_and(|code| !code.is_empty() && !code.starts_with("HTTP"))
+}
+
+/// Whoever must act, or how long is to be waited, it is not for this message.
+fn is_of_message_or_server(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        Kind::Transient | Kind::Refused | Kind::TooLarge | Kind::ServerMisbehaved | Kind::Unsupported
+    )
 }
 
 /// A spooled message is read back whole: the host gets bytes, and this is the only copy of it in memory.

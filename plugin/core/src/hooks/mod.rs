@@ -34,6 +34,7 @@ mod send_message;
 mod settle_batch;
 mod signing;
 mod swap;
+mod trouble;
 mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -212,7 +213,8 @@ impl Handle {
 }
 
 /// What one `fetch_batch` hands over. `header`: `{"more","remaining","counts":{"listed","delivered","skipped",
-/// "quarantined"},"skipped":[{"key","reason"}],"quarantined":[{"key","reason","tries","aside",…}],"resets":[…]}`; also
+/// "quarantined"},"skipped":[{"key","reason"}],"quarantined":[{"key","reason","tries","aside",…}],"resets":[…]}`, with 0 tries
+/// what may be the server's trouble; also
 /// `elsewhere_seconds` in an empty one: another node on the same PostgreSQL store fetches this mailbox, for at most so long.
 pub struct Batch {
     pub header: String,

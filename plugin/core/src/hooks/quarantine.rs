@@ -1,4 +1,5 @@
-//! Messages that fail: counted, and after `limits::QUARANTINE_TRIES` put aside so that they block nobody.
+//! Messages that fail: counted, and after `limits::QUARANTINE_TRIES` put aside so that they block nobody. What fails by the
+//! server's trouble (trouble.rs) is given `limits::QUARANTINE_PATIENCE` besides.
 //!
 //! ```text
 //! failed once ──▶ twice ──▶ put aside ──replay──▶ handed out again ──imported/duplicate/refused──▶ (forgotten)
@@ -40,6 +41,12 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// Not counted yet.
+    pub fn new(size: u64, reason: &str, now: UnixSeconds) -> Self {
+        let reason = reason.chars().take(limits::PROVIDER_TEXT_MAX).collect();
+        Self { first: now, last: now, reason, size, ..Self::default() }
+    }
+
     /// As a batch tells of it.
     pub fn to_json(&self, key: &str) -> Value {
         json!({
@@ -72,19 +79,10 @@ pub fn count(context: &Context, key: &Key, size: u64, reason: &str) -> Result<Fa
             match oldest.map(|(id, _)| id.clone()) {
                 Some(id) => drop(failed.remove(&id)),
                 // Handed out again and again then: nothing is lost.
-                None => {
-                    return Failed {
-                        tries: 1,
-                        first: now,
-                        last: now,
-                        reason: reason.to_owned(),
-                        size,
-                        ..Failed::default()
-                    };
-                }
+                None => return Failed { tries: 1, ..Failed::new(size, reason, now) },
             }
         }
-        let one = failed.entry(key.id.clone()).or_insert_with(|| Failed { first: now, ..Failed::default() });
+        let one = failed.entry(key.id.clone()).or_insert_with(|| Failed::new(size, reason, now));
         one.tries = one.tries.saturating_add(1);
         one.last = now;
         one.reason = reason.chars().take(limits::PROVIDER_TEXT_MAX).collect();
@@ -97,6 +95,11 @@ pub fn count(context: &Context, key: &Key, size: u64, reason: &str) -> Result<Fa
 /// Has it failed often enough?
 pub fn is_enough(failed: &Failed) -> bool {
     failed.tries >= limits::QUARANTINE_TRIES
+}
+
+/// The same of one that may be well, were the server.
+pub fn is_long_enough(failed: &Failed) -> bool {
+    is_enough(failed) && failed.last - failed.first >= limits::QUARANTINE_PATIENCE
 }
 
 /// Writes down the bytes, then that it is put aside: a crash in between leaves bytes that the next try writes over.
