@@ -241,6 +241,9 @@ async function failures(page, walk, name) {
   popup = await opened(page, () => press(page, 'consent-link', walk.keyboard));
   await popup.locator('[name=login]').waitFor();
   await by(page, 'consent-waiting').waitFor();
+  // Also when it is loaded anew meanwhile.
+  await page.reload();
+  await by(page, 'consent-link').waitFor();
   await consented(page, popup, walk, name);
 }
 

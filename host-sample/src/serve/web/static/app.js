@@ -7,6 +7,7 @@ const LOOK_AGAIN_MS = 1000;
 // The library takes a redirect for ten minutes.
 const GIVE_UP_MS = 15 * 60 * 1000;
 let consentWindow = null;
+let watches = 0;
 
 document.documentElement.classList.add("js");
 
@@ -129,26 +130,32 @@ function openConsent(asked) {
   // The provider's page has no business with this one.
   consentWindow.opener = null;
   consentWindow.focus();
-  watch(consentWindow);
+  watch();
 }
+
+const NOTICES = ["consent-waiting", "consent-blocked", "consent-closed", "consent-failure"];
 
 // One of what the page can say about the window.
 function tell(wanted) {
-  for (const id of ["consent-waiting", "consent-blocked", "consent-closed", "consent-failure"]) {
+  for (const id of NOTICES) {
     const notice = document.getElementById(id);
     if (notice) notice.hidden = id !== wanted;
   }
 }
 
-// Until the mailbox is connected, or another window is opened. After a failure the person may go on in the same window.
-async function watch(own) {
+function isTold(id) {
+  return document.getElementById(id)?.hidden === false;
+}
+
+// How the consent ends, in whatever window: this page's own, one from before it was loaded again, one opened by hand.
+async function watch() {
+  const own = ++watches;
   const giveUp = Date.now() + GIVE_UP_MS;
   let closed = 0;
-  let ended = false;
-  while (own === consentWindow && Date.now() < giveUp) {
+  while (Date.now() < giveUp) {
     await new Promise((done) => setTimeout(done, LOOK_AGAIN_MS));
     const box = document.getElementById("consent");
-    if (!box) return;
+    if (!box || own !== watches) return;
     try {
       const answer = await fetch(box.dataset.state, { credentials: "same-origin" });
       if (answer.redirected) return location.reload();
@@ -156,23 +163,21 @@ async function watch(own) {
       // An end that the page has shown already is not the end of this window.
       if (state !== "waiting" && String(entry) !== box.dataset.entry) {
         const page = await fetch(location.href, { credentials: "same-origin" });
+        if (!page.ok) continue;
         const text = await page.text();
-        if (own !== consentWindow || !box.isConnected) return;
+        if (!box.isConnected || own !== watches) return;
         show(text, location.href);
-        arrive();
-        ended = true;
-        continue;
+        return arrive();
       }
-      if (state === "waiting" && ended) {
-        ended = false;
-        tell("consent-waiting");
-      }
+      if (own !== watches) return;
+      // After a failure the person may go on in the same window.
+      if (state === "waiting" && isTold("consent-failure")) tell("consent-waiting");
     } catch {
       continue;
     }
     // Some providers cut the tie to their window, which then looks closed: so the page goes on looking.
-    closed = own.closed ? closed + 1 : 0;
-    if (closed === 2 && !ended) {
+    closed = consentWindow?.closed ? closed + 1 : 0;
+    if (closed === 2 && isTold("consent-waiting")) {
       tell("consent-closed");
       document.getElementById("consent-link").textContent = "Try again";
     }
@@ -198,6 +203,7 @@ async function poll(form) {
 function begin() {
   const form = document.querySelector("form[data-poll]");
   if (form) poll(form);
+  if (document.getElementById("consent")) watch();
 }
 
 // What was chosen before this script was here, or what the browser put back into the form.
