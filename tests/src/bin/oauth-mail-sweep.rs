@@ -65,21 +65,21 @@ fn run(arguments: &Arguments) -> Result<bool> {
     let mut lines = Vec::new();
     let named = |scenario: &Scenario| scenario.name.contains(&arguments.scenario);
     let all: Vec<_> = Scenario::all().into_iter().filter(named).collect();
-    let few: Vec<_> = Scenario::for_bytes().into_iter().filter(named).collect();
-    let over_tls: Vec<_> = Scenario::for_tls().into_iter().filter(named).collect();
+    let sent: Vec<_> = Scenario::for_sent().into_iter().filter(named).collect();
+    let received: Vec<_> = Scenario::for_received().into_iter().filter(named).collect();
     let (cut, tls) = (Disturbance::Cut, TLS_STRIDE);
     // The name, what happens, and every how many places in the long and in the short form.
     let sweeps = [
         ("kill", Disturbance::Kill, &all, 1, 23),
         ("fail-once", Disturbance::FailOnce, &all, 1, 23),
         ("fail-for-ever", Disturbance::FailForEver, &all, 1, 53),
-        ("cut-fin", cut(How::Fin), &few, 1, 499),
-        ("cut-reset", cut(How::Reset), &few, 1, 499),
-        ("cut-stall", cut(How::Stall), &few, 1, 499),
-        ("cut-sent", Disturbance::CutSent, &few, 1, 499),
-        ("tls-cut", Disturbance::Tls(Ending::Close), &over_tls, tls, 16 * tls),
-        ("tls-reset", Disturbance::Tls(Ending::Reset), &over_tls, tls, 16 * tls),
-        ("tls-stall", Disturbance::Tls(Ending::Stall), &over_tls, 4 * tls, 64 * tls),
+        ("cut-fin", cut(How::Fin), &received, 1, 499),
+        ("cut-reset", cut(How::Reset), &received, 1, 499),
+        ("cut-stall", cut(How::Stall), &received, 1, 499),
+        ("cut-sent", Disturbance::CutSent, &sent, 1, 499),
+        ("tls-cut", Disturbance::Tls(Ending::Close), &received, tls, 16 * tls),
+        ("tls-reset", Disturbance::Tls(Ending::Reset), &received, tls, 16 * tls),
+        ("tls-stall", Disturbance::Tls(Ending::Stall), &received, 4 * tls, 64 * tls),
     ];
     let wanted: Vec<_> = sweeps.into_iter().filter(|(name, ..)| wants(name)).collect();
     if !wanted.is_empty() {

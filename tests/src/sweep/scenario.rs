@@ -131,15 +131,15 @@ impl Scenario {
         advanced
     }
 
-    /// Those whose connections are cut after each byte: all that is said on the wire is said in them.
-    pub fn for_bytes() -> Vec<Self> {
+    /// Those in which all is said that is said over IMAP and SMTP; what is sent there is seen byte by byte.
+    pub fn for_sent() -> Vec<Self> {
         Self::with_three_messages(&["mixed, seen and moved", "send, SMTPS", "send, STARTTLS"])
     }
 
-    /// Those whose TLS is cut: HTTP too, whose connections the simulated network does not see.
-    pub fn for_tls() -> Vec<Self> {
+    /// The same and over HTTP, of which the bodies of the answers are seen.
+    pub fn for_received() -> Vec<Self> {
         let http = ["EWS, mixed, seen and moved", "EWS, send", "Graph, mixed, seen and moved", "Graph, send"];
-        Self::for_bytes().into_iter().chain(Self::with_three_messages(&http)).collect()
+        Self::for_sent().into_iter().chain(Self::with_three_messages(&http)).collect()
     }
 
     fn with_three_messages(named: &[&str]) -> Vec<Self> {

@@ -31,7 +31,8 @@ use super::{Egress, resolve};
 use crate::{
     clock::{Clock, Deadline, UnixSeconds},
     error::{Error, Kind, Result},
-    limits, seam,
+    limits,
+    seam::{self, Way},
     secret::Secret,
 };
 
@@ -300,7 +301,7 @@ fn read(mut response: Response, host: &str, deadline: Deadline, mut sink: Option
     loop {
         deadline.check(&format!("the rest of an answer of {host}"))?;
         seam::step("http.read").map_err(|e| broken_off(host, e))?;
-        match response.read(&mut chunk[..]).map_err(|e| broken_off(host, e))? {
+        match receive(&mut response, &mut chunk[..], deadline).map_err(|e| broken_off(host, e))? {
             0 => return Ok(answer),
             n if sink.is_some() => {
                 if let Some(sink) = &mut sink {
@@ -317,6 +318,18 @@ fn read(mut response: Response, host: &str, deadline: Deadline, mut sink: Option
             n => answer.body.extend_from_slice(&chunk[..n]),
         }
     }
+}
+
+/// Of the body, as far as the seam lets it come.
+fn receive(response: &mut Response, chunk: &mut [u8], deadline: Deadline) -> io::Result<usize> {
+    let len = match seam::passing(Way::Received, chunk.len(), || Ok(deadline.left()))? {
+        // A body has a length, or a last chunk.
+        0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+        len => len,
+    };
+    let count = response.read(&mut chunk[..len])?;
+    seam::passed(Way::Received, count);
+    Ok(count)
 }
 
 fn correlation(headers: &HeaderMap) -> Option<String> {
