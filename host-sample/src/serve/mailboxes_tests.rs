@@ -100,11 +100,11 @@ fn a_mailbox_that_is_being_fetched_is_not_fetched_twice_and_comes_back_when_the_
     desk.authenticate(id, Direction::Incoming, &json!({"action": "start"})).unwrap();
     deliver(&sandbox, "Subject: Printer\r\nMessage-ID: <q1@example.test>\r\n");
 
-    let slow = What { slow_ms: Some(1_500), ..What::default() };
+    let slow = What { slow_ms: Some(6_000), ..What::default() };
     sandbox.state.faults.order(Fault { face: Face::Imap, matches: "UID FETCH".into(), skip: 0, times: 1, what: slow });
     let other = desk.clone();
     let running = std::thread::spawn(move || other.fetch_now(id));
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while desk.queue.running().is_empty() {
         assert!(std::time::Instant::now() < end, "the round never began");
         std::thread::yield_now();

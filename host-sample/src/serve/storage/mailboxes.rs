@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Storage, audit};
+use super::{Storage, audit, runs::AT_ONCE};
 use crate::{
     database::{Row, Transaction, parameters},
     failure::Result,
@@ -90,11 +90,11 @@ impl Storage {
                 return Ok(None);
             }
             self.write(transaction, id, change, new)?;
-            transaction.execute(
-                "UPDATE runs SET next_run = {now}, failures = 0, error = NULL, health_incoming = NULL,
-                     health_outgoing = NULL WHERE mailbox = ?1",
-                parameters![id],
-            )?;
+            let sql = format!(
+                "UPDATE runs SET next_run = {AT_ONCE}, failures = 0, error = NULL, health_incoming = NULL,
+                     health_outgoing = NULL WHERE mailbox = ?1"
+            );
+            transaction.execute(&sql, parameters![id])?;
             let differences = audit::differences(Some(&before), Some(change));
             audit::write(transaction, who, Some(id), "mailbox changed", &differences)?;
             Ok(Some(new))

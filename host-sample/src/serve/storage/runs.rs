@@ -100,6 +100,10 @@ pub struct Run {
     pub health_outgoing: Option<Value>,
 }
 
+/// When a mailbox is due that is to be fetched at once. During a round a second later: later than what that round was due
+/// at, so that its end leaves it.
+pub const AT_ONCE: &str = "{now} + CASE WHEN lease_until > {now} THEN 1 ELSE 0 END";
+
 const COLUMNS: &str = "mailbox, next_run, lease_owner, lease_until, node, rounds, failures, last_run, last_success, \
                        last_seconds, result, error, created, appended, duplicate, ignored, skipped, quarantined, \
                        last_counts, health_incoming, health_outgoing";
@@ -188,7 +192,7 @@ impl Storage {
         let last_counts = counts.to_json().to_string();
         self.database.execute(
             "UPDATE runs SET lease_owner = NULL, lease_until = 0, node = CASE ?6 WHEN -1 THEN node ELSE ?2 END,
-                 next_run = CASE WHEN next_run > ?15 AND next_run <= ?4 THEN next_run ELSE ?3 END,
+                 next_run = CASE WHEN next_run > ?15 AND next_run <= ?4 + 1 THEN next_run ELSE ?3 END,
                  last_run = CASE ?6 WHEN -1 THEN last_run ELSE ?4 END,
                  last_seconds = CASE ?6 WHEN -1 THEN last_seconds ELSE ?4 - ?5 END,
                  rounds = CASE ?6 WHEN -1 THEN rounds ELSE rounds + 1 END,
@@ -224,8 +228,8 @@ impl Storage {
 
     /// The next tick of any node takes it.
     pub fn set_due(&self, mailbox: i64) -> Result<()> {
-        self.database
-            .execute("UPDATE runs SET next_run = {now}, failures = 0 WHERE mailbox = ?1", parameters![mailbox])?;
+        let sql = format!("UPDATE runs SET next_run = {AT_ONCE}, failures = 0 WHERE mailbox = ?1");
+        self.database.execute(&sql, parameters![mailbox])?;
         Ok(())
     }
 

@@ -146,14 +146,18 @@ fn a_change_of_settings_during_a_round_is_tried_at_once() {
     let storage = storage();
     let id = storage.insert_mailbox("ann", &change("desk")).unwrap();
     let now = storage.now().unwrap();
-    storage.database.execute("UPDATE runs SET next_run = next_run - 100", &[]).unwrap();
+    // Also in the second in which the round was due.
     assert!(storage.claim(now, NODE, id).unwrap());
     storage.update_mailbox("ann", id, 1, &change("desk")).unwrap();
     let error = json!({"kind": "settings", "message": "Port is 0."});
-    storage.finish(NODE, id, now - 100, &finished(now + 1, now + 3_600, Some(error.clone()))).unwrap();
+    let ended = storage.now().unwrap();
+    storage.finish(NODE, id, now, &finished(ended, now + 3_600, Some(error.clone()))).unwrap();
     let run = storage.run(id).unwrap().unwrap();
-    assert!(run.next_run <= now + 1, "{run:?}");
+    assert!(run.next_run <= ended + 1, "{run:?}");
     assert_eq!((run.failures, run.error), (1, Some(error)));
+    storage.set_due(id).unwrap();
+    let due = storage.run(id).unwrap().unwrap().next_run;
+    assert!(due <= storage.now().unwrap(), "nobody is at work on it");
 }
 
 #[test]
