@@ -232,7 +232,7 @@ mod tests {
             drop(silent);
             page
         });
-        let redirected = listener.wait(Duration::from_secs(4)).unwrap();
+        let redirected = listener.wait(Duration::from_secs(60)).unwrap();
         assert!(redirected.url.as_str().ends_with("?error=access_denied&state=s"));
         redirected.answer("No", "no");
         assert!(browser.join().unwrap().starts_with("HTTP/1.1 200"));

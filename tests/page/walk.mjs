@@ -212,9 +212,11 @@ async function failures(page, walk, name) {
     await pause(TOO_LATE_MS);
     await route.continue();
   });
+  const answered = page.waitForResponse(/\/connect\/incoming$/);
   await press(page, 'save-button', walk.keyboard);
   // Whatever is asked of a page from here counts as a click, too: so nothing is asked.
-  await pause(TOO_LATE_MS + 2_000);
+  await answered;
+  await pause(TOO_LATE_MS);
   await by(page, 'consent-blocked').waitFor();
   assert.match(await by(page, 'consent-blocked').textContent(), /Allow pop-ups/);
   await page.unroute('**/mailboxes/new');

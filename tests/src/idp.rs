@@ -24,8 +24,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A public client with PKCE, loopback redirect on any port, one-hour access tokens, rotating refresh tokens.
 pub const NATIVE: &str = "mail-native";
-/// As [`NATIVE`], but access tokens live three seconds.
+/// As [`NATIVE`], but access tokens live [`SHORT_SECONDS`].
 pub const SHORT: &str = "mail-short";
+/// How long its access tokens live.
+pub const SHORT_SECONDS: u64 = 6;
 /// As [`NATIVE`], but a refresh returns the refresh token it was given.
 pub const NO_ROTATION: &str = "mail-norotate";
 /// As [`NO_ROTATION`], but access tokens live one minute.
@@ -246,7 +248,7 @@ fn clients() -> Value {
     };
     json!([
         with(NATIVE, json!({})),
-        with(SHORT, json!({"test_access_seconds": 3})),
+        with(SHORT, json!({"test_access_seconds": SHORT_SECONDS})),
         with(NO_ROTATION, json!({"test_rotate": false})),
         with(MINUTE, json!({"test_rotate": false, "test_access_seconds": 60})),
         with(OMITS_REFRESH, json!({"test_rotate": false, "test_omit_refresh": true})),

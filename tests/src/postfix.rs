@@ -22,7 +22,7 @@ use crate::{
     servers::DOMAIN,
 };
 
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often a start is tried.
 const LAUNCHES: usize = 3;
 
@@ -112,6 +112,13 @@ impl Postfix {
         self.process.kill();
     }
 
+    /// Has it taken mail that is not delivered or deferred yet?
+    pub fn is_delivering(&self) -> bool {
+        let is_full =
+            |sub: &str| fs::read_dir(self.folder.join("queue").join(sub)).is_ok_and(|mut files| files.next().is_some());
+        ["maildrop", "incoming", "active"].into_iter().any(is_full)
+    }
+
     /// On the same ports, with the same queue.
     pub fn restart(&mut self) -> Result<()> {
         self.process.stop();
@@ -164,7 +171,7 @@ fn launch_once(folder: &Path, shim: &Path, identity: &Identity, ports: &[u16]) -
 fn greets(port: u16) -> bool {
     let Ok(mut connection) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     let mut greeting = [0; 4];
-    connection.set_read_timeout(Some(Duration::from_secs(2))).is_ok()
+    connection.set_read_timeout(Some(Duration::from_secs(10))).is_ok()
         && connection.read_exact(&mut greeting).is_ok()
         && &greeting == b"220 "
 }

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Error, Result};
 
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts the program and reports its id; then waits for the end of its own standard input, which comes when
 /// [`Process`] is dropped and also when the test process is killed, and ends the program. Its last act is to end
@@ -229,7 +229,7 @@ mod tests {
         command.args(["-c", "sleep 1000 & wait"]);
         let process = Process::start("a test", &command, &folder.path().join("log")).unwrap();
         let tree =
-            process.wait_until(Duration::from_secs(5), || Some(process.tree()).filter(|t| t.len() == 2)).unwrap();
+            process.wait_until(Duration::from_secs(60), || Some(process.tree()).filter(|t| t.len() == 2)).unwrap();
         drop(process);
         assert!(!tree.iter().any(ProcessId::is_running));
     }
@@ -240,7 +240,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such port; exit 1"]);
         let process = Process::start("a test", &command, &folder.path().join("log")).unwrap();
-        let error = process.wait_until(Duration::from_secs(5), || None::<()>).unwrap_err();
+        let error = process.wait_until(Duration::from_secs(60), || None::<()>).unwrap_err();
         assert!(error.to_string().contains("no such port"), "{error}");
     }
 }

@@ -27,7 +27,7 @@ const ROTATED: &str = "canary-refresh-rotated";
 const JSON: &str = "Content-Type: application/json";
 const HTML: &str = "Content-Type: text/html";
 /// A call that gets no answer is given up after this.
-const IMPATIENT: Duration = Duration::from_millis(1_500);
+const IMPATIENT: Duration = Duration::from_secs(4);
 
 struct Row {
     name: &'static str,

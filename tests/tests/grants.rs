@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 const HOUR: i64 = 3_600;
 /// Where an assertion is signed, time cannot move: the server would find it made in the future.
-const ACCESS_SECONDS: u64 = 3;
+const ACCESS_SECONDS: u64 = 6;
 const DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 

@@ -172,8 +172,8 @@ fn killed_between_commit_and_settle_makes_no_request_twice() {
     assert_eq!(desk.consent(&servers, |url| servers.consent(url, "carol")).1.code, 0);
     servers.fill("carol", 5, 2).unwrap();
 
-    // Settling is a round trip of a second: long enough to see the commit and to kill before the answer.
-    relay.set_one_way_delay(Duration::from_millis(500));
+    // Settling is a round trip of two seconds: long enough to see the commit and to kill before the answer.
+    relay.set_one_way_delay(Duration::from_secs(1));
     let mut fetch = desk.spawn(&["fetch"]);
     let database = desk.file().with_file_name("desk.helpdesk.db");
     let end = Instant::now() + PATIENCE;

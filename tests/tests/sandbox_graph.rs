@@ -151,7 +151,7 @@ fn who_may_not_is_refused() {
 fn a_fifth_request_at_once_is_one_too_many() {
     let graph = Graph::start(Config::default());
     let (alice, app) = (graph.delegated("alice", &SCOPES), graph.app_only());
-    let slow = |times: u32| json!({"face": "graph", "match": "inbox", "times": times, "slow_ms": 2000});
+    let slow = |times: u32| json!({"face": "graph", "match": "inbox", "times": times, "slow_ms": 6000});
     let statuses = |tokens: &[&str]| -> Vec<u16> {
         graph.fault(slow(tokens.len() as u32));
         let alice = "/users/alice@example.test/mailFolders/inbox";

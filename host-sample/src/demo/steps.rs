@@ -98,7 +98,7 @@ pub const ALL: &[Step] = &[
     Step { title: "The customer answers", proves: "the answer goes into the same request", work: customer_answers },
     Step {
         title: "Outlive an access token",
-        proves: "a token of three seconds is refreshed by itself, and mail goes on",
+        proves: "a token of six seconds is refreshed by itself, and mail goes on",
         work: refresh,
     },
     Step {
@@ -108,9 +108,9 @@ pub const ALL: &[Step] = &[
     },
 ];
 
-/// Of the provider's clients, the one whose access tokens live three seconds.
+/// Of the provider's clients, the one whose access tokens live six seconds.
 const SHORT_CLIENT: &str = "mail-short";
-const SHORT_LIFETIME: Duration = Duration::from_secs(4);
+const SHORT_LIFETIME: Duration = Duration::from_secs(7);
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(60);
 const QUESTION: &str = "The printer on the third floor is on fire";
 

@@ -69,7 +69,7 @@ pub const DOMAIN: &str = "example.test";
 
 /// # Defaults
 /// alice and bob (password NAME-password), the shared mailbox support@ of which alice is a delegate, the public client
-/// `mail-native`, its twin `mail-short` with tokens of 3 seconds, and the confidential client `mail-app` with the secret
+/// `mail-native`, its twin `mail-short` with tokens of 6 seconds, and the confidential client `mail-app` with the secret
 /// `mail-app-secret` and all roles. Tokens live an hour, refresh tokens rotate.
 impl Default for Config {
     fn default() -> Self {
@@ -97,7 +97,7 @@ impl Default for Config {
             }],
             clients: vec![
                 public("mail-native", None),
-                public("mail-short", Some(3)),
+                public("mail-short", Some(6)),
                 Client {
                     secret: Some("mail-app-secret".into()),
                     roles: roles.map(str::to_owned).to_vec(),

@@ -109,9 +109,16 @@ pub fn case(target: &mut Target, input: &[u8]) -> Option<Crash> {
     match FOUND.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(panic) => crash(panic),
         None if escaped => crash("a panic".to_owned()),
-        None if took > SLOW => crash(format!("took {took:?}")),
+        // Each time: else it was whoever shares the machine.
+        None if took > SLOW && (0..2).all(|_| is_slow(target, input)) => crash(format!("took {took:?}")),
         None => None,
     }
+}
+
+fn is_slow(target: &mut Target, input: &[u8]) -> bool {
+    let begun = Instant::now();
+    let _ = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    begun.elapsed() > SLOW
 }
 
 /// The first panic since the last case, on whatever thread.

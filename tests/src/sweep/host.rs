@@ -19,7 +19,8 @@ use crate::{
     mailbox::{self, Mail, hash},
 };
 
-/// The order, as JSON: `store`, `desk`, `settings`, `plan`, `max_messages`, `verdicts`, `again`, `skip_seconds`, `sends`.
+/// The order, as JSON: `store`, `desk`, `settings`, `plan`, `max_messages`, `verdicts`, `again`, `skip_seconds`, `sends`,
+/// `deadline_ms`, and `stall_deadline_ms` while something is wrong.
 pub const ORDER: &str = "OAUTH_MAIL_SWEEP_ORDER";
 
 /// How often a host tries while something fails, and how often once nothing does.
@@ -38,7 +39,7 @@ pub fn run() -> Result<Value> {
     };
     disturb(disturbance);
     let desk = Desk::open(order["desk"].as_str().unwrap_or_default())?;
-    let mut host = Host { order: &order, desk, errors: Vec::new(), slowest: Duration::ZERO };
+    let mut host = Host { order: &order, desk, errors: Vec::new(), slowest: Duration::ZERO, calm: !disturbed };
     let mut opened = None;
     let mut first = false;
     for _ in 0..tries {
@@ -49,6 +50,7 @@ pub fn run() -> Result<Value> {
     }
     let seen = control::seen();
     control::heal();
+    host.calm = true;
     if disturbed {
         // In the same process, with the same handle: whatever failed must have left no trace in memory.
         for _ in 0..TRIES {
@@ -109,6 +111,8 @@ struct Host<'a> {
     desk: Desk,
     errors: Vec<Value>,
     slowest: Duration,
+    /// Nothing is wrong, or not any more.
+    calm: bool,
 }
 
 impl Host<'_> {
@@ -144,7 +148,8 @@ impl Host<'_> {
     }
 
     fn deadline(&self) -> u64 {
-        self.order["deadline_ms"].as_u64().unwrap_or(30_000)
+        let stalling = self.order["stall_deadline_ms"].as_u64().filter(|_| !self.calm);
+        stalling.or(self.order["deadline_ms"].as_u64()).unwrap_or(30_000)
     }
 
     fn consent(&mut self, handle: &Handle, redirect: &str) -> oauth_mail_core::Result<()> {
@@ -226,9 +231,10 @@ impl Host<'_> {
 
     fn send(&mut self, handle: &Handle, send: &Value) -> oauth_mail_core::Result<()> {
         let key = send["request"]["idempotency_key"].as_str().unwrap_or_default().to_owned();
+        let mut request = send["request"].clone();
+        request["deadline_ms"] = json!(self.deadline());
         let begun = seam::instant();
-        let answer =
-            handle.send_message(&send["request"].to_string(), send["raw"].as_str().unwrap_or_default().as_bytes());
+        let answer = handle.send_message(&request.to_string(), send["raw"].as_str().unwrap_or_default().as_bytes());
         self.slowest = self.slowest.max(seam::instant() - begun);
         let answer = parse(&answer?);
         let outcome = answer["outcome"].as_str().unwrap_or_default();

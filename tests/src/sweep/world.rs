@@ -24,7 +24,7 @@ use super::{
     beside::Beside,
     host::{Desk, ORDER},
     scenario::{Before, Scenario, Server, Submission, Task, Verdicts},
-    steps::{Disturbance, STALL_DEADLINE_MS},
+    steps::{CALM_DEADLINE_MS, Disturbance, STALL_DEADLINE_MS},
 };
 use crate::{
     Error, Options, Result, Servers,
@@ -213,7 +213,7 @@ pub struct Case<'a> {
     desk: PathBuf,
     settings: Value,
     redirect: Option<String>,
-    deadline_ms: Option<u64>,
+    stall_deadline_ms: Option<u64>,
     /// Idempotency keys of what it sends.
     pub keys: Vec<String>,
 }
@@ -249,7 +249,7 @@ impl<'a> Seat<'a> {
             desk,
             settings: Value::Null,
             redirect: None,
-            deadline_ms: None,
+            stall_deadline_ms: None,
             keys: Vec::new(),
         };
         case.settings = match scenario.task {
@@ -333,11 +333,12 @@ impl<'a> Seat<'a> {
             },
             "skip_seconds": expired + LATER * resumed as u64,
             "redirect": case.redirect,
-            "deadline_ms": case.deadline_ms,
+            "stall_deadline_ms": case.stall_deadline_ms,
+            "deadline_ms": case.stall_deadline_ms.map(|_| CALM_DEADLINE_MS),
         });
         if let Task::Send(how) = scenario.task {
             let to = self.provider(scenario.server)?.address(&sink(&self.person));
-            order["sends"] = case.keys.iter().map(|key| message_to(&to, key, how, case.deadline_ms)).collect();
+            order["sends"] = case.keys.iter().map(|key| message_to(&to, key, how)).collect();
         }
         run_host(&order, self.world.dir.path())
     }
@@ -359,7 +360,7 @@ impl<'a> Seat<'a> {
             }
             None => form["port"] = json!(relay.port()),
         }
-        case.deadline_ms = (how == Disturbance::Tls(Ending::Stall)).then_some(STALL_DEADLINE_MS);
+        case.stall_deadline_ms = (how == Disturbance::Tls(Ending::Stall)).then_some(STALL_DEADLINE_MS);
         Ok(Some(relay))
     }
 
@@ -454,8 +455,8 @@ fn outgoing(servers: &Servers, person: &str, how: Submission) -> Value {
     settings
 }
 
-fn message_to(to: &str, key: &str, how: Submission, deadline_ms: Option<u64>) -> Value {
-    let request = json!({"idempotency_key": key, "deadline_ms": deadline_ms.unwrap_or(20_000)});
+fn message_to(to: &str, key: &str, how: Submission) -> Value {
+    let request = json!({"idempotency_key": key});
     let mut send = json!({"request": request, "raw": ""});
     if how == Submission::Raw {
         send["request"]["envelope"] = json!({"to": [to]});

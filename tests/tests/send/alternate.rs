@@ -52,7 +52,7 @@ fn a_first_server_that_says_nothing_leaves_time_for_the_second() {
         fixture.plugin.open(&all.to_string()).unwrap()
     };
     let redirect = oauth_mail_tests::fixture::redirect(&servers, &handle, "alice").unwrap();
-    let request = json!({"action": "complete", "redirect": redirect.as_str(), "deadline_ms": 6_000});
+    let request = json!({"action": "complete", "redirect": redirect.as_str(), "deadline_ms": 16_000});
     let proven = oauth_mail_tests::fixture::authenticate(&handle, request).unwrap();
     assert_eq!(proven["proof"]["port"], servers.postfix.smtps_port, "{proven}");
     assert_eq!(sent(&handle)["server"], "127.0.0.1");

@@ -83,9 +83,9 @@ fn silence_after_the_final_dot_is_unknown_at_the_deadline() {
         relay.stall_after(downstream_bytes);
         let begun = Instant::now();
         let mut request = text_to(&liam, "silence");
-        request["deadline_ms"] = json!(1_000);
+        request["deadline_ms"] = json!(4_000);
         let answer = send(&handle, &request);
-        assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
         relay.heal();
         relay.break_all();
         if answer["outcome"] == "unknown" {

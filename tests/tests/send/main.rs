@@ -98,11 +98,12 @@ impl Read for Reader<'_> {
     }
 }
 
-/// How many messages of this subject have come, once nothing more comes.
+/// The subjects that have come, once Postfix has delivered what it took and nothing more comes.
 fn settled(servers: &Servers, name: &str) -> Vec<String> {
     let mut last = subjects(servers, name);
     let mut since = Instant::now();
-    while since.elapsed() < QUIET {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while since.elapsed() < QUIET || servers.postfix.is_delivering() && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(50));
         let now = subjects(servers, name);
         if now.len() != last.len() {
