@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Node begins slowly on a machine that has much to do.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A public client with PKCE, loopback redirect on any port, one-hour access tokens, rotating refresh tokens.
 pub const NATIVE: &str = "mail-native";

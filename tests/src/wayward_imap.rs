@@ -21,6 +21,8 @@ pub enum Poison {
     Flood,
     /// `NO`, whenever it is among what is asked for.
     Refused,
+    /// `OK`, and not a word of it, as Cyrus does when it cannot open the file.
+    LeftOut,
 }
 
 /// Ends when dropped.
@@ -123,6 +125,9 @@ fn fetch(stream: &mut Stream, shared: &Shared, uids: &[(u32, u32)], bodies: bool
     for (uid, raw, poison) in wanted {
         if !bodies {
             say(stream, &format!("* {uid} FETCH (UID {uid} RFC822.SIZE {})\r\n", raw.len()))?;
+            continue;
+        }
+        if poison == Some(Poison::LeftOut) {
             continue;
         }
         let out = stream.get_mut();

@@ -308,6 +308,20 @@ fn a_poison_message_is_put_aside_and_blocks_nobody() {
 }
 
 #[test]
+fn what_is_gone_is_told_once_also_when_nothing_is_settled() {
+    let desk = Desk::with_notes(3);
+    let handle = desk.incoming(|_| {});
+    let key = round(&handle, &json!({})).unwrap().keys()[1].to_owned();
+    let id = key.rsplit('/').next().unwrap();
+    desk.order(json!({"face": "graph", "match": format!("{id}/$value"), "times": 20, "status": 404,
+        "code": "ErrorItemNotFound"}));
+    let mail = round(&handle, &json!({})).unwrap();
+    assert_eq!((mail.subjects(), mail.skipped.len()), (vec!["note 0", "note 2"], 1));
+    let mail = round(&handle, &json!({})).unwrap();
+    assert_eq!((mail.messages.len(), mail.skipped.len()), (2, 0), "{:?}", mail.skipped);
+}
+
+#[test]
 fn while_nothing_can_be_read_nothing_is_put_aside() {
     let desk = Desk::with_notes(6);
     let handle = desk.incoming(|_| {});

@@ -305,8 +305,12 @@ pub const QUARANTINE_TRIES: u32 = 3;
 /// A message that cannot be read for a reason that may be the server's is not put aside before this, counted from its first
 /// failure, seconds: a part of a store that is away is mostly back within half an hour, and meanwhile it blocks nobody.
 pub const QUARANTINE_PATIENCE: i64 = 30 * 60;
-/// A round ends with its error when nothing could be read and this many were tried: then it is the server.
+/// A round ends when this many messages in a row could not be read: then it is the server.
 pub const UNREAD_IN_A_ROW: usize = 3;
+/// Messages that are remembered as left out of a server's answer.
+pub const LEFT_OUT_MAX: usize = 10_000;
+/// After so many messages in a row to which the server refuses an action it is not asked about the rest of the call.
+pub const SETTLE_REFUSED_IN_A_ROW: usize = 3;
 /// Messages that are remembered as trouble, to be read after the others.
 pub const TROUBLED_MAX: usize = 200;
 /// Messages of one folder that are counted or put aside at once: with 600 bytes of reason each, one record of the store

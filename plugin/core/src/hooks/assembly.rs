@@ -36,9 +36,9 @@ impl Assembly {
         self.messages.is_empty() && self.skipped.is_empty() && self.quarantined.is_empty()
     }
 
-    /// One message larger than the bound travels alone; else the bound holds.
+    /// One message larger than the bound travels alone; else the bound holds. What could not be read is listed, too.
     pub fn is_full(&self, bounds: Bounds, next_size: Option<u64>) -> bool {
-        self.messages.len() >= bounds.max_messages
+        self.messages.len() + self.skipped.len() + self.quarantined.len() >= bounds.max_messages
             || (!self.messages.is_empty() && self.bytes + next_size.unwrap_or(0) > bounds.max_bytes)
             || self.bytes >= bounds.max_bytes
     }

@@ -85,7 +85,7 @@ pub struct Fetch {
     handed_out: HashSet<Key>,
     /// Of what was handed out and not settled.
     fingerprints: HashMap<Key, Fingerprint>,
-    /// Listed, but expunged before they were read, by folder: settled with the next settle.
+    /// Listed, but expunged before they were read, by folder: settled with the next listing or settle.
     gone: HashMap<String, Vec<Key>>,
     /// Put aside by a call that was cut off before the mailbox and the cursor heard of it, by folder: the next settle
     /// goes on.
@@ -103,6 +103,8 @@ pub struct Fetch {
     /// The message at which the connection ended, and how often in a row.
     suspect: Option<(Key, u32)>,
     trouble: Trouble,
+    /// Once left out of the server's answer: listed again, they are not gone.
+    left_out: HashSet<Key>,
     /// Asked for by the server when a batch held mail already: until when, and its words.
     pause: Option<(Instant, String)>,
     lease: Lease,
@@ -138,8 +140,11 @@ impl Fetch {
             let end = self.fill(context, fetching, request, &mut batch);
             match end {
                 Ok(()) => break,
-                Err(error) if self.trouble.is_hopeless() => {
-                    self.round = false;
+                Err(error) if self.trouble.is_too_much() => {
+                    self.disconnect();
+                    if self.trouble.has_read() {
+                        break;
+                    }
                     return Err(error);
                 }
                 // What was read is handed over first; the next call meets the error again if it persists.
@@ -149,8 +154,13 @@ impl Fetch {
                     }
                     break;
                 }
-                // A connection that was kept since the last call may have ended since: one new one.
-                Err(error) if error.kind() == Kind::Transient && !reconnected && !request.deadline.left().is_zero() => {
+                // A connection that was kept since the last call may have ended since, or one message ended it: one new one.
+                Err(error)
+                    if (error.kind() == Kind::Transient
+                        || self.suspect.is_some() && is_of_message_or_server(&error))
+                        && !reconnected
+                        && !request.deadline.left().is_zero() =>
+                {
                     context.session.log.info(format_args!("Connecting again: {error}"));
                     reconnected = true;
                 }
@@ -227,19 +237,37 @@ impl Fetch {
         action: &Action,
         deadline: Deadline,
     ) -> Result<Vec<Settled>> {
+        self.settle_by_halves(context, keys, action, deadline, &mut Refused::default())
+    }
+
+    fn settle_by_halves(
+        &mut self,
+        context: &Context,
+        keys: &[Key],
+        action: &Action,
+        deadline: Deadline,
+        refused: &mut Refused,
+    ) -> Result<Vec<Settled>> {
+        // Then it is the action, and no single message.
+        if refused.in_a_row >= limits::SETTLE_REFUSED_IN_A_ROW {
+            context.session.log.warn(format_args!("{} more stay as they are in the mailbox", keys.len()));
+            return Ok(vec![Settled::Kept; keys.len()]);
+        }
         match (self.settle_together(context, keys, action, deadline), keys) {
             (Ok(found), _) => {
+                refused.in_a_row = 0;
                 Ok(found.into_iter().map(|found| if found { Settled::Done } else { Settled::Gone }).collect())
             }
             (Err(error), [key]) if is_of_message(&error) => {
+                refused.in_a_row += 1;
                 let key = key::to_text(&context.session.account.username, key);
                 context.session.log.warn(format_args!("{key} stays as it is in the mailbox: {error}"));
                 Ok(vec![Settled::Kept])
             }
             (Err(error), [_, _, ..]) if is_of_message(&error) => {
                 let (first, second) = keys.split_at(keys.len() / 2);
-                let mut settled = self.settle(context, first, action, deadline)?;
-                settled.extend(self.settle(context, second, action, deadline)?);
+                let mut settled = self.settle_by_halves(context, first, action, deadline, refused)?;
+                settled.extend(self.settle_by_halves(context, second, action, deadline, refused)?);
                 Ok(settled)
             }
             (Err(error), _) => Err(error),
@@ -290,7 +318,7 @@ impl Fetch {
         });
         match item.inspect_err(|_| self.hang_up())? {
             Some(Item::Read(raw)) => into_bytes(raw).map(Some),
-            Some(Item::Gone | Item::Failed(_)) | None => Ok(None),
+            Some(Item::Gone | Item::LeftOut | Item::Failed(_)) | None => Ok(None),
         }
     }
 
@@ -312,11 +340,6 @@ impl Fetch {
             None => batch.skipped.push(json!({"key": text, "reason": failed.reason})),
         }
         Ok(batch.finish(false, 0, Vec::new()))
-    }
-
-    /// The host asks for this message again.
-    pub fn hand_out_again(&mut self, key: &Key) {
-        self.handed_out.remove(key);
     }
 
     pub fn forget(&mut self, settled: &[Key]) {
@@ -414,6 +437,17 @@ impl Fetch {
             };
             match reader.next(request.bounds.max_bytes, batch.room(request.bounds), request.deadline)? {
                 Next::Message(entry, item) => {
+                    // Not every listing says how large a message is.
+                    let taken = match enough_for(&item, taken) {
+                        Ok(taken) => taken,
+                        Err(bytes) => match context.shared.memory.take(bytes, patience) {
+                            Ok(taken) => taken,
+                            Err(error) => {
+                                reader.put_back(entry, item);
+                                return if batch.is_empty() { Err(error) } else { reader.rest() };
+                            }
+                        },
+                    };
                     self.suspect = None;
                     self.take(context, fetching, entry, item, taken, batch)?;
                 }
@@ -445,14 +479,28 @@ impl Fetch {
         }
     }
 
+    /// Without a plan a connection would look as if its round were through.
     fn begin_round(&mut self, context: &Context, fetching: &Fetching, deadline: Deadline) -> Result<()> {
+        self.plan_round(context, fetching, deadline).inspect_err(|_| self.hang_up())
+    }
+
+    fn plan_round(&mut self, context: &Context, fetching: &Fetching, deadline: Deadline) -> Result<()> {
         self.listing_cut = false;
         self.closed_folder = None;
         let mut entries = Vec::new();
         self.replays.clear();
+        let mut closed = 0;
         for folder in &fetching.folders {
-            let listed = self.list_open(context, fetching, folder, deadline)?;
+            let Some(listed) = self.list_open(context, fetching, folder, deadline)? else {
+                closed += 1;
+                continue;
+            };
             entries.extend(self.without_quarantined(context, folder, listed)?);
+        }
+        if closed == fetching.folders.len()
+            && let Some(error) = self.closed_folder.take()
+        {
+            return Err(error);
         }
         entries.retain(|entry| !self.handed_out.contains(&entry.key));
         self.trouble.sort(&mut entries);
@@ -470,21 +518,21 @@ impl Fetch {
         Ok(())
     }
 
-    /// A folder that is missing or forbidden keeps back no mail of the others.
+    /// `None`: the server does not open this folder or does not list it, which keeps back no mail of the others.
     fn list_open(
         &mut self,
         context: &Context,
         fetching: &Fetching,
         folder: &str,
         deadline: Deadline,
-    ) -> Result<Vec<Entry>> {
+    ) -> Result<Option<Vec<Entry>>> {
         match self.list(context, fetching, folder, deadline) {
-            Err(error) if error.kind() == Kind::Refused && self.reader.is_some() => {
+            Err(error) if is_of_folder(&error) && fetching.folders.len() > 1 => {
                 context.session.log.warn(format_args!("{error}"));
                 self.closed_folder.get_or_insert(error);
-                Ok(Vec::new())
+                Ok(None)
             }
-            listed => listed,
+            listed => listed.map(Some),
         }
     }
 
@@ -498,11 +546,17 @@ impl Fetch {
             }
             Err(error) => return Err(error),
         };
-        let (cursor, version) = match stored {
+        let (stored, version) = match stored {
             Some((cursor, version)) => (Some(cursor), Some(version)),
             None if trouble.is_some() => (self.cursors.get(folder).cloned(), None),
             None => (None, None),
         };
+        // What is not there any more is not listed once more, whatever the host does with the rest.
+        let gone: Vec<_> = self.gone.get(folder).into_iter().flatten().map(|key| (key.clone(), None)).collect();
+        let mut cursor = stored.clone();
+        if let Some(cursor) = cursor.as_mut().filter(|_| !gone.is_empty()) {
+            cursor.settle(&gone, context.session.clock.now());
+        }
         let since = fetching.since;
         let reader = self.connected(context, deadline)?;
         let (name, known) = (folder.to_owned(), cursor.clone());
@@ -521,11 +575,12 @@ impl Fetch {
             self.cursors.insert(folder.to_owned(), listing.cursor);
             return Ok(self.listed(listing.entries, listing.more));
         }
-        if cursor.as_ref() != Some(&listing.cursor)
+        if stored.as_ref() != Some(&listing.cursor)
             && !write_cursor(context, &cursor_id(context, folder), version, &listing.cursor)?
         {
             return Err(Error::new(Kind::Transient, format!("Another process works on {folder} at this moment.")));
         }
+        self.gone.remove(folder);
         if let Some(reset) = listing.reset {
             context.session.log.warn(format_args!("{reset}"));
             self.resets.push(reset);
@@ -563,6 +618,8 @@ impl Fetch {
                 None => open.push(entry),
                 // The host asked for it again; the cursor did not hear of it yet.
                 Some(failed) if failed.replay => self.gone.entry(folder.to_owned()).or_default().push(entry.key),
+                // Without its bytes it stays as it is in the mailbox.
+                Some(failed) if !failed.stored => self.gone.entry(folder.to_owned()).or_default().push(entry.key),
                 // Whoever put it aside came no further: neither mailbox nor cursor heard of it yet.
                 Some(_) => {
                     self.half_aside.entry(folder.to_owned()).or_default().insert(entry.key);
@@ -625,7 +682,7 @@ impl Fetch {
         batch: &mut Assembly,
     ) -> Result<()> {
         self.handed_out.insert(entry.key.clone());
-        let is_trouble = matches!(error.kind(), Kind::Transient | Kind::Refused);
+        let is_trouble = !is_of_message(error) && error.kind() != Kind::TooLarge;
         if !is_trouble || self.trouble.counts(entry, why) {
             return self.count(context, entry, why, is_trouble, batch);
         }
@@ -647,7 +704,10 @@ impl Fetch {
         batch: &mut Assembly,
     ) -> Result<()> {
         let text = key::to_text(&context.session.account.username, &entry.key);
-        let mut failed = quarantine::count(context, &entry.key, entry.size, why)?;
+        let mut failed = match is_trouble {
+            true => quarantine::count_unread(context, &entry.key, entry.size, why)?,
+            false => quarantine::count(context, &entry.key, entry.size, why)?,
+        };
         let is_enough = if is_trouble { quarantine::is_long_enough } else { quarantine::is_enough };
         if failed.aside || is_enough(&failed) {
             failed = quarantine::put_aside(context, &entry.key, None)?;
@@ -655,7 +715,10 @@ impl Fetch {
             self.trouble.forget(&entry.key);
             self.gone.entry(entry.key.folder.clone()).or_default().push(entry.key.clone());
         }
-        context.session.log.warn(format_args!("{text} cannot be read (failure {}): {why}", failed.tries));
+        context
+            .session
+            .log
+            .warn(format_args!("{text} cannot be read (failure {}): {why}", failed.tries + failed.unread));
         batch.quarantined.insert(text.clone(), failed.to_json(&text));
         Ok(())
     }
@@ -684,35 +747,60 @@ impl Fetch {
     ) -> Result<()> {
         let account = &context.session.account;
         let text = key::to_text(&account.username, &entry.key);
+        self.handed_out.insert(entry.key.clone());
         let raw = match item {
-            Item::Read(raw) => into_bytes(raw),
+            Item::Read(raw) => raw,
             Item::Gone => {
                 batch.skipped.push(json!({"key": text, "reason": "expunged before it was read"}));
                 self.gone.entry(entry.key.folder.clone()).or_default().push(entry.key);
                 return Ok(());
             }
-            Item::Failed(error) => Err(error),
+            Item::LeftOut => {
+                if self.left_out.len() >= limits::LEFT_OUT_MAX {
+                    self.left_out.clear();
+                }
+                if self.left_out.insert(entry.key.clone()) {
+                    batch
+                        .skipped
+                        .push(json!({"key": text, "reason": "expunged before it was read, or it comes again"}));
+                    return Ok(());
+                }
+                let error =
+                    Error::new(Kind::Transient, "The mail server lists the message and leaves it out of its answer.");
+                return self.unreadable(context, &entry, error, batch);
+            }
+            Item::Failed(error) => return self.unreadable(context, &entry, error, batch),
         };
-        match raw {
-            Ok(raw) => {
-                self.handed_out.insert(entry.key.clone());
-                if let Some(fingerprint) = Traits::of(&raw).fingerprint() {
-                    if self.fingerprints.len() >= limits::FINGERPRINTS_MAX {
-                        self.fingerprints.clear();
-                    }
-                    self.fingerprints.insert(entry.key.clone(), fingerprint);
-                }
-                batch.push(self.message(context, fetching, text, raw, entry.received_at), taken);
-                for (other, why) in self.trouble.read(&entry.key) {
-                    self.count(context, &other, &why, true, batch)?;
-                }
-                Ok(())
-            }
+        let raw = match into_bytes(raw) {
+            Ok(raw) => raw,
+            // That is this machine's.
             Err(error) => {
-                self.failed(context, &entry, &error, error.message(), batch)?;
-                if self.trouble.is_hopeless() { Err(error) } else { Ok(()) }
+                context.session.log.warn(format_args!("{text} was read and cannot be kept: {error}"));
+                batch.skipped.push(json!({"key": text, "reason": error.message()}));
+                return Ok(());
             }
+        };
+        self.left_out.remove(&entry.key);
+        if let Some(fingerprint) = Traits::of(&raw).fingerprint() {
+            if self.fingerprints.len() >= limits::FINGERPRINTS_MAX {
+                self.fingerprints.clear();
+            }
+            self.fingerprints.insert(entry.key.clone(), fingerprint);
         }
+        batch.push(self.message(context, fetching, text, raw, entry.received_at), taken);
+        for (other, why) in self.trouble.read(&entry.key) {
+            self.count(context, &other, &why, true, batch)?;
+        }
+        Ok(())
+    }
+
+    fn unreadable(&mut self, context: &Context, entry: &Entry, error: Error, batch: &mut Assembly) -> Result<()> {
+        self.failed(context, entry, &error, error.message(), batch)?;
+        if !self.trouble.has_read() && !is_of_message(&error) {
+            // Read on from the other end.
+            self.hang_up();
+        }
+        if self.trouble.is_too_much() { Err(error) } else { Ok(()) }
     }
 }
 
@@ -724,6 +812,29 @@ pub enum Settled {
     Gone,
     /// The server refuses to do it to this one.
     Kept,
+}
+
+/// How often in a row the server refused an action to a message.
+#[derive(Default)]
+struct Refused {
+    in_a_row: usize,
+}
+
+/// The memory that was taken is enough for what came; else how much is needed.
+fn enough_for(item: &Item, taken: Option<Taken>) -> std::result::Result<Option<Taken>, u64> {
+    match item {
+        Item::Read(Raw::Spool { len, .. }) if taken.as_ref().map_or(0, Taken::bytes) < *len => Err(*len),
+        _ => Ok(taken),
+    }
+}
+
+/// The server answered, and its words are about one folder.
+fn is_of_folder(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Refused => true,
+        Kind::Transient | Kind::ServerMisbehaved => error.provider_code_text().is_some(),
+        _ => false,
+    }
 }
 
 /// The server has a word for it, and it is none about the account, the request or the moment.

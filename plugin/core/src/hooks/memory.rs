@@ -51,6 +51,12 @@ impl Memory {
     }
 }
 
+impl Taken {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl Drop for Taken {
     fn drop(&mut self) {
         *seam::lock("hooks.memory", &self.budget.left) += self.bytes;

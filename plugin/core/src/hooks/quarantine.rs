@@ -27,6 +27,11 @@ use crate::{
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Failed {
     pub tries: u32,
+    /// Failures that may have been the server's trouble, and when the first of them was.
+    #[serde(default)]
+    pub unread: u32,
+    #[serde(default)]
+    pub unread_first: UnixSeconds,
     pub first: UnixSeconds,
     pub last: UnixSeconds,
     /// Why, the last time; a sentence.
@@ -50,7 +55,7 @@ impl Failed {
     /// As a batch tells of it.
     pub fn to_json(&self, key: &str) -> Value {
         json!({
-            "key": key, "reason": self.reason, "tries": self.tries, "first": self.first, "last": self.last,
+            "key": key, "reason": self.reason, "tries": self.tries + self.unread, "first": self.first, "last": self.last,
             "size": self.size, "aside": self.aside, "stored": self.stored, "replay": self.replay,
         })
     }
@@ -70,6 +75,18 @@ pub fn read(context: &Context, folder: &str) -> Result<Folder> {
 /// # Errors
 /// Those of the store.
 pub fn count(context: &Context, key: &Key, size: u64, reason: &str) -> Result<Failed> {
+    count_as(context, key, size, reason, false)
+}
+
+/// Counts one more failure that may be the server's.
+///
+/// # Errors
+/// Those of the store.
+pub fn count_unread(context: &Context, key: &Key, size: u64, reason: &str) -> Result<Failed> {
+    count_as(context, key, size, reason, true)
+}
+
+fn count_as(context: &Context, key: &Key, size: u64, reason: &str, unread: bool) -> Result<Failed> {
     let now = context.session.clock.now();
     edit(context, &key.folder, |failed| {
         let full = failed.len() >= limits::QUARANTINE_MAX && !failed.contains_key(&key.id);
@@ -83,7 +100,12 @@ pub fn count(context: &Context, key: &Key, size: u64, reason: &str) -> Result<Fa
             }
         }
         let one = failed.entry(key.id.clone()).or_insert_with(|| Failed::new(size, reason, now));
-        one.tries = one.tries.saturating_add(1);
+        if unread {
+            one.unread_first = if one.unread == 0 { now } else { one.unread_first };
+            one.unread = one.unread.saturating_add(1);
+        } else {
+            one.tries = one.tries.saturating_add(1);
+        }
         one.last = now;
         one.reason = reason.chars().take(limits::PROVIDER_TEXT_MAX).collect();
         one.size = one.size.max(size);
@@ -99,7 +121,7 @@ pub fn is_enough(failed: &Failed) -> bool {
 
 /// The same of one that may be well, were the server.
 pub fn is_long_enough(failed: &Failed) -> bool {
-    is_enough(failed) && failed.last - failed.first >= limits::QUARANTINE_PATIENCE
+    failed.unread >= limits::QUARANTINE_TRIES && failed.last - failed.unread_first >= limits::QUARANTINE_PATIENCE
 }
 
 /// Writes down the bytes, then that it is put aside: a crash in between leaves bytes that the next try writes over.

@@ -114,6 +114,13 @@ impl Reader {
         state.failed = None;
     }
 
+    /// A message that [`Reader::next`] gave is the next one again.
+    pub fn put_back(&self, entry: Entry, item: Item) {
+        let mut state = self.pipe.lock();
+        state.ready_bytes += bytes_of(&item);
+        state.ready.push_front((entry, item));
+    }
+
     /// Messages that are planned or lie ready.
     pub fn remaining(&self) -> usize {
         let state = self.pipe.lock();
@@ -296,13 +303,18 @@ fn bytes_of(item: &Item) -> u64 {
     match item {
         Item::Read(Raw::Memory(bytes)) => bytes.len() as u64,
         Item::Read(Raw::Spool { len, .. }) => *len,
-        Item::Gone | Item::Failed(_) => 0,
+        Item::Gone | Item::LeftOut | Item::Failed(_) => 0,
     }
 }
 
 /// Errors after which the state of the connection is not known.
 fn breaks(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Transient | Kind::Throttled | Kind::ServerMisbehaved | Kind::Internal | Kind::TooLarge)
+    match error.kind() {
+        Kind::Transient | Kind::Throttled | Kind::Internal | Kind::TooLarge => true,
+        // With words of the server it was an answer.
+        Kind::ServerMisbehaved => error.provider_code_text().is_none(),
+        _ => false,
+    }
 }
 
 fn silent_server() -> Error {

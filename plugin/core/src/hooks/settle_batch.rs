@@ -8,7 +8,7 @@
 //! | `imported` · `duplicate` | `advanced.after_import` | settled |
 //! | `refused` | `advanced.after_refusal` | settled |
 //! | `retry` | nothing | comes again; counts as a failure when others of the same call could be taken |
-//! | `failed` | nothing; after the third failure as `refused` | comes again, the third time it is put aside (quarantine.rs) |
+//! | `failed` | nothing; after the third failure as `refused`, once its bytes are stored | comes again, the third time it is put aside (quarantine.rs) |
 //! | `replay` · `drop` | nothing | one that was put aside comes again, or is forgotten |
 //!
 //! The answer says for each key what was done: `left`, `marked_seen`, `moved`, `deleted`; `gone` when it was not there any more;
@@ -31,6 +31,7 @@ use super::{
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
+    limits,
     message::fingerprint::Fingerprint,
     settings::Action,
     transport::{Cursor, Key},
@@ -101,7 +102,10 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
     let mut cursors = BTreeMap::new();
     for (folder, results) in &folders {
         let (cursor, _) = reached(&context, folder, work.fetch.seen(folder))?;
-        if let Some((text, _, _)) = results.iter().find(|(_, key, _)| !cursor.listed(key)) {
+        let known = quarantine::read(&context, folder)?;
+        // A cursor forgets, what was put aside does not.
+        let is_known = |key: &Key| cursor.listed(key) || known.get(&key.id).is_some_and(|failed| failed.aside);
+        if let Some((text, _, _)) = results.iter().find(|(_, key, _)| !is_known(key)) {
             return Err(Error::new(Kind::Misuse, format!("{text} was never handed out."))
                 .remedy("Give keys back exactly as fetch_batch handed them out."));
         }
@@ -110,35 +114,46 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
 
     let host_is_well = request.results.values().any(|verdict| verdict.is_taken());
     let mut done = Map::new();
+    // Counted at the end: the call may be repeated.
+    let mut failures = Vec::new();
     for (folder, results) in folders {
         let mut settled = Vec::new();
         let known = quarantine::read(&context, &folder)?;
         let mut open = Vec::new();
+        let mut released = Vec::new();
         for (text, key, verdict) in results {
             let failed = known.get(&key.id);
             let answer = match (failed.is_some_and(|failed| failed.aside), verdict) {
-                (true, verdict) => aside(&context, &key, verdict)?,
+                (true, Verdict::Replay | Verdict::Retry | Verdict::Failed) => aside(&context, &key, verdict)?,
+                // Whether the cursor heard of it or not.
+                (true, _) => {
+                    settled.push((key.clone(), None));
+                    released.push(key);
+                    if verdict == Verdict::Drop { "dropped" } else { "released" }
+                }
                 (false, Verdict::Replay | Verdict::Drop) => "not_put_aside",
                 (false, Verdict::Failed | Verdict::Retry) if verdict == Verdict::Failed || host_is_well => {
                     let why = match verdict {
                         Verdict::Failed => "The helpdesk could not take the message.",
                         _ => "The helpdesk took other messages and asked for this one again.",
                     };
-                    let failed = quarantine::count(&context, &key, 0, why)?;
-                    if quarantine::is_enough(&failed) {
+                    if failed.map_or(0, |failed| failed.tries) + 1 < limits::QUARANTINE_TRIES {
+                        failures.push((key, why));
+                        if verdict == Verdict::Failed { "failed" } else { "retry" }
+                    } else {
                         let raw = work.fetch.read_one(&context, &key, request.deadline)?;
-                        quarantine::put_aside(&context, &key, raw.as_deref())?;
-                        // In the mailbox it is as good as refused.
-                        open.push((text, key, Verdict::Refused, Some("put_aside")));
-                        continue;
+                        quarantine::count(&context, &key, 0, why)?;
+                        if quarantine::put_aside(&context, &key, raw.as_deref())?.stored {
+                            // In the mailbox it is as good as refused.
+                            open.push((text, key, Verdict::Refused, Some("put_aside")));
+                            continue;
+                        }
+                        // The mailbox has the only copy.
+                        settled.push((key, None));
+                        "put_aside"
                     }
-                    work.fetch.hand_out_again(&key);
-                    if verdict == Verdict::Failed { "failed" } else { "retry" }
                 }
-                (false, Verdict::Failed | Verdict::Retry) => {
-                    work.fetch.hand_out_again(&key);
-                    "retry"
-                }
+                (false, Verdict::Failed | Verdict::Retry) => "retry",
                 (false, _) => {
                     open.push((text, key, verdict, None));
                     continue;
@@ -189,28 +204,26 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
                 quarantine::forget(&context, key)?;
             }
         }
+        for key in &released {
+            quarantine::forget(&context, key)?;
+        }
         let settled: Vec<Key> = settled.into_iter().map(|(key, _)| key).collect();
         work.fetch.forget(&settled);
+    }
+    for (key, why) in failures {
+        quarantine::count(&context, &key, 0, why)?;
     }
     Ok(json!({"done": Value::Object(done)}).to_string())
 }
 
-/// What the host says of a message that was put aside. The mailbox was done with it then.
+/// The host cannot take a message that was put aside, or asks for it again.
 fn aside(context: &Context, key: &Key, verdict: Verdict) -> Result<&'static str> {
-    match verdict {
-        Verdict::Imported | Verdict::Duplicate | Verdict::Refused | Verdict::Drop => {
-            quarantine::forget(context, key)?;
-            Ok(if verdict == Verdict::Drop { "dropped" } else { "released" })
-        }
-        Verdict::Replay | Verdict::Retry => {
-            quarantine::replay(context, key)?;
-            Ok("replay")
-        }
-        Verdict::Failed => {
-            quarantine::count(context, key, 0, "The helpdesk could not take the message.")?;
-            Ok("put_aside")
-        }
+    if verdict == Verdict::Failed {
+        quarantine::count(context, key, 0, "The helpdesk could not take the message.")?;
+        return Ok("put_aside");
     }
+    quarantine::replay(context, key)?;
+    Ok("replay")
 }
 
 fn past_tense(action: &Action) -> &'static str {

@@ -1,8 +1,9 @@
 //! A message that could not be read: its own fault, or the server's?
 //!
 //! A refusal that names the message is the message's. A broken connection, a deadline or a 5xx may be the server's, so it
-//! counts against the message only in a round in which another one could be read. When the server gives out nothing at all,
-//! the round ends with its error, and the next one begins with others: a few broken messages do not hide the rest.
+//! counts against the message only in a round in which another one could be read. Several in a row end the round, with
+//! their error when nothing could be read at all. Messages that made trouble come last; and after one at the beginning of
+//! a round the newest is tried, so that a few broken messages do not hide the rest.
 
 use std::collections::VecDeque;
 
@@ -16,6 +17,8 @@ use crate::{
 pub struct Trouble {
     /// Another message was read in this round.
     has_read: bool,
+    /// Failures since then.
+    in_a_row: usize,
     /// Of this round, with the reason; not counted.
     open: Vec<(Entry, String)>,
     /// Of this round and those before, the latest last.
@@ -25,19 +28,22 @@ pub struct Trouble {
 impl Trouble {
     pub fn begin_round(&mut self) {
         self.has_read = false;
+        self.in_a_row = 0;
         self.open.clear();
     }
 
     /// A message was read. Those that could not be are to be counted now.
     pub fn read(&mut self, key: &Key) -> Vec<(Entry, String)> {
         self.has_read = true;
-        self.met.retain(|met| met != key);
+        self.in_a_row = 0;
+        self.forget(key);
         std::mem::take(&mut self.open)
     }
 
     /// A message could not be read. Is it to be counted?
     pub fn counts(&mut self, entry: &Entry, why: &str) -> bool {
-        self.met.retain(|met| *met != entry.key);
+        self.in_a_row += 1;
+        self.forget(&entry.key);
         self.met.push_back(entry.key.clone());
         if self.met.len() > limits::TROUBLED_MAX {
             self.met.pop_front();
@@ -48,19 +54,29 @@ impl Trouble {
         self.has_read
     }
 
-    /// Nothing could be read, whatever was tried.
-    pub fn is_hopeless(&self) -> bool {
-        self.open.len() >= limits::UNREAD_IN_A_ROW
+    pub fn has_read(&self) -> bool {
+        self.has_read
     }
 
-    /// Those that made trouble before come last, in the order in which they did.
+    /// It is the server: the round is at its end.
+    pub fn is_too_much(&self) -> bool {
+        self.in_a_row >= limits::UNREAD_IN_A_ROW
+    }
+
+    /// Those that made trouble come last, in the order in which they did.
     pub fn sort(&self, entries: &mut [Entry]) {
-        if !self.met.is_empty() {
-            entries.sort_by_key(|entry| self.met.iter().position(|met| *met == entry.key).map_or(0, |at| at + 1));
+        if self.met.is_empty() {
+            return;
+        }
+        let rank = |entry: &Entry| self.met.iter().position(|met| *met == entry.key).map_or(0, |at| at + 1);
+        entries.sort_by_cached_key(rank);
+        if !self.has_read && self.in_a_row % 2 == 1 {
+            let well = entries.iter().take_while(|entry| rank(entry) == 0).count();
+            entries[..well].reverse();
         }
     }
 
-    /// Of a message that was put aside, nothing is to be remembered.
+    /// It was read, or put aside.
     pub fn forget(&mut self, key: &Key) {
         self.met.retain(|met| met != key);
     }
@@ -90,24 +106,41 @@ mod tests {
         assert!(!trouble.counts(&entry(1), "cut"), "in this round nothing was read");
     }
 
+    /// What a round tries, when only messages from `well` on can be read.
+    fn round(trouble: &mut Trouble, well: usize) -> String {
+        let mut tried = Vec::new();
+        let mut left: Vec<Entry> = (0..7).map(entry).collect();
+        trouble.begin_round();
+        trouble.sort(&mut left);
+        while !trouble.is_too_much() && !left.is_empty() {
+            let one = left.remove(0);
+            tried.push(one.key.id.clone());
+            if one.key.id.parse::<usize>().unwrap() >= well {
+                trouble.read(&one.key);
+            } else {
+                trouble.counts(&one, "cut");
+                // The connection ended: listed anew.
+                left.sort_by_key(|entry| entry.key.id.clone());
+                trouble.sort(&mut left);
+            }
+        }
+        tried.join(" ")
+    }
+
     #[test]
     fn a_server_that_gives_out_nothing_is_given_up_and_every_message_gets_its_turn() {
         let mut trouble = Trouble::default();
-        let mut tried = Vec::new();
-        for _ in 0..3 {
-            trouble.begin_round();
-            let mut plan: Vec<Entry> = (0..7).map(entry).collect();
-            trouble.sort(&mut plan);
-            for one in plan {
-                if trouble.is_hopeless() {
-                    break;
-                }
-                trouble.counts(&one, "cut");
-                tried.push(one.key.id.clone());
-            }
-            assert!(trouble.is_hopeless());
-        }
-        assert_eq!(tried.join(" "), "0 1 2 3 4 5 6 0 1");
+        assert_eq!(round(&mut trouble, 99), "0 6 1");
+        assert_eq!(round(&mut trouble, 99), "2 5 3");
+        assert_eq!(round(&mut trouble, 99), "4 0 6");
+        assert!(!trouble.has_read());
+    }
+
+    #[test]
+    fn old_messages_that_cannot_be_read_hide_no_new_ones() {
+        let mut trouble = Trouble::default();
+        assert_eq!(round(&mut trouble, 4), "0 6 5 4 3 1 2");
+        assert_eq!(round(&mut trouble, 4), "4 5 6 0 3 1");
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub enum Item {
     Read(Raw),
     /// Listed, but not there any more: expunged or moved by somebody else.
     Gone,
+    /// Left out of an answer that says nothing of it: expunged meanwhile, or its store is away. The next listing tells.
+    LeftOut,
     /// The server refuses to give out this one message; others can still be read. Worth another try later.
     Failed(Error),
 }

@@ -244,7 +244,7 @@ fn sample(inbox: &mut dyn Inbox, entry: &Entry, account: &Account, verbose: bool
         (Err(error), _) | (Ok(_), Some(Item::Failed(error))) => {
             Finding::failed(format!("the newest message of {folder} ({size} bytes) could not be read"), &error, account)
         }
-        (Ok(_), None | Some(Item::Gone)) => {
+        (Ok(_), None | Some(Item::Gone | Item::LeftOut)) => {
             Finding::ok(format!("the newest message of {folder} went away meanwhile"), "Mail can be listed.")
         }
         (Ok(_), Some(Item::Read(raw))) => {

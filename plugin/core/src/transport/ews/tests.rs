@@ -226,7 +226,7 @@ fn read(inbox: &mut dyn Inbox, entries: &[Entry], got: &Got) -> crate::Result<us
         got.lock().unwrap().push(match item {
             Item::Read(Raw::Memory(bytes)) => String::from_utf8(bytes).unwrap(),
             Item::Read(Raw::Spool { len, .. }) => format!("{len} spooled"),
-            Item::Gone => "gone".into(),
+            Item::Gone | Item::LeftOut => "gone".into(),
             Item::Failed(error) => error.provider_code_text().unwrap_or(error.message()).to_owned(),
         });
         ControlFlow::Continue(())

@@ -153,7 +153,7 @@ fn messages_come_in_order_and_large_ones_in_a_spool() {
                 assert_eq!(bytes.len() as u64, len);
                 "spooled".into()
             }
-            Item::Gone => "gone".into(),
+            Item::Gone | Item::LeftOut => "gone".into(),
             Item::Failed(error) => error.to_string(),
         });
         ControlFlow::Break(())
@@ -253,7 +253,7 @@ fn one_message_that_is_not_given_out_keeps_back_no_other() {
         got.push(match item {
             Item::Failed(error) => error.provider_code_text().unwrap().to_owned(),
             Item::Read(_) => "read".into(),
-            Item::Gone => "gone".into(),
+            Item::Gone | Item::LeftOut => "gone".into(),
         });
         ControlFlow::Continue(())
     };

@@ -177,8 +177,9 @@ impl Pipeline {
         let Some(flight) = self.flights.remove(at) else { return Ok(()) };
         wire.begin(Budget::BODIES);
         match status_of(wire.last_status()) {
-            // RFC 3501 section 6.4.8: a UID that does not exist is left out without a word.
-            Ok(()) => self.ready.extend(flight.missing().map(|uid| (uid, Item::Gone))),
+            // RFC 3501 section 6.4.8: a UID that does not exist is left out without a word. So is one whose file Cyrus cannot
+            // open.
+            Ok(()) => self.ready.extend(flight.missing().map(|uid| (uid, Item::LeftOut))),
             Err(Failure::No(words) | Failure::Bad(words)) => {
                 if !words.contains(SERVERBUG)
                     && let Some(error) = answer::meaning(&words)
@@ -188,7 +189,7 @@ impl Pipeline {
                 }
                 if let [uid] = flight.uids[..] {
                     if !flight.came[0] {
-                        self.ready.insert(uid, Item::Failed(answer::refused("give out one message", &words)));
+                        self.ready.insert(uid, Item::Failed(not_given_out(&words)));
                     }
                 } else {
                     self.alone.extend(flight.missing());
@@ -215,7 +216,7 @@ impl Pipeline {
             Raw::Memory(bytes)
         } else {
             // NIL: expunged while others still have it open (RFC 2180 section 4.1).
-            self.ready.insert(found.uid, Item::Gone);
+            self.ready.insert(found.uid, Item::LeftOut);
             return Ok(());
         };
         if let Raw::Memory(bytes) = &raw {
@@ -250,11 +251,20 @@ fn next_group(entries: &[Entry], uid_of: &dyn Fn(&Entry) -> Option<u32>, asked: 
     uids
 }
 
+/// Whether it is the message's fault or its store's, the words do not say.
+fn not_given_out(words: &str) -> Error {
+    answer::meaning(words).unwrap_or_else(|| {
+        Error::new(Kind::Transient, "The mail server did not give out one message.")
+            .remedy("It is tried again; the server's own words say why.")
+            .provider_code(words)
+    })
+}
+
 /// An empty answer for a message that has a size is a fault of the moment, not the message.
 fn plausible(item: Item, size: u64) -> Item {
     match item {
         Item::Read(Raw::Memory(bytes)) if bytes.is_empty() && size > 0 => Item::Failed(
-            Error::new(Kind::ServerMisbehaved, format!("The mail server gave nothing for a message of {size} bytes."))
+            Error::new(Kind::Transient, format!("The mail server gave nothing for a message of {size} bytes."))
                 .remedy("It is tried again at the next interval."),
         ),
         other => other,
