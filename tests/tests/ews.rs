@@ -9,7 +9,11 @@ use oauth_mail_core::{
     Kind,
     hooks::{Handle, Plugin},
 };
-use oauth_mail_sandbox::{Config, faults::Fault, mailbox::Message};
+use oauth_mail_sandbox::{
+    Config,
+    faults::{Face, Fault},
+    mailbox::Message,
+};
 use oauth_mail_tests::{
     ews_schema::Schema,
     fixture::{Log, STORE_KEY, authenticate, parse},
@@ -287,6 +291,24 @@ fn one_message_that_cannot_be_moved_holds_up_no_other() {
     desk.sandbox.state.faults.clear();
     assert!(round(&inbox, &json!({})).unwrap().messages.is_empty(), "it was settled, too");
     assert_eq!((desk.look("alice", "INBOX", |_| ()).len(), desk.look("alice", "Done", |_| ()).len()), (1, 4));
+}
+
+#[test]
+fn a_server_that_moves_nothing_is_not_asked_about_each_message() {
+    let desk = Desk::new();
+    (0..64).for_each(|number| desk.deliver("alice", &note(number)));
+    let inbox = desk.open("alice", "incoming", |form| {
+        form["advanced"]["after_import"] = json!("move");
+        form["advanced"]["processed_folder"] = json!("Done");
+    });
+    let mail = round(&inbox, &json!({})).unwrap();
+    desk.order(json!({"match": "MoveItem", "times": 999, "response_code": "ErrorMoveCopyFailed"}));
+    let requests = || desk.sandbox.state.faults.counted(Face::Ews).requests;
+    let before = requests();
+    let answer = settle(&inbox, mail.keys(), "imported").unwrap();
+    assert!(answer.len() == 64 && answer.values().all(|done| done == "kept"), "{answer:?}");
+    assert!(requests() - before < 20, "{} requests", requests() - before);
+    assert!(round(&inbox, &json!({})).unwrap().messages.is_empty());
 }
 
 #[test]
