@@ -130,6 +130,15 @@ fn what_is_unknown_is_found_in_the_sent_folder_or_sent_again_on_demand() {
     let before = times(&settled(&servers, "bob"), "again");
     assert_eq!(send(&handle, &request)["outcome"], "unknown");
     request["resend_unknown"] = json!(true);
+    // A second sending of which nothing was accepted leaves the first as unknown as it was.
+    relay.cut_after(0);
+    assert_eq!(send(&handle, &request)["outcome"], "retry");
+    relay.heal();
+    request["resend_unknown"] = json!(false);
+    let still = send(&handle, &request);
+    assert_eq!((&still["outcome"], &still["message_id"]), (&json!("unknown"), &lost["message_id"]), "{still}");
+    assert_eq!(still["error"], lost["error"]);
+    request["resend_unknown"] = json!(true);
     let sent = send(&handle, &request);
     assert_eq!((&sent["outcome"], &sent["message_id"]), (&json!("sent"), &lost["message_id"]), "{sent}");
     assert_eq!(send(&handle, &request), sent, "once more is not a third time");

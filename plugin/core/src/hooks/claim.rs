@@ -4,7 +4,8 @@
 //! (nothing) ──take──▶ begun, until a moment ──▶ sent
 //!     ▲                  │          │
 //!     └── nothing was ───┘          └──▶ unknown ──(found in the sent folder)──▶ sent
-//!         accepted                          └──(the host says: send it again)──▶ begun
+//!         accepted             ▲            └──(the host says: send it again)──▶ begun
+//!                              └──────────── nothing was accepted ────────────────┘
 //! ```
 //! Who finds it begun waits for the end; when the moment has passed, whoever began it has died, and nobody knows.
 
@@ -22,6 +23,8 @@ use crate::{
 pub struct Claim {
     id: String,
     version: u64,
+    /// What the key goes back to when nothing is accepted.
+    before: Vec<u8>,
 }
 
 pub enum Taken {
@@ -46,7 +49,7 @@ impl Claim {
             if let Some(expected) = version {
                 let bytes = begun(context, message_id, deadline);
                 if let Some(version) = context.store.write(Table::Sent, &id, expected, &bytes)? {
-                    return Ok(Taken::Mine(Self { id, version }));
+                    return Ok(Taken::Mine(Self { id, version, before: FREE.to_vec() }));
                 }
             }
             // Somebody was faster: what they do is looked at.
@@ -62,7 +65,8 @@ impl Claim {
             // A moment that lies farther ahead than any call lasts is a clock's mistake.
             let longest = (limits::DEADLINE_MAX + limits::CLAIM_MARGIN).as_secs() as i64;
             if !(1..=longest).contains(&left) {
-                return Ok(Taken::Earlier(earlier, Self { id, version: record.version }));
+                let before = earlier.to_string().into_bytes();
+                return Ok(Taken::Earlier(earlier, Self { id, version: record.version, before }));
             }
             let left = deadline.left();
             if left.is_zero() {
@@ -104,10 +108,10 @@ impl Claim {
         }
     }
 
-    /// Nothing was accepted: the same key may be tried again. Whoever was frozen so long that another has taken over frees
+    /// Nothing was accepted: the same key may be tried again; one that was sent again stays unknown. Whoever was frozen so long that another has taken over frees
     /// nothing of theirs: the version is compared, which a deletion would not do.
     pub fn release(&self, context: &Context) {
-        if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), FREE) {
+        if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), &self.before) {
             context.session.log.warn(format_args!("An idempotency key stays taken, because the store failed: {error}"));
         }
     }
