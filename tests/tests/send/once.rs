@@ -1,6 +1,7 @@
 //! Idempotency keys: one key, one message, whatever happens in between.
 
 use std::{
+    net::{Shutdown, TcpListener, TcpStream},
     sync::Barrier,
     thread,
     time::{Duration, Instant},
@@ -180,6 +181,43 @@ fn a_late_caller_frees_nothing_of_the_one_who_took_over() {
     relay.heal();
     assert_eq!(send(&other, &request), sent, "the key still knows");
     assert_eq!(times(&settled(&servers, "carol"), "late"), 1);
+}
+
+/// The caller heard that nothing was sent, and then the server answers: it gets nothing, and the key is free.
+#[test]
+fn a_call_that_was_cancelled_in_time_sends_nothing() {
+    let servers = servers();
+    let fixture = Fixture::new(&servers);
+    let gate = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = gate.local_addr().unwrap().port();
+    let other = fixture.outgoing("alice", |_| ());
+    let mut settings = servers.outgoing_settings("alice");
+    settings["outgoing"]["port"] = json!(port);
+    let handle = fixture.plugin.open(&settings.to_string()).unwrap();
+    let liam = servers.address("liam");
+    let cancelled = keyed(&liam, "cancelled", "cancelled");
+    let (client, error) = thread::scope(|scope| {
+        let call = scope.spawn(|| handle.send_message(&cancelled.to_string(), &[]));
+        let (client, _) = gate.accept().unwrap();
+        handle.cancel();
+        (client, call.join().unwrap().unwrap_err())
+    });
+    assert!(error.message().contains("cancelled"), "{error}");
+    let server = TcpStream::connect(("127.0.0.1", servers.postfix.smtps_port)).unwrap();
+    thread::scope(|scope| {
+        for (mut from, mut to) in [(&client, &server), (&server, &client)] {
+            scope.spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Write);
+            });
+        }
+        // It waits for the end of the first.
+        let sent = send(&other, &keyed(&liam, "after the cancelled one", "cancelled"));
+        assert_eq!(sent["outcome"], "sent", "{sent}");
+        handle.close();
+    });
+    let arrived = settled(&servers, "liam");
+    assert_eq!((times(&arrived, "cancelled"), times(&arrived, "after the cancelled one")), (0, 1), "{arrived:?}");
 }
 
 /// Sends until the connection is cut after the final dot. The request and its answer `unknown`.

@@ -159,7 +159,7 @@ impl Handle {
     }
 
     /// Calls that run or wait on this handle come back at once, from any thread: with a `Transient` error, and a message that
-    /// was offered to a server with the outcome `unknown`. The handle stays open.
+    /// was offered to a server with the outcome `unknown`; one that was not is not sent any more. The handle stays open.
     pub fn cancel(&self) {
         if let Front::Running(worker) = &*self.lock() {
             worker.cancel();

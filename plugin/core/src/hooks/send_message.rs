@@ -110,10 +110,12 @@ pub fn parse(text: &str, raw: &[u8]) -> Result<Request> {
 #[derive(Clone, Default)]
 pub struct Progress(Arc<Mutex<Stage>>);
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 enum Stage {
     #[default]
     NothingOffered,
+    /// The caller was told that nothing was sent, so nothing will be.
+    Abandoned,
     Offered {
         message_id: String,
     },
@@ -126,17 +128,34 @@ impl Progress {
     /// # Errors
     /// `error`, when nothing was offered to a server.
     pub fn answer_to(&self, error: Error) -> Result<String> {
-        match seam::lock("send.progress", &self.0).clone() {
-            Stage::NothingOffered => Err(error),
-            Stage::Answered(answer) => Ok(answer),
+        let mut stage = seam::lock("send.progress", &self.0);
+        match &*stage {
+            Stage::NothingOffered | Stage::Abandoned => {
+                *stage = Stage::Abandoned;
+                Err(error)
+            }
+            Stage::Answered(answer) => Ok(answer.clone()),
             Stage::Offered { message_id } => {
                 let unknown =
                     Error::new(Kind::Transient, "The call ended before the server said whether it took the message.")
                         .remedy("Look for its Message-ID in the sent folder before it is sent again.")
                         .source_error(error);
-                Ok(describe(&Outcome::Unknown(unknown), &message_id).to_string())
+                Ok(describe(&Outcome::Unknown(unknown), message_id).to_string())
             }
         }
+    }
+
+    /// The message is about to be offered to a server.
+    ///
+    /// # Errors
+    /// `Transient` when the caller has been told already that nothing was sent.
+    fn offer(&self, message_id: &str) -> Result<()> {
+        let mut stage = seam::lock("send.progress", &self.0);
+        if let Stage::Abandoned = *stage {
+            return Err(Error::new(Kind::Transient, "The caller did not wait for the message to be offered."));
+        }
+        *stage = Stage::Offered { message_id: message_id.to_owned() };
+        Ok(())
     }
 
     fn is(&self, stage: Stage) {
@@ -236,23 +255,23 @@ impl Send {
     ) -> Result<Outcome> {
         let kept = self.outbox.take().and_then(|mut kept| kept.is_fresh().then_some(kept));
         let mut offer = |mut outbox: Box<dyn Outbox>| {
-            progress.is(Stage::Offered { message_id: message.message_id.clone() });
+            progress.offer(&message.message_id)?;
             let outcome = outbox.send(&message.envelope, &message.raw, deadline);
             let lost = matches!(outcome, Outcome::Retry { .. }) && outbox.lost();
             if !lost {
                 self.outbox = Some(outbox);
             }
-            (outcome, lost)
+            Ok((outcome, lost))
         };
         if let Some(kept) = kept {
-            match offer(kept) {
+            match offer(kept)? {
                 (_, true) => progress.is(Stage::NothingOffered),
                 (outcome, false) => return Ok(outcome),
             }
             context.session.log.info(format_args!("The kept connection had ended; opening a new one."));
         }
         match context.session.open_outbox(deadline) {
-            Ok(opened) => Ok(offer(opened).0),
+            Ok(opened) => Ok(offer(opened)?.0),
             Err(error) if error.is_transient() => Ok(Outcome::Retry { error, after: None }),
             Err(error) => Err(error),
         }
@@ -328,11 +347,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_ends_early_says_how_far_it_came() {
+    fn a_call_that_ends_early_says_how_far_it_came_and_comes_no_further() {
         let late = || Error::new(Kind::Transient, "late");
         let progress = Progress::default();
         assert_eq!(progress.answer_to(late()).unwrap_err().message(), "late");
-        progress.is(Stage::Offered { message_id: "<1@b.test>".into() });
+        progress.offer("<1@b.test>").unwrap_err();
+        let progress = Progress::default();
+        progress.offer("<1@b.test>").unwrap();
         let unknown: Value = serde_json::from_str(&progress.answer_to(late()).unwrap()).unwrap();
         assert_eq!((&unknown["outcome"], &unknown["message_id"]), (&json!("unknown"), &json!("<1@b.test>")));
         assert_eq!(unknown["error"]["chain"][0], "late");
