@@ -147,6 +147,9 @@ fn from_the_login_to_the_reply() {
     assert!(empty.status == StatusCode::UNPROCESSABLE_ENTITY && empty.text.contains("The reply is empty."));
     let replied = desk.send_to("/requests/1/reply", &request, &[("text", "Put it out."), ("mailbox", "1")]);
     assert_eq!(replied.location(), "/requests/1?done=reply", "{}", replied.text);
+    // As after an answer of the page that was lost: the same form again is the same reply.
+    let again = desk.send_to("/requests/1/reply", &request, &[("text", "Put it out."), ("mailbox", "1")]);
+    assert_eq!(again.location(), "/requests/1?done=reply", "{}", again.text);
     let request = desk.get(replied.location());
     assert!(
         request.text.contains("Sent to bob@example.test") && request.text.contains("Put it out."),
@@ -160,10 +163,18 @@ fn from_the_login_to_the_reply() {
     );
     assert!(inbox[0].contains("Example Helpdesk"));
 
+    // The same text by another form is another reply; one that cannot be put into the audit trail is out all the same.
+    let database = rusqlite::Connection::open(desk.folder.path().join("desk/helpdesk.db")).unwrap();
+    database.execute_batch("ALTER TABLE audit RENAME TO away").unwrap();
+    let replied = desk.send_to("/requests/1/reply", &request, &[("text", "Put it out."), ("mailbox", "1")]);
+    database.execute_batch("ALTER TABLE away RENAME TO audit").unwrap();
+    assert!(replied.status == StatusCode::OK && replied.text.contains("Sent to bob@example.test"), "{}", replied.text);
+    assert_eq!(desk.inbox(BOB).len(), 2);
+
     // The other actions.
     let sample = desk.act("send", &[("to", BOB)]);
     assert!(sample.text.contains("Sent to bob@example.test"), "{}", sample.text);
-    assert_eq!(desk.inbox(BOB).len(), 2);
+    assert_eq!(desk.inbox(BOB).len(), 3);
     let diagnosis = desk.act("diagnose", &[]);
     assert!(
         diagnosis.text.contains("data-testid=\"diagnosis-incoming\"")
@@ -369,7 +380,7 @@ struct Desk {
     http: blocking::Client,
     /// All that the browser was ever sent.
     seen: RefCell<Vec<(String, String)>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// An answer.
@@ -395,7 +406,7 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         let served = Served::start(folder.path(), PASSWORD).unwrap();
         let http = client::http_client(&sandbox.ca_file).unwrap();
-        Self { sandbox, served, http, seen: RefCell::default(), _folder: folder }
+        Self { sandbox, served, http, seen: RefCell::default(), folder }
     }
 
     fn at(&self, target: &str) -> String {
@@ -510,7 +521,7 @@ impl Desk {
 
     /// No secret in anything that was ever sent to the browser, nor in the log.
     fn nothing_leaked(&self) {
-        let log = fs::read_to_string(self._folder.path().join("log")).unwrap();
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap();
         assert!(log.contains("started"), "{log}");
         let mut seen = self.seen.borrow_mut();
         seen.push(("the log".to_owned(), log));

@@ -35,7 +35,7 @@ enum Action {
         desk: Desk,
         id: i64,
     },
-    /// Answer the person who asked.
+    /// Answer the person who asked; the same text twice is one answer, until another message comes in.
     Reply {
         #[command(flatten)]
         desk: Desk,
@@ -71,15 +71,23 @@ pub fn run(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Re
             let helpdesk = desk.helpdesk(&host.settings)?;
             let account = host.open(Direction::Outgoing)?;
             let from = host.settings.field(Direction::Outgoing, "username").as_str().unwrap_or_default().to_owned();
-            let answer = reply(&account, &helpdesk, *id, &from, text)?;
+            let answer = reply(&account, &helpdesk, *id, &from, text, None)?;
             account.close();
             send::report(&answer, output)
         }
     }
 }
 
-/// Answers the newest message that came in, and keeps what was sent in the request.
-pub fn reply(account: &Account, helpdesk: &Helpdesk, id: i64, from: &str, text: &str) -> Result<Value> {
+/// Answers the newest message that came in, and keeps what was sent in the request. The same text under the same `attempt`
+/// is one answer, however often it is tried; without an attempt, the same text to the same newest message is.
+pub fn reply(
+    account: &Account,
+    helpdesk: &Helpdesk,
+    id: i64,
+    from: &str,
+    text: &str,
+    attempt: Option<&str>,
+) -> Result<Value> {
     let request = known(helpdesk, id)?;
     let messages = request["messages"].as_array().cloned().unwrap_or_default();
     let answered = messages.iter().rev().find(|message| message["direction"] == "in");
@@ -89,13 +97,16 @@ pub fn reply(account: &Account, helpdesk: &Helpdesk, id: i64, from: &str, text: 
         .map(|message_id| format!("<{message_id}>"))
         .collect();
     let subject = subject(self::text(&request, "subject"), id);
+    let attempt = attempt.map_or_else(
+        || format!("to-{}", answered.map_or(&Value::Null, |message| &message["id"])),
+        |attempt| format!("as-{attempt}"),
+    );
     let mut document = json!({
         "to": [request["requester"]],
         "subject": subject,
         "text": text,
         "references": ids,
-        // A second click on Send, or a second run after a crash, is the same answer; another text is another one.
-        "idempotency_key": format!("request-{id}-after-{}-{}", messages.len(), URL_SAFE_NO_PAD.encode(Sha256::digest(text))),
+        "idempotency_key": format!("request-{id}-{attempt}-{}", URL_SAFE_NO_PAD.encode(Sha256::digest(text))),
     });
     if let Some(message_id) = answered.and_then(|message| message["message_id"].as_str()) {
         document["in_reply_to"] = format!("<{message_id}>").into();

@@ -296,7 +296,7 @@ fn helpdesk_replies(world: &mut World) -> Result<String> {
     let account = world.open(world.desk()?, Outgoing)?;
     let from = world.servers()?.user(DESK).0.to_owned();
     let helpdesk = world.helpdesk()?;
-    let answer = requests::reply(&account, &helpdesk, 1, &from, "Thank you. Somebody is on the way.\n")?;
+    let answer = requests::reply(&account, &helpdesk, 1, &from, "Thank you. Somebody is on the way.\n", None)?;
     world.reply_id = sent(&answer)?;
     Ok(format!("sent as {}", world.reply_id))
 }

@@ -129,13 +129,13 @@ impl Mailboxes {
         Ok(answer)
     }
 
-    /// Answers a request by this mailbox, and keeps what was sent in it.
-    pub fn reply(&self, id: i64, request: i64, text: &str) -> Result<Value> {
+    /// Answers a request by this mailbox, and keeps what was sent in it. The same text under the same `attempt` is one answer.
+    pub fn reply(&self, id: i64, request: i64, text: &str, attempt: &str) -> Result<Value> {
         let mailbox = self.mailbox(id)?;
         let from = mailbox.outgoing.as_ref().map(|form| form["username"].as_str().unwrap_or_default().to_owned());
         let from = from.unwrap_or_default();
         let answer = self.call(id, Direction::Outgoing, |account| {
-            requests::reply(account, &self.storage.helpdesk, request, &from, text)
+            requests::reply(account, &self.storage.helpdesk, request, &from, text, Some(attempt))
         })?;
         self.sent(id, &answer);
         Ok(answer)

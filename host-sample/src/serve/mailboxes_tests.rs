@@ -63,7 +63,7 @@ fn the_life_of_a_mailbox_as_its_page_sees_it() {
     assert_eq!(state["run"]["health"]["incoming"]["state"], "ok", "{state}");
 
     assert_eq!(desk.send_sample(id, "bob@example.test").unwrap()["outcome"], "sent");
-    assert_eq!(desk.reply(id, 1, "On my way.").unwrap()["outcome"], "sent");
+    assert_eq!(desk.reply(id, 1, "On my way.", "1").unwrap()["outcome"], "sent");
     let request = desk.storage.helpdesk.request(1).unwrap().unwrap();
     assert_eq!((&request["mailbox"], request["messages"].as_array().unwrap().len()), (&json!(id), 2));
 

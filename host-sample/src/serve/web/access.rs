@@ -153,7 +153,7 @@ pub fn hashed(token: &str) -> String {
     Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn random() -> Result<String> {
+pub fn random() -> Result<String> {
     let mut bytes = [0; TOKEN_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| Failure::other(format!("No random bytes can be had: {error}.")))?;
     Ok(URL_SAFE_NO_PAD.encode(bytes))

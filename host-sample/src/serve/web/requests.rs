@@ -8,6 +8,7 @@ use maud::{DOCTYPE, Markup, html};
 use serde_json::{Value, json};
 
 use super::{
+    access,
     headers::MAIL_POLICY,
     layout::{self, Frame, text, when},
     mail,
@@ -57,6 +58,11 @@ pub fn show(call: &Call) -> Answer {
 fn page(call: &Call, request: &Value, above: Markup, typed: &str, status: StatusCode) -> Answer {
     let app = call.app();
     let id = request["id"].as_i64().unwrap_or_default();
+    // As long as the same text is tried it is the same attempt, so that it is sent once.
+    let attempt = match call.form.get("attempt").filter(|_| !typed.is_empty()) {
+        Some(attempt) => attempt.to_owned(),
+        None => access::random()?,
+    };
     let senders: Vec<_> = app.storage.mailboxes()?.into_iter().filter(|mailbox| mailbox.outgoing.is_some()).collect();
     let own = request["mailbox"].as_i64();
     let title = format!("Request {id}");
@@ -76,6 +82,7 @@ fn page(call: &Call, request: &Value, above: Markup, typed: &str, status: Status
                 } @else {
                     form method="post" action={ "/requests/" (id) "/reply" } data-swap {
                         (layout::secret(call))
+                        input type="hidden" name="attempt" value=(attempt);
                         div.field {
                             label for="reply-from" { "From mailbox" }
                             select #reply-from name="mailbox" data-testid="reply-from" {
@@ -164,16 +171,23 @@ pub fn reply(call: &Call) -> Answer {
     if typed.len() > REPLY_MAX {
         return wrong("The reply is too long.");
     }
-    let answer = match call.app().mailboxes.reply(mailbox, id, &typed) {
+    let attempt = call.form.get("attempt").unwrap_or_default();
+    let answer = match call.app().mailboxes.reply(mailbox, id, &typed, attempt) {
         Ok(answer) => outcome(&answer),
         Err(failure) => return wrong(&failure.sentences().join(" ")),
     };
     let detail = json!({"request": id, "answer": answer});
-    call.app().storage.audit(&call.session.admin, Some(mailbox), "reply", &detail)?;
-    if matches!(answer["outcome"].as_str(), Some("rejected" | "retry")) {
-        return page(call, &request, sent(&answer, text(&request, "requester")), &typed, StatusCode::OK);
+    let audited = call.app().storage.audit(&call.session.admin, Some(mailbox), "reply", &detail);
+    if let Err(failure) = &audited {
+        // The message is out all the same.
+        call.app().log.error("audit", Some(mailbox), json!({"error": failure.sentences()}));
     }
-    Ok(see_other(&format!("/requests/{id}?done=reply")))
+    let is_sent = answer["outcome"] == "sent";
+    if is_sent && audited.is_ok() {
+        return Ok(see_other(&format!("/requests/{id}?done=reply")));
+    }
+    let typed = if is_sent { "" } else { &typed };
+    page(call, &self::request(call)?, sent(&answer, text(&request, "requester")), typed, StatusCode::OK)
 }
 
 fn done(call: &Call, request: &Value) -> Result<Markup, Problem> {
