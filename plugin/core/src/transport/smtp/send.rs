@@ -279,6 +279,10 @@ fn write_content(dialogue: &mut Dialogue<Stream>, raw: &[u8]) -> Result<(), NoRe
         }
         Ok(())
     };
+    // A field's name may begin with a dot.
+    if raw.starts_with(b".") {
+        put(b".")?;
+    }
     let mut from = 0;
     for (at, pair) in raw.windows(2).enumerate() {
         if pair == b"\n." {
@@ -287,7 +291,6 @@ fn write_content(dialogue: &mut Dialogue<Stream>, raw: &[u8]) -> Result<(), NoRe
             from = at + 1;
         }
     }
-    // `wire::verify` saw a header field in the first line, so that no dot can begin the message.
     put(&raw[from..])?;
     put(b".\r\n")?;
     dialogue.write(&chunk)

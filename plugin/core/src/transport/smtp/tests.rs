@@ -164,13 +164,14 @@ fn dots_survive_wherever_the_writes_are_cut() {
     let mut outbox = world.open(&fake);
     for offset in 0..6 {
         let filler = "y".repeat(900);
-        let mut raw = format!("A: b\r\n\r\n{}\r\n", "z".repeat(offset));
+        let mut raw = format!("{}: b\r\n\r\n{}\r\n", [".A", "A"][offset % 2], "z".repeat(offset));
         while raw.len() < limits::SMTP_WRITE_CHUNK * 2 {
             raw.push_str(&format!("{filler}\r\n.\r\n..\r\n"));
         }
         assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), raw.as_bytes(), soon())), "sent");
         let got = fake.contents().pop().unwrap();
-        assert!(got.replace("\r\n.", "\r\n") == raw, "offset {offset}");
+        let lines: Vec<&str> = got.split("\r\n").map(|line| line.strip_prefix('.').unwrap_or(line)).collect();
+        assert!(lines.join("\r\n") == raw, "offset {offset}");
     }
 }
 
