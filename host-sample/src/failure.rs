@@ -8,6 +8,7 @@ pub const INTERRUPTED: u8 = 130;
 /// sysexits.h
 const EX_DATAERR: u8 = 65;
 const EX_UNAVAILABLE: u8 = 69;
+const EX_SOFTWARE: u8 = 70;
 const EX_TEMPFAIL: u8 = 75;
 const EX_CONFIG: u8 = 78;
 
@@ -23,6 +24,8 @@ pub enum Failure {
     Hook(Error),
     /// The message will never be taken.
     Refused(String),
+    /// The message is out, or may be: the same call again could send it twice.
+    NotAgain(String),
     /// Of `sendmail`, with the exit codes of sysexits.h: its caller keeps the message and tries again, or gives it up.
     Sendmail(Box<Failure>),
 }
@@ -42,10 +45,11 @@ impl Failure {
         match self {
             Self::Settings(_) => 2,
             Self::Consent(_) => 3,
-            Self::Other(_) | Self::Refused(_) => 1,
+            Self::Other(_) | Self::Refused(_) | Self::NotAgain(_) => 1,
             Self::Sendmail(failure) => match **failure {
                 Self::Settings(_) => EX_CONFIG,
                 Self::Refused(_) => EX_UNAVAILABLE,
+                Self::NotAgain(_) => EX_SOFTWARE,
                 Self::Hook(ref error) if error.kind() == Kind::Settings => EX_CONFIG,
                 Self::Hook(ref error) if error.kind() == Kind::Misuse => EX_DATAERR,
                 _ => EX_TEMPFAIL,
@@ -62,7 +66,9 @@ impl Failure {
     pub fn sentences(&self) -> Vec<String> {
         match self {
             Self::Settings(sentences) => sentences.clone(),
-            Self::Consent(sentence) | Self::Other(sentence) | Self::Refused(sentence) => vec![sentence.clone()],
+            Self::Consent(sentence) | Self::Other(sentence) | Self::Refused(sentence) | Self::NotAgain(sentence) => {
+                vec![sentence.clone()]
+            }
             Self::Sendmail(failure) => failure.sentences(),
             Self::Hook(error) if error.faults().is_empty() => vec![error.to_string()],
             Self::Hook(error) => error
@@ -87,6 +93,7 @@ impl Failure {
             Self::Consent(_) => "consent_required",
             Self::Other(_) => "other",
             Self::Refused(_) => "refused",
+            Self::NotAgain(_) => "not_again",
             Self::Sendmail(failure) => return failure.to_json(),
             Self::Hook(error) => return json!({"event": "error", "error": error.document()}),
         };

@@ -231,7 +231,10 @@ fn the_sendmail_command_sends_once_and_says_why_not() {
     let (_fixture, file) = consented(&servers, "sender");
     let bob = servers.address("bob");
     let raw = format!("To: {bob}\nBcc: {}\nSubject: by sendmail\n\nA line.\n.\nAnother.\n", servers.address("copy"));
-    for _ in 0..2 {
+    let named = format!("Message-ID: <sendmail@example.test>\n{raw}");
+    // An alarm that says the same next month is another one.
+    let alarm = format!("To: {bob}\nSubject: alarm\n\nThe disk is full.\n");
+    for raw in [&named, &named, &alarm, &alarm] {
         let seen = host_sample(&["sendmail"], &file, &["-t", "-i"], raw.as_bytes());
         assert!(seen.status.success(), "{seen:?}");
     }
@@ -242,7 +245,9 @@ fn the_sendmail_command_sends_once_and_says_why_not() {
         b"Subject: named\n\nx\n",
     );
     assert!(named.status.success(), "{named:?}");
-    for (name, subject, expected) in [("bob", "by sendmail", 1), ("copy", "by sendmail", 1), ("bob", "named", 1)] {
+    for (name, subject, expected) in
+        [("bob", "by sendmail", 1), ("copy", "by sendmail", 1), ("bob", "named", 1), ("bob", "alarm", 2)]
+    {
         let address = servers.address(name);
         let found = || {
             let found = servers.doveadm(&["search", "-u", &address, "mailbox", "INBOX", "header", "Subject", subject]);

@@ -91,7 +91,9 @@ pub fn report(answer: &Value, output: &Output) -> Result<()> {
             Err(Failure::other(format!("Nothing was accepted. Send it again {when}.")))
         }
         "rejected" => Err(Failure::other("The server refused this message for good. Change it or its recipients.")),
-        _ => Err(Failure::other("The answer of the server was lost. Look for the message before you send it again.")),
+        _ => Err(Failure::NotAgain(
+            "The answer of the server was lost. Look for the message before you send it again.".into(),
+        )),
     }
 }
 

@@ -5,8 +5,9 @@
 //! ```
 //! The message comes on standard input. `-t` takes its recipients from To, Cc and Bcc; else they are arguments. `-f` names
 //! the envelope's sender where recipients are named; else it is the account's address, because providers refuse others.
-//! Other options of sendmail are read and mean nothing here. The same message twice is one message, so a caller that tries
-//! again after 75 sends nothing twice.
+//! Other options of sendmail are read and mean nothing here. The same message twice, with a Message-ID of its own, is one
+//! message, so a caller that tries again after 75 sends nothing twice. Without one, the same bytes may be another message
+//! (cron says the same every month): each call sends, and one whose end is not known ends with 70, not to be tried again.
 
 use std::{
     io::Read as _,
@@ -87,16 +88,25 @@ impl Call {
             }
             request.insert("envelope".into(), envelope);
         }
-        let mut digest = Sha256::new();
-        digest.update(raw);
-        digest.update(self.recipients.join("\n"));
-        let key: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        request.insert("idempotency_key".into(), format!("sendmail {key}").into());
+        if has_message_id(raw) {
+            let mut digest = Sha256::new();
+            digest.update(raw);
+            digest.update(self.recipients.join("\n"));
+            let key: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+            request.insert("idempotency_key".into(), format!("sendmail {key}").into());
+        }
         Value::Object(request)
     }
 }
 
-/// Exit codes of sysexits.h: 0 sent, 69 refused, 75 try again, 78 settings.
+fn has_message_id(raw: &[u8]) -> bool {
+    const NAME: &[u8] = b"Message-ID:";
+    raw.split(|&byte| byte == b'\n')
+        .take_while(|line| !line.trim_ascii().is_empty())
+        .any(|line| line.get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME)))
+}
+
+/// Exit codes of sysexits.h: 0 sent, 69 refused, 70 perhaps sent, 75 try again, 78 settings.
 pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     let call = Call::read(&arguments.arguments)?;
     let mut raw = Vec::new();
@@ -104,12 +114,17 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
         .read_to_end(&mut raw)
         .map_err(|error| Failure::other(format!("The message cannot be read from standard input: {error}.")))?;
     let account = host.open(Direction::Outgoing)?;
-    let answer = account.send_message(&call.request(&raw), &raw)?;
+    let request = call.request(&raw);
+    let answer = account.send_message(&request, &raw)?;
     account.close();
     if answer["outcome"] == "rejected" {
         return Err(Failure::Refused(answer["error"]["message"].as_str().unwrap_or_default().to_owned()));
     }
-    report(&answer, output)
+    report(&answer, output).map_err(|failure| match failure {
+        // The same call again finds out, and sends nothing twice.
+        Failure::NotAgain(sentence) if request["idempotency_key"].is_string() => Failure::Other(sentence),
+        failure => failure,
+    })
 }
 
 #[cfg(test)]
@@ -129,5 +144,13 @@ mod tests {
         assert_eq!(read("-f desk@a.test -i b@a.test"), named);
         assert_eq!(read("-fdesk@a.test -F Desk -- b@a.test"), named);
         assert!(Call::read(&["-i".to_owned()]).is_err() && Call::read(&["-bs".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn only_a_message_id_of_its_own_makes_the_same_bytes_the_same_message() {
+        let key = |raw: &str| read("-t").request(raw.as_bytes())["idempotency_key"].as_str().map(str::to_owned);
+        assert_eq!(key("Subject: x\n\nMessage-ID: <1@a.test>\n"), None);
+        let one = key("Subject: x\r\nmessage-id: <1@a.test>\r\n\r\nx\r\n");
+        assert!(one.is_some() && one != key("Message-ID: <2@a.test>\n\nx\n"));
     }
 }
