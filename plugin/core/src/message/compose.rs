@@ -445,6 +445,8 @@ fn well_formed_id(text: &str) -> Option<String> {
 }
 
 fn extra_header(header: &Header) -> Result<HeaderValue> {
+    /// With the longest name, a line stays within the 998 bytes of RFC 5322.
+    const WORD_MAX: usize = 900;
     let name = header.name.as_str();
     let is_name = (3..=76).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
     let allowed = name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("X-"))
@@ -459,7 +461,43 @@ fn extra_header(header: &Header) -> Result<HeaderValue> {
         )
         .remedy(format!("Allowed are X-… and {}.", HEADERS_ALLOWED.join(", "))));
     }
-    text_header(name, &header.value)
+    let value = one_line(&header.value);
+    let fits =
+        value.bytes().all(|byte| matches!(byte, b' '..=b'~')) && value.split(' ').all(|word| word.len() <= WORD_MAX);
+    // Structured: encoded words would be taken as they stand (RFC 2047 section 5).
+    let is_list = name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("List-"));
+    if fits && (is_list || !value.contains("=?")) {
+        let folded = folded(name.len() + 1, &value);
+        return Ok(HeaderValue::dangerous_new_pre_encoded(header_name(name)?, value, folded));
+    }
+    if is_list {
+        let message = format!("The header {name} takes printable ASCII, at most {} bytes without a space.", WORD_MAX);
+        return Err(Error::new(Kind::Misuse, message).remedy("Write a URL with percent-encoding, or a shorter one."));
+    }
+    text_header(name, &value)
+}
+
+/// Printable ASCII as it is, broken only at its spaces; `column`: what stands before it on its line.
+fn folded(mut column: usize, value: &str) -> String {
+    const LINE_MAX: usize = 76;
+    let mut folded = String::with_capacity(value.len() + value.len() / 16);
+    for (index, word) in value.split(' ').enumerate() {
+        column += 1 + word.len();
+        if index > 0 && column > LINE_MAX {
+            folded.push_str("\r\n");
+            column = 1 + word.len();
+        }
+        if index > 0 {
+            folded.push(' ');
+        }
+        folded.push_str(word);
+    }
+    folded
+}
+
+fn header_name(name: &str) -> Result<HeaderName> {
+    HeaderName::new_from_ascii(name.to_owned())
+        .map_err(|e| Error::new(Kind::Misuse, "A header's name is not usable.").source_error(e))
 }
 
 /// A header of addresses, one to a line: lettre does not fold between names without spaces, and reads what it has so
@@ -484,8 +522,7 @@ fn address_header(name: &'static str, list: &[Mailbox]) -> HeaderValue {
 /// words too long to fold and text that would be taken for an encoded word.
 fn text_header(name: &str, value: &str) -> Result<HeaderValue> {
     const WORD_MAX: usize = 70;
-    let header = HeaderName::new_from_ascii(name.to_owned())
-        .map_err(|e| Error::new(Kind::Misuse, "A header's name is not usable.").source_error(e))?;
+    let header = header_name(name)?;
     let value = one_line(value);
     let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         && !value.contains("=?")

@@ -144,6 +144,28 @@ fn no_line_is_too_long_whatever_comes_in() {
     assert_eq!(composed.envelope.to.len(), 300);
 }
 
+/// A receiver takes `List-Unsubscribe` as it stands: encoded words in it are no URL (RFC 2047 section 5).
+#[test]
+fn headers_of_plain_ascii_are_folded_and_not_encoded() {
+    let url = format!("<https://a.test/{}>", "u".repeat(800));
+    let value = format!("{url}, <mailto:leave@a.test?subject=?utf-8?Q?x?=> {}", "and more ".repeat(20).trim_end());
+    for name in ["List-Unsubscribe", "X-Link"] {
+        let value = if name == "X-Link" { value.replace("=?", "==") } else { value.clone() };
+        let composed = made(json!({"to": ["a@a.test"], "headers": [{"name": name, "value": value}]}));
+        let text = text_of(&composed);
+        let from = text.find(&format!("{name}: ")).unwrap() + name.len() + 2;
+        let field =
+            text[from..].split("\r\n").enumerate().take_while(|(line, text)| *line == 0 || text.starts_with(' '));
+        let lines: Vec<&str> = field.map(|(_, line)| line).collect();
+        assert_eq!(lines.concat(), value);
+        assert!(lines[1..].iter().all(|line| line.len() <= 76), "{lines:?}");
+    }
+    for value in ["<https://a.test/\u{e9}>".to_owned(), format!("<https://a.test/{}>", "u".repeat(900))] {
+        let header = json!([{"name": "List-Unsubscribe", "value": value}]);
+        assert_eq!(refused(json!({"to": ["a@a.test"], "headers": header})).kind(), Kind::Misuse);
+    }
+}
+
 #[test]
 fn a_text_cannot_end_the_message_early() {
     for dots in ["\n.\n", "\r.\r", "\r\n.\r\n", "\n.\r\n", "\r\n.\n"] {
