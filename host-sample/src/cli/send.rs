@@ -63,7 +63,13 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     report(&answer, output)
 }
 
-/// Says what became of it; anything but `sent` is a failure.
+/// Whom the server did not refuse for good while it took the message for others.
+pub fn put_off(answer: &Value) -> Vec<&str> {
+    let refused = answer["refused"].as_array().into_iter().flatten();
+    refused.filter(|one| one["transient"] == true).filter_map(|one| one["address"].as_str()).collect()
+}
+
+/// Says what became of it; anything but `sent`, to all that are not refused for good, is a failure.
 pub fn report(answer: &Value, output: &Output) -> Result<()> {
     let outcome = answer["outcome"].as_str().unwrap_or("unknown");
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
@@ -84,7 +90,11 @@ pub fn report(answer: &Value, output: &Output) -> Result<()> {
         output.say(&line, &json!({"event": "refused", "recipient": refused}));
     }
     match outcome {
-        "sent" => Ok(()),
+        "sent" if put_off(answer).is_empty() => Ok(()),
+        "sent" => Err(Failure::NotAgain(format!(
+            "Not yet for {}: send it again later, to them alone.",
+            put_off(answer).join(", ")
+        ))),
         "retry" => {
             let wait = answer["retry_after_seconds"].as_u64();
             let when = wait.map_or_else(|| "later".to_owned(), |seconds| format!("in {seconds} seconds"));

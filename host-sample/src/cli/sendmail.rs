@@ -7,7 +7,9 @@
 //! the envelope's sender where recipients are named; else it is the account's address, because providers refuse others.
 //! Other options of sendmail are read and mean nothing here. The same message twice, with a Message-ID of its own, is one
 //! message, so a caller that tries again after 75 sends nothing twice. Without one, the same bytes may be another message
-//! (cron says the same every month): each call sends, and one whose end is not known ends with 70, not to be tried again.
+//! (cron says the same every month): each call sends, and one whose end is not known, or that some recipients did not get
+//! yet, ends with 70, not to be tried again. With one, those whom the server puts off get it alone: at once, and by the same
+//! call again after 75.
 
 use std::{
     io::Read as _,
@@ -18,7 +20,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::send::report;
+use super::send::{put_off, report};
 use crate::{
     failure::{Failure, Result},
     host::{Direction, Host},
@@ -106,7 +108,7 @@ fn has_message_id(raw: &[u8]) -> bool {
         .any(|line| line.get(..NAME.len()).is_some_and(|start| start.eq_ignore_ascii_case(NAME)))
 }
 
-/// Exit codes of sysexits.h: 0 sent, 69 refused, 70 perhaps sent, 75 try again, 78 settings.
+/// Exit codes of sysexits.h: 0 sent, 69 refused, 70 perhaps or partly sent, 75 try again, 78 settings.
 pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     let call = Call::read(&arguments.arguments)?;
     let mut raw = Vec::new();
@@ -114,17 +116,25 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
         .read_to_end(&mut raw)
         .map_err(|error| Failure::other(format!("The message cannot be read from standard input: {error}.")))?;
     let account = host.open(Direction::Outgoing)?;
-    let request = call.request(&raw);
-    let answer = account.send_message(&request, &raw)?;
-    account.close();
-    if answer["outcome"] == "rejected" {
-        return Err(Failure::Refused(answer["error"]["message"].as_str().unwrap_or_default().to_owned()));
+    let mut request = call.request(&raw);
+    loop {
+        let answer = account.send_message(&request, &raw)?;
+        if answer["outcome"] == "rejected" {
+            return Err(Failure::Refused(answer["error"]["message"].as_str().unwrap_or_default().to_owned()));
+        }
+        let (reported, put_off) = (report(&answer, output), put_off(&answer));
+        // Without a key the same call again would send to everybody again.
+        let Some(key) = request["idempotency_key"].as_str() else { return reported };
+        if put_off.is_empty() {
+            return reported.map_err(|failure| match failure {
+                Failure::NotAgain(sentence) => Failure::Other(sentence),
+                failure => failure,
+            });
+        }
+        // The others have it. Each time they are fewer: when all are put off, nothing was sent.
+        request["idempotency_key"] = format!("{key}\n{}", put_off.join("\n")).into();
+        request["envelope"]["to"] = json!(put_off);
     }
-    report(&answer, output).map_err(|failure| match failure {
-        // The same call again finds out, and sends nothing twice.
-        Failure::NotAgain(sentence) if request["idempotency_key"].is_string() => Failure::Other(sentence),
-        failure => failure,
-    })
 }
 
 #[cfg(test)]

@@ -60,7 +60,8 @@ impl Account {
     }
 
     /// Envelope and content, or (when `raw` is not empty) envelope and a finished message →
-    /// `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}`.
+    /// `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}`; `sent` with `"refused":[{"address","reply","transient"}]`: who did
+    /// not get it, `transient` who may get it when it is sent again to them alone.
     ///
     /// # Errors
     /// What prevents trying: settings, consent, misuse. A server's refusal is an outcome, not an error.

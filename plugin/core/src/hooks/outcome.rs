@@ -11,7 +11,10 @@ pub fn describe(outcome: &Outcome, message_id: &str) -> Value {
             "message_id": message_id,
             "server": server,
             "reply": reply,
-            "refused": refused.iter().map(|(address, reply)| json!({"address": address, "reply": reply})).collect::<Vec<_>>(),
+            "refused": refused
+                .iter()
+                .map(|one| json!({"address": one.address, "reply": one.reply, "transient": one.transient}))
+                .collect::<Vec<_>>(),
         }),
         Outcome::Rejected(error) => {
             json!({"outcome": "rejected", "message_id": message_id, "error": error.to_json()})

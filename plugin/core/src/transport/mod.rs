@@ -243,8 +243,8 @@ pub enum Outcome {
         /// Its last reply, verbatim (a queue id stands there).
         reply: String,
         server: String,
-        /// Recipients that the server refused while it accepted others, with its replies.
-        refused: Vec<(String, String)>,
+        /// Recipients that the server refused while it accepted others.
+        refused: Vec<Refused>,
     },
     /// The server will never accept this message from us. `error` says whose mistake it is.
     Rejected(Error),
@@ -252,6 +252,16 @@ pub enum Outcome {
     Retry { error: Error, after: Option<Duration> },
     /// The final dot was sent and no answer came: it may be there or not.
     Unknown(Error),
+}
+
+/// A recipient that did not get what others got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub address: String,
+    /// The server's, verbatim.
+    pub reply: String,
+    /// May be accepted later.
+    pub transient: bool,
 }
 
 /// Sends mail over one authenticated connection.

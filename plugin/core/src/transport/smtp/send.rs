@@ -23,7 +23,7 @@ use crate::{
     limits,
     message::{address::is_safe, wire},
     net::Stream,
-    transport::{Envelope, Outcome},
+    transport::{Envelope, Outcome, Refused},
 };
 
 /// What is left of the connection.
@@ -132,7 +132,7 @@ struct Transaction<'a> {
 
 enum Verdict<'a> {
     Content {
-        refused: Vec<(String, String)>,
+        refused: Vec<Refused>,
     },
     Refused {
         reply: &'a Reply,
@@ -160,7 +160,14 @@ impl Transaction<'_> {
         match &self.data {
             Some(reply) if !data_open => refuse(reply, "DATA"),
             _ => Verdict::Content {
-                refused: no.iter().map(|(address, reply)| (address.to_string(), reply.text())).collect(),
+                refused: no
+                    .iter()
+                    .map(|(address, reply)| Refused {
+                        address: address.to_string(),
+                        reply: reply.text(),
+                        transient: reply.is_transient(),
+                    })
+                    .collect(),
             },
         }
     }
@@ -236,7 +243,7 @@ fn content(
     dialogue: &mut Dialogue<Stream>,
     host: &str,
     raw: &[u8],
-    refused: Vec<(String, String)>,
+    refused: Vec<Refused>,
     deadline: Deadline,
 ) -> (Outcome, After) {
     if dialogue.transcript.is_on() {
