@@ -107,6 +107,11 @@ impl Stream {
         self.tls.sock.timed.deadline = deadline;
     }
 
+    /// Reads, and sends nothing of what a write that failed has left behind.
+    pub fn only_reading(&mut self) -> impl Read + '_ {
+        OnlyReading(self)
+    }
+
     pub fn facts(&self) -> TlsFacts {
         let connection = &self.tls.conn;
         let certificate = connection.peer_certificates().and_then(|chain| chain.first());
@@ -145,6 +150,23 @@ impl Write for Stream {
 
     fn flush(&mut self) -> io::Result<()> {
         self.tls.flush()
+    }
+}
+
+struct OnlyReading<'a>(&'a mut Stream);
+
+impl Read for OnlyReading<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let tls = &mut self.0.tls;
+        let len = seam::passing(Way::Received, buffer.len(), || tls.sock.timed.wait())?;
+        loop {
+            match tls.conn.reader().read(&mut buffer[..len]) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                end => return end.inspect(|&count| seam::passed(Way::Received, count)),
+            }
+            tls.conn.read_tls(&mut tls.sock)?;
+            tls.conn.process_new_packets().map_err(io::Error::other)?;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
+    limits,
     net::{Net, Stream},
     settings::{Endpoint, TlsMode},
     transport::Transcript,
@@ -89,6 +90,7 @@ fn greeting(dialogue: &mut Dialogue<impl Connection>, host: &str) -> Result<()> 
         220 => Ok(()),
         421 | 450..=459 => Err(Error::new(Kind::Throttled, format!("{host} takes no connections right now."))
             .remedy("It is tried again later.")
+            .retry_after(reply.retry_after().unwrap_or(limits::SMTP_THROTTLE_WAIT))
             .provider_code(reply.text())),
         code if (400..500).contains(&code) => {
             Err(Error::new(Kind::Transient, format!("{host} is not ready.")).provider_code(reply.text()))

@@ -60,9 +60,7 @@ impl<S: Connection> Dialogue<S> {
 
     pub(super) fn reply(&mut self) -> Result<Reply, NoReply> {
         let reply = self.buffer.read(&mut self.stream)?;
-        if self.transcript.is_on() {
-            self.show("S:", &reply.text());
-        }
+        self.show_reply(&reply);
         Ok(reply)
     }
 
@@ -83,11 +81,27 @@ impl<S: Connection> Dialogue<S> {
         !self.buffer.is_empty()
     }
 
+    fn show_reply(&self, reply: &Reply) {
+        if self.transcript.is_on() {
+            self.show("S:", &reply.text());
+        }
+    }
+
     pub(super) fn show(&self, direction: &str, lines: &str) {
         if self.transcript.is_on() {
             for line in lines.trim_end().split("\r\n") {
                 self.transcript.line(direction, line.as_bytes());
             }
         }
+    }
+}
+
+impl Dialogue<Stream> {
+    /// What the server said before a write failed. Nothing is sent any more: see [`super::send::After::Broken`].
+    pub(super) fn last_reply(&mut self, deadline: Deadline) -> Result<Reply, NoReply> {
+        self.stream.set_deadline(deadline);
+        let reply = self.buffer.read(&mut self.stream.only_reading())?;
+        self.show_reply(&reply);
+        Ok(reply)
     }
 }

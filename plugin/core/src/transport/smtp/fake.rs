@@ -173,10 +173,10 @@ impl Session {
     }
 
     fn content(&self, reader: &mut BufReader<Box<dyn Channel>>) -> io::Result<()> {
-        if let Some(Act::Close) = self.rule("CONTENT") {
+        if let Some(act) = self.rule("CONTENT") {
             let mut some = [0; 100];
             reader.read_exact(&mut some)?;
-            return Err(io::ErrorKind::Other.into());
+            return self.act(reader.get_mut(), act).map(drop);
         }
         let mut content = Vec::new();
         loop {
@@ -201,21 +201,25 @@ impl Session {
     }
 
     fn answer(&self, channel: &mut Box<dyn Channel>, line: &str, usual: &str) -> io::Result<String> {
+        let act = self.rule(line).unwrap_or_else(|| Act::Say(usual.to_owned()));
+        self.act(channel, act)
+    }
+
+    fn act(&self, channel: &mut Box<dyn Channel>, act: Act) -> io::Result<String> {
         let say = |channel: &mut Box<dyn Channel>, text: &str| {
             channel.write_all(format!("{text}\r\n").as_bytes())?;
             channel.flush()
         };
-        match self.rule(line) {
-            None => say(channel, usual).map(|()| usual.to_owned()),
-            Some(Act::Say(text)) => say(channel, &text).map(|()| text),
-            Some(Act::SayAndClose(text)) => {
+        match act {
+            Act::Say(text) => say(channel, &text).map(|()| text),
+            Act::SayAndClose(text) => {
                 say(channel, text)?;
                 // Let the client read it before the connection is torn down.
                 thread::sleep(Duration::from_millis(20));
                 Err(io::ErrorKind::Other.into())
             }
-            Some(Act::Close) => Err(io::ErrorKind::Other.into()),
-            Some(Act::Silence) => Ok(String::new()),
+            Act::Close => Err(io::ErrorKind::Other.into()),
+            Act::Silence => Ok(String::new()),
         }
     }
 }

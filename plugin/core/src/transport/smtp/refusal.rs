@@ -23,7 +23,7 @@ pub(super) fn transient(reply: &Reply, host: &str) -> Error {
     } else {
         Error::new(Kind::Transient, format!("{host} cannot do it right now.")).remedy("It is tried again later.")
     };
-    match reply.retry_after() {
+    match reply.retry_after().or_else(|| default_wait(reply)) {
         Some(wait) => error.retry_after(wait),
         None => error,
     }
@@ -36,7 +36,7 @@ pub(super) fn outcome(reply: &Reply, step: &str, host: &str) -> Outcome {
     let passes = reply.says("sender thread limit") || reply.says("concurrent connections limit");
     if reply.is_transient() || passes {
         let error = transient(reply, host).provider_code(text);
-        return Outcome::Retry { error, after: reply.retry_after().or_else(|| default_wait(reply)) };
+        return Outcome::Retry { after: error.wait(), error };
     }
     if let Some(error) = known(reply, host) {
         return Outcome::Rejected(error.provider_code(text));

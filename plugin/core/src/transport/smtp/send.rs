@@ -51,25 +51,26 @@ pub(super) fn send(
         Err(error) => return (Outcome::Rejected(error), After::Ready),
     };
     dialogue.stream.set_deadline(deadline);
-    let transaction = if extensions.pipelining {
-        pipelined(dialogue, &mail, &envelope.to)
+    let mut transaction = Transaction { mail: None, recipients: Vec::with_capacity(envelope.to.len()), data: None };
+    let end = if extensions.pipelining {
+        pipelined(dialogue, &mail, &envelope.to, &mut transaction)
     } else {
-        stepwise(dialogue, &mail, &envelope.to)
+        stepwise(dialogue, &mail, &envelope.to, &mut transaction)
     };
-    let transaction = match transaction {
-        Ok(transaction) => transaction,
-        Err(Broken { lost, step, answered }) => {
-            let after = if answered { After::Broken } else { After::BrokenAtOnce };
-            return (Outcome::Retry { error: lost.into_error(host, step), after: None }, after);
-        }
-    };
-    match transaction.verdict() {
-        Verdict::Content { refused } => content(dialogue, host, raw, refused, deadline),
-        Verdict::Refused { reply, step, data_open, untouched } => {
-            let after = clean_up(dialogue, reply, data_open, untouched, deadline);
-            (refusal::outcome(reply, step, host), after)
-        }
+    if let Err(Broken { lost, step }) = end {
+        let after = if transaction.mail.is_some() { After::Broken } else { After::BrokenAtOnce };
+        let outcome = match transaction.last_word(envelope.to.len()) {
+            Some((reply, step)) => refusal::outcome(reply, step, host),
+            None => Outcome::Retry { error: lost.into_error(host, step), after: None },
+        };
+        return (outcome, after);
     }
+    let Some((reply, step)) = transaction.refusal() else {
+        return content(dialogue, host, raw, transaction.refused(), deadline);
+    };
+    let data_open = transaction.data.as_ref().is_some_and(is_go);
+    let after = clean_up(dialogue, reply, data_open, step == "MAIL", deadline);
+    (refusal::outcome(reply, step, host), after)
 }
 
 /// Everything that can be judged without the server.
@@ -118,67 +119,63 @@ fn prepare(extensions: &Extensions, host: &str, envelope: &Envelope, raw: &[u8])
 struct Broken {
     lost: NoReply,
     step: &'static str,
-    /// Some reply of this transaction was read.
-    answered: bool,
 }
 
-/// The replies up to DATA.
+/// The replies up to DATA, as far as they came.
 struct Transaction<'a> {
-    mail: Reply,
+    mail: Option<Reply>,
     recipients: Vec<(&'a Address, Reply)>,
-    /// `None`: DATA was not sent.
     data: Option<Reply>,
 }
 
-enum Verdict<'a> {
-    Content {
-        refused: Vec<Refused>,
-    },
-    Refused {
-        reply: &'a Reply,
-        step: &'static str,
-        /// The server waits for content all the same.
-        data_open: bool,
-        /// The server has nothing to forget: no MAIL was accepted.
-        untouched: bool,
-    },
-}
-
 impl Transaction<'_> {
-    fn verdict(&self) -> Verdict<'_> {
-        let data_open = self.data.as_ref().is_some_and(|reply| reply.code() == 354);
-        let refuse = |reply, step| Verdict::Refused { reply, step, data_open, untouched: step == "MAIL" };
-        if !self.mail.is_positive() {
-            return refuse(&self.mail, "MAIL");
+    /// Why nobody gets the message: the reply, and to what.
+    fn refusal(&self) -> Option<(&Reply, &'static str)> {
+        if let Some(mail) = self.mail.as_ref().filter(|reply| !reply.is_positive()) {
+            return Some((mail, "MAIL"));
         }
-        let no: Vec<&(&Address, Reply)> = self.recipients.iter().filter(|(_, reply)| !reply.is_positive()).collect();
-        if no.len() == self.recipients.len() {
+        let replies = || self.recipients.iter().map(|(_, reply)| reply);
+        if replies().all(|reply| !reply.is_positive()) {
             // Nobody was accepted. One that may be accepted later makes the whole message worth another try.
-            let chosen = no.iter().find(|(_, reply)| reply.is_transient()).or(no.first());
-            return refuse(chosen.map_or(&self.mail, |(_, reply)| reply), "RCPT");
+            let chosen = replies().find(|reply| reply.is_transient()).or(replies().next());
+            return chosen.map(|reply| (reply, "RCPT"));
         }
-        match &self.data {
-            Some(reply) if !data_open => refuse(reply, "DATA"),
-            _ => Verdict::Content {
-                refused: no
-                    .iter()
-                    .map(|(address, reply)| Refused {
-                        address: address.to_string(),
-                        reply: reply.text(),
-                        transient: reply.is_transient(),
-                    })
-                    .collect(),
-            },
-        }
+        self.data.as_ref().filter(|reply| !is_go(reply)).map(|reply| (reply, "DATA"))
+    }
+
+    /// What the server had said before the connection broke, when that decides: a refusal that nothing still to come could
+    /// change, or its goodbye.
+    fn last_word(&self, recipients: usize) -> Option<(&Reply, &'static str)> {
+        let goodbye = self.recipients.last().filter(|(_, reply)| reply.code() == 421);
+        self.refusal()
+            .filter(|(_, step)| *step != "RCPT" || self.recipients.len() == recipients)
+            .or(goodbye.map(|(_, reply)| (reply, "RCPT")))
+    }
+
+    fn refused(&self) -> Vec<Refused> {
+        let no = self.recipients.iter().filter(|(_, reply)| !reply.is_positive());
+        no.map(|(address, reply)| Refused {
+            address: address.to_string(),
+            reply: reply.text(),
+            transient: reply.is_transient(),
+        })
+        .collect()
     }
 }
 
+/// The server waits for content.
+fn is_go(reply: &Reply) -> bool {
+    reply.code() == 354
+}
+
 /// MAIL, all RCPT and DATA without waiting in between, in groups whose replies fit into any socket buffer.
-fn pipelined<'a>(dialogue: &mut Dialogue<Stream>, mail: &Mail, to: &'a [Address]) -> Result<Transaction<'a>, Broken> {
+fn pipelined<'a>(
+    dialogue: &mut Dialogue<Stream>,
+    mail: &Mail,
+    to: &'a [Address],
+    transaction: &mut Transaction<'a>,
+) -> Result<(), Broken> {
     let mut group = mail.to_string();
-    let mut mail_reply: Option<Reply> = None;
-    let mut recipients = Vec::with_capacity(to.len());
-    let mut data = None;
     for (index, addresses) in to.chunks(limits::SMTP_PIPELINE_MAX).enumerate() {
         let last = (index + 1) * limits::SMTP_PIPELINE_MAX >= to.len();
         for address in addresses {
@@ -189,54 +186,52 @@ fn pipelined<'a>(dialogue: &mut Dialogue<Stream>, mail: &Mail, to: &'a [Address]
             group.push_str(&Data.to_string());
         }
         dialogue.show("C:", &group);
-        let answered = mail_reply.is_some();
-        dialogue.write(group.as_bytes()).map_err(|lost| Broken { lost, step: "MAIL", answered })?;
+        dialogue.write(group.as_bytes()).map_err(|lost| Broken { lost, step: "MAIL" })?;
         group.clear();
-        if mail_reply.is_none() {
-            mail_reply = Some(dialogue.reply().map_err(|lost| Broken { lost, step: "MAIL", answered: false })?);
-            if mail_reply.as_ref().is_some_and(|reply| reply.code() == 421) {
+        if transaction.mail.is_none() {
+            let reply = dialogue.reply().map_err(|lost| Broken { lost, step: "MAIL" })?;
+            let goodbye = reply.code() == 421;
+            transaction.mail = Some(reply);
+            if goodbye {
                 break;
             }
         }
         for address in addresses {
-            let reply = dialogue.reply().map_err(|lost| Broken { lost, step: "RCPT", answered: true })?;
-            recipients.push((address, reply));
+            let reply = dialogue.reply().map_err(|lost| Broken { lost, step: "RCPT" })?;
+            transaction.recipients.push((address, reply));
         }
         if last {
-            data = Some(dialogue.reply().map_err(|lost| Broken { lost, step: "DATA", answered: true })?);
+            transaction.data = Some(dialogue.reply().map_err(|lost| Broken { lost, step: "DATA" })?);
         }
-        if mail_reply.as_ref().is_some_and(|reply| !reply.is_positive()) {
+        if transaction.mail.as_ref().is_some_and(|reply| !reply.is_positive()) {
             break;
         }
     }
-    let Some(mail) = mail_reply else {
-        let lost = NoReply::Misbehaved(Error::new(Kind::Misuse, "The message has no recipient."));
-        return Err(Broken { lost, step: "MAIL", answered: false });
-    };
-    Ok(Transaction { mail, recipients, data })
+    Ok(())
 }
 
 /// One command, one reply.
-fn stepwise<'a>(dialogue: &mut Dialogue<Stream>, mail: &Mail, to: &'a [Address]) -> Result<Transaction<'a>, Broken> {
-    let mail = dialogue.command(&mail.to_string()).map_err(|lost| Broken { lost, step: "MAIL", answered: false })?;
-    let mut transaction = Transaction { mail, recipients: Vec::with_capacity(to.len()), data: None };
-    if !transaction.mail.is_positive() {
-        return Ok(transaction);
+fn stepwise<'a>(
+    dialogue: &mut Dialogue<Stream>,
+    mail: &Mail,
+    to: &'a [Address],
+    transaction: &mut Transaction<'a>,
+) -> Result<(), Broken> {
+    let mut command = |line: String, step| dialogue.command(&line).map_err(|lost| Broken { lost, step });
+    let reply = command(mail.to_string(), "MAIL")?;
+    let go_on = reply.is_positive();
+    transaction.mail = Some(reply);
+    if !go_on {
+        return Ok(());
     }
     for address in to {
-        let reply = dialogue.command(&Rcpt::new(address.clone(), Vec::new()).to_string()).map_err(|lost| Broken {
-            lost,
-            step: "RCPT",
-            answered: true,
-        })?;
+        let reply = command(Rcpt::new(address.clone(), Vec::new()).to_string(), "RCPT")?;
         transaction.recipients.push((address, reply));
     }
-    if transaction.recipients.iter().any(|(_, reply)| reply.is_positive()) {
-        let reply =
-            dialogue.command(&Data.to_string()).map_err(|lost| Broken { lost, step: "DATA", answered: true })?;
-        transaction.data = Some(reply);
+    if transaction.refusal().is_none() {
+        transaction.data = Some(command(Data.to_string(), "DATA")?);
     }
-    Ok(transaction)
+    Ok(())
 }
 
 fn content(
@@ -250,8 +245,14 @@ fn content(
         dialogue.show("C:", &format!("{{{} bytes}}", raw.len()));
     }
     if let Err(lost) = write_content(dialogue, raw) {
-        let error = lost.into_error(host, "the content of the message");
-        return (Outcome::Retry { error, after: None }, After::Broken);
+        const STEP: &str = "the content of the message";
+        // A server that will not have it may say so and hang up before it has read the rest.
+        let said = dialogue.last_reply(deadline.at_most(limits::SMTP_GOODBYE_TIMEOUT));
+        let outcome = match said.ok().filter(|reply| reply.code() >= 400) {
+            Some(reply) => refusal::outcome(&reply, STEP, host),
+            None => Outcome::Retry { error: lost.into_error(host, STEP), after: None },
+        };
+        return (outcome, After::Broken);
     }
     match dialogue.patient_reply(deadline.at_most(limits::SMTP_FINAL_TIMEOUT)) {
         Ok(reply) if reply.code() / 100 == 2 => {

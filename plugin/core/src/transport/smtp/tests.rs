@@ -282,6 +282,50 @@ fn a_cut_connection_is_retry_before_the_dot_and_unknown_after_it() {
 }
 
 #[test]
+fn a_refusal_before_the_connection_ends_is_heard() {
+    let world = World::new();
+    let large = [RAW, &b"x\r\n".repeat(5_000_000)].concat();
+    for extensions in [&ALL[..], &NO_PIPELINING[..]] {
+        for (word, reply, to, expected, wait) in [
+            ("MAIL", "554 5.7.1 not from you", &["b@b.test", "c@c.test"][..], "rejected", None),
+            ("RCPT", "421 4.7.0 try again in 5 minutes", &["b@b.test", "c@c.test"], "retry", Some(300)),
+            ("RCPT", "421 4.7.0 too many", &["b@b.test"], "retry", Some(60)),
+            ("RCPT", "550 5.1.1 unknown", &["b@b.test"], "rejected", None),
+            ("RCPT", "550 5.1.1 unknown", &["b@b.test", "c@c.test"], "retry", None),
+            ("CONTENT", "552 5.3.4 too large", &["b@b.test"], "rejected", None),
+            ("CONTENT", "250 2.0.0 thank you", &["b@b.test"], "retry", None),
+        ] {
+            let fake = world.fake(extensions, &[(word, Act::SayAndClose(reply))]);
+            let mut outbox = world.open(&fake);
+            let raw = if word == "CONTENT" { &large } else { RAW };
+            let outcome = outbox.send(&envelope(to), raw, soon());
+            assert_eq!(name_of(&outcome), expected, "{reply}: {outcome:?}");
+            if let Outcome::Retry { after, .. } = &outcome {
+                assert_eq!(*after, wait.map(Duration::from_secs), "{reply}: {outcome:?}");
+            }
+            drop(outbox);
+            assert_eq!(fake.count("QUIT"), 0, "{reply}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_busy_before_the_message_gets_a_pause() {
+    let world = World::new();
+    for (word, reply, wait) in [
+        ("GREETING", "421 4.3.2 busy", Some(60)),
+        ("GREETING", "421 4.3.2 busy for 10 minutes", Some(600)),
+        ("AUTH", "432 4.3.2 Concurrent connections limit exceeded.", Some(60)),
+        ("AUTH", "454 4.7.0 Too many login attempts, please try again later.", Some(60)),
+        ("AUTH", "454 4.7.0 Temporary authentication failure", None),
+    ] {
+        let fake = world.fake(&ALL, &[(word, say(reply))]);
+        let error = world.open_with(TlsMode::Implicit, fake.port, None).map(drop).map_err(error_of).unwrap_err();
+        assert_eq!(error.wait(), wait.map(Duration::from_secs), "{reply}: {error:?}");
+    }
+}
+
+#[test]
 fn silence_after_the_dot_ends_at_the_deadline_as_unknown() {
     let world = World::new();
     let fake = world.fake(&ALL, &[("DOT", Act::Silence)]);
