@@ -94,13 +94,6 @@ impl Claim {
         Ok(())
     }
 
-    pub fn resolve(&self, context: &Context, outcome: &Outcome, answer: &str) {
-        match outcome {
-            Outcome::Rejected(_) | Outcome::Retry { .. } => self.release(context),
-            Outcome::Sent { .. } | Outcome::Unknown(_) => self.store(context, answer),
-        }
-    }
-
     pub fn store(&self, context: &Context, answer: &str) {
         // The message is out, whatever the store says now: its answer must reach the host.
         if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), answer.as_bytes()) {

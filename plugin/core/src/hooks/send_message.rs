@@ -16,7 +16,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Context, brake,
+    Context,
+    brake::{self, Reserved},
     claim::{Claim, Taken},
     outcome::describe,
     plugin, request,
@@ -195,46 +196,46 @@ impl Send {
                 }
             },
         };
-        let outcome = self.send_within_bounds(context, sending, &message, &request).inspect_err(|_| {
-            if let Some(claim) = &claim {
-                claim.release(context);
-            }
-        })?;
-        let answer = describe(&outcome, &message.message_id).to_string();
-        request.progress.is(Stage::Answered(answer.clone()));
-        if let Some(claim) = &claim {
-            claim.resolve(context, &outcome, &answer);
+        let mut reserved = None;
+        let outcome = self.send_within_bounds(context, sending, &message, &request, &mut reserved);
+        let is_accepted = matches!(outcome, Ok(Outcome::Sent { .. } | Outcome::Unknown(_)));
+        let answer = outcome.map(|outcome| describe(&outcome, &message.message_id).to_string());
+        if let Ok(answer) = &answer {
+            request.progress.is(Stage::Answered(answer.clone()));
         }
-        Ok(answer)
+        // The caller has its answer, however long the store takes now.
+        if let Some(reserved) = reserved.filter(|_| !is_accepted) {
+            reserved.give_back(context);
+        }
+        match (&claim, &answer) {
+            (Some(claim), Ok(answer)) if is_accepted => claim.store(context, answer),
+            (Some(claim), _) => claim.release(context),
+            (None, _) => {}
+        }
+        answer
     }
 
-    /// Unless the rate or the brake forbids it.
+    /// Unless the rate or the brake forbids it. `reserved`: what is to be given back when nothing is accepted.
     fn send_within_bounds(
         &mut self,
         context: &Context,
         sending: &Sending,
         message: &Composed,
         request: &Request,
+        reserved: &mut Option<Reserved>,
     ) -> Result<Outcome> {
-        let reserved = match is_automatic(message) {
-            false => None,
-            true => {
-                let recipients = message.envelope.to.iter().map(AsRef::<str>::as_ref);
-                match brake::reserve(context, recipients, sending.automatic_mails_per_day) {
-                    Ok(reserved) => Some(reserved),
-                    Err(error) if error.kind() == Kind::Refused => return Ok(Outcome::Rejected(error)),
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        let outcome = match context.shared.rates.take(&context.session.account, context.session.clock.now()) {
+        if is_automatic(message) {
+            let recipients = message.envelope.to.iter().map(AsRef::<str>::as_ref);
+            *reserved = match brake::reserve(context, recipients, sending.automatic_mails_per_day) {
+                Ok(reserved) => Some(reserved),
+                Err(error) if error.kind() == Kind::Refused => return Ok(Outcome::Rejected(error)),
+                Err(error) => return Err(error),
+            };
+        }
+        match context.shared.rates.take(&context.session.account, context.session.clock.now()) {
             Ok(()) => self.send(context, message, request.deadline, &request.progress),
             Err(wait) => Ok(Outcome::Retry { error: too_fast(wait), after: Some(wait) }),
-        };
-        if let (Some(reserved), Err(_) | Ok(Outcome::Retry { .. } | Outcome::Rejected(_))) = (reserved, &outcome) {
-            reserved.give_back(context);
         }
-        outcome
     }
 
     pub fn adopt(&mut self, outbox: Box<dyn Outbox>) {
