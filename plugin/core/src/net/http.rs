@@ -150,7 +150,8 @@ impl Http {
         read(self.request(method, url, headers, body, deadline)?, url.host_str().unwrap_or_default(), deadline, None)
     }
 
-    /// One request of at most `limit`, whose body, when it succeeds, goes to `sink` piece by piece and not into the answer.
+    /// One request of at most `limit`. The body of a success goes to `sink` piece by piece and not into the answer; without
+    /// a sink it is not read, and nothing that becomes of it makes the success an error.
     ///
     /// # Errors
     /// As [`Http::get`], and what `sink` says.
@@ -163,12 +164,15 @@ impl Http {
         body: Option<Vec<u8>>,
         limit: Duration,
         deadline: Deadline,
-        sink: Sink<'_>,
+        sink: Option<Sink<'_>>,
     ) -> Result<HttpAnswer> {
         let deadline = deadline.at_most(limit);
         let response = self.request(method, url, headers, body, deadline)?;
-        let sink = response.status().is_success().then_some(sink);
-        read(response, url.host_str().unwrap_or_default(), deadline, sink)
+        let is_success = response.status().is_success();
+        if is_success && sink.is_none() {
+            return Ok(head(&response));
+        }
+        read(response, url.host_str().unwrap_or_default(), deadline, sink.filter(|_| is_success))
     }
 
     /// Errors say whether the request can have been written ([`Error::is_unwritten`]).
@@ -284,11 +288,12 @@ impl Resolve for Permitted {
     }
 }
 
-fn read(mut response: Response, host: &str, deadline: Deadline, mut sink: Option<Sink<'_>>) -> Result<HttpAnswer> {
+/// Everything but the body.
+fn head(response: &Response) -> HttpAnswer {
     let headers = response.headers();
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let date = text(DATE).and_then(|date| http_date(&date));
-    let mut answer = HttpAnswer {
+    HttpAnswer {
         status: response.status().as_u16(),
         retry_after: text(RETRY_AFTER_HEADER).and_then(|wait| retry_after(&wait, date)),
         content_type: text(CONTENT_TYPE),
@@ -296,7 +301,11 @@ fn read(mut response: Response, host: &str, deadline: Deadline, mut sink: Option
         date,
         correlation: correlation(headers),
         body: Zeroizing::new(Vec::with_capacity(limits::HTTP_CHUNK)),
-    };
+    }
+}
+
+fn read(mut response: Response, host: &str, deadline: Deadline, mut sink: Option<Sink<'_>>) -> Result<HttpAnswer> {
+    let mut answer = head(&response);
     let mut chunk = Zeroizing::new([0; limits::HTTP_CHUNK]);
     loop {
         deadline.check(&format!("the rest of an answer of {host}"))?;

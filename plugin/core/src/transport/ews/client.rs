@@ -224,11 +224,12 @@ impl Client {
         let (mut splitter, mut bytes) = (Splitter::default(), 0);
         let body = Some(envelope.into_bytes());
         let limit = limits::EWS_TIMEOUT;
-        let answer = self.http.stream(Method::POST, &self.url, headers, body, limit, deadline, &mut |part| {
+        let mut split = |part: &[u8]| {
             self.received.fetch_add(part.len() as u64, Ordering::Relaxed);
             bytes += part.len();
             splitter.put(part)
-        });
+        };
+        let answer = self.http.stream(Method::POST, &self.url, headers, body, limit, deadline, Some(&mut split));
         let answer = answer.inspect_err(|error| self.transcript.line("S:", error.message().as_bytes()))?;
         self.received.fetch_add(1, Ordering::Relaxed);
         let size = bytes.max(answer.body.len());

@@ -132,13 +132,14 @@ impl Client {
     /// One request whose answer is JSON, or nothing: `Null`.
     pub fn page(&self, method: &str, url: &Url, body: Option<Body>, deadline: Deadline) -> Result<Value, Failure> {
         let mut bytes = Vec::new();
-        self.call(method, url, body, deadline, &mut |part| {
+        let mut keep = |part: &[u8]| {
             if bytes.len() + part.len() > limits::GRAPH_PAGE_BYTES_MAX {
                 return Err(misbehaved("sent a page that is larger than any should be"));
             }
             bytes.extend_from_slice(part);
             Ok(())
-        })?;
+        };
+        self.call(method, url, body, deadline, Some(&mut keep))?;
         if bytes.trim_ascii().is_empty() {
             return Ok(Value::Null);
         }
@@ -146,14 +147,14 @@ impl Client {
         Ok(value.map_err(|_| misbehaved("sent an answer that is no JSON"))?)
     }
 
-    /// One request; the body of a success goes to `sink`.
+    /// One request; the body of a success goes to `sink`, and is not read without one.
     pub fn call(
         &self,
         method: &str,
         url: &Url,
         body: Option<Body>,
         deadline: Deadline,
-        sink: Sink<'_>,
+        sink: Option<Sink<'_>>,
     ) -> Result<(), Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
@@ -187,7 +188,7 @@ impl Client {
             CONTENT_RANGE,
             range.map_err(|e| Error::new(Kind::Internal, "A range is no header.").source_error(e))?,
         );
-        self.exchange("PUT", url, headers, Some(piece.to_vec()), deadline, &mut |_| Ok(()))
+        self.exchange("PUT", url, headers, Some(piece.to_vec()), deadline, Some(&mut |_| Ok(())))
     }
 
     fn exchange(
@@ -197,7 +198,7 @@ impl Client {
         headers: HeaderMap,
         body: Option<Vec<u8>>,
         deadline: Deadline,
-        sink: Sink<'_>,
+        sink: Option<Sink<'_>>,
     ) -> Result<(), Failure> {
         if self.transcript.is_on() {
             let sent = body.as_ref().map_or(0, Vec::len);
@@ -206,11 +207,15 @@ impl Client {
         let verb = Method::from_bytes(method.as_bytes())
             .map_err(|e| Error::new(Kind::Internal, "An HTTP method is none.").source_error(e))?;
         let (received, mut bytes) = (&self.received, 0);
-        let answer = self.http.stream(verb, url, headers, body, limits::GRAPH_TIMEOUT, deadline, &mut |part| {
-            received.fetch_add(part.len() as u64, Ordering::Relaxed);
-            bytes += part.len();
-            sink(part)
+        let mut counted = sink.map(|sink| {
+            |part: &[u8]| {
+                received.fetch_add(part.len() as u64, Ordering::Relaxed);
+                bytes += part.len();
+                sink(part)
+            }
         });
+        let sink = counted.as_mut().map(|sink| sink as Sink<'_>);
+        let answer = self.http.stream(verb, url, headers, body, limits::GRAPH_TIMEOUT, deadline, sink);
         if self.transcript.is_on() {
             let line = match &answer {
                 Ok(answer) => {

@@ -16,9 +16,8 @@ pub fn get(client: &Client, entries: &[Entry], deadline: Deadline) -> Result<Vec
 fn one(client: &Client, id: &str, deadline: Deadline) -> Result<Item> {
     let url = client.url(&format!("/messages/{}/$value", segment(id)))?;
     let (mut spool, mut too_large) = (Spool::default(), false);
-    let outcome = client.call("GET", &url, None, deadline, &mut |part| {
-        spool.put(part).inspect_err(|error| too_large = error.kind() == Kind::TooLarge)
-    });
+    let mut keep = |part: &[u8]| spool.put(part).inspect_err(|error| too_large = error.kind() == Kind::TooLarge);
+    let outcome = client.call("GET", &url, None, deadline, Some(&mut keep));
     match outcome {
         Ok(()) => {}
         Err(Failure::NotFound(_)) => return Ok(Item::Gone),

@@ -124,8 +124,9 @@ impl Outbox for GraphOutbox {
     }
 }
 
+/// With the status Graph has taken the message over, whatever becomes of the body.
 fn post(client: &Client, path: &str, body: super::client::Body, deadline: Deadline) -> Result<(), Failure> {
-    client.call("POST", &client.url(path)?, Some(body), deadline, &mut |_| Ok(()))
+    client.call("POST", &client.url(path)?, Some(body), deadline, None)
 }
 
 fn mime(raw: &[u8]) -> super::client::Body {

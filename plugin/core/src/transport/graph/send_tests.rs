@@ -79,6 +79,21 @@ fn a_message_goes_out_as_a_draft_that_is_sent() {
 }
 
 #[test]
+fn an_accepted_message_is_sent_whatever_becomes_of_the_body() {
+    // The connection ends in the middle of a chunk.
+    let broken = (202, "Transfer-Encoding: chunked\r\n".to_owned(), "40\r\nnot the whole".to_owned());
+    let (server, account) = linked(move |asked, _| match (asked.method.as_str(), asked.path.as_str()) {
+        ("POST", "/v1.0/me/messages") => answer(201, r#"{"id":"d1"}"#),
+        ("POST", "/v1.0/me/messages/d1/send" | "/v1.0/me/sendMail") => broken.clone(),
+        _ => answer(403, r#"{"error":{"code":"ErrorAccessDenied"}}"#),
+    });
+    for account in [&account, &outgoing(&server)] {
+        let outcome = outbox(&server, account).send(&envelope(), b"To: a@b.test\r\n\r\nhello\r\n", soon());
+        assert!(matches!(outcome, Outcome::Sent { .. }), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_request_that_never_left_is_told_from_one_whose_answer_was_lost() {
     let lost = Error::new(Kind::Transient, "lost");
     assert!(!is_no(&Failure::Other(lost)));
