@@ -379,3 +379,5 @@ pub const CLOCK_SKEW_WARNING: i64 = 60;
 pub const SAMPLE_MAX: u64 = 25 * 1024 * 1024;
 /// A subject as a diagnosis shows it, characters.
 pub const SAMPLE_SUBJECT_MAX: usize = 60;
+/// Idempotency keys that a process remembers because the store failed when they were to be given back.
+pub const CLAIMS_UNRELEASED_MAX: usize = 10_000;

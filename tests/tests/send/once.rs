@@ -235,6 +235,29 @@ fn lose(handle: &Handle, relay: &Relay, to: &str, subject: &str) -> (Value, Valu
     panic!("no cut was answered by unknown");
 }
 
+/// Nothing was accepted, and the store failed when the key was to be given back.
+#[test]
+fn a_key_that_could_not_be_given_back_may_be_tried_again_all_the_same() {
+    let servers = servers();
+    let fixture = Fixture::new(&servers);
+    let handle = fixture.outgoing("alice", |_| ());
+    let store = rusqlite::Connection::open(fixture.store_file()).unwrap();
+    store
+        .execute_batch(
+            "CREATE TRIGGER away BEFORE UPDATE ON record WHEN NEW.kind = 'sent'
+             BEGIN SELECT RAISE(ABORT, 'away'); END",
+        )
+        .unwrap();
+    let rejected = send(&handle, &keyed("nobody@example.test", "kept", "kept"));
+    assert_eq!(rejected["outcome"], "rejected", "{rejected}");
+    assert!(fixture.log().text().contains("stays taken"), "{}", fixture.log().text());
+    store.execute_batch("DROP TRIGGER away").unwrap();
+    for _ in 0..2 {
+        let sent = send(&handle, &keyed("sink@example.test", "kept", "kept"));
+        assert_eq!(sent["outcome"], "sent", "{sent}");
+    }
+}
+
 /// The server has answered, and then the store keeps its writer waiting beyond the deadline: an error here would be read as
 /// "nothing was sent", and `unknown` as "perhaps".
 #[test]

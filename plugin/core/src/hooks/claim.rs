@@ -7,7 +7,10 @@
 //!         accepted             ▲            └──(the host says: send it again)──▶ begun
 //!                              └──────────── nothing was accepted ────────────────┘
 //! ```
-//! Who finds it begun waits for the end; when the moment has passed, whoever began it has died, and nobody knows.
+//! Who finds it begun waits for the end; when the moment has passed, whoever began it has died, and nobody knows. What could
+//! not be given back, because the store failed, this process takes for given back.
+
+use std::{collections::HashMap, sync::Mutex};
 
 use serde_json::{Value, json};
 
@@ -16,7 +19,7 @@ use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
     limits, seam,
-    store::Table,
+    store::{Record, Table},
     transport::Outcome,
 };
 
@@ -41,7 +44,10 @@ impl Claim {
         let id = record_id(&context.session.account.username, key);
         let mut poll = limits::PEER_POLL_FIRST;
         loop {
-            let record = context.store.read(Table::Sent, &id)?;
+            let mut record = context.store.read(Table::Sent, &id)?;
+            if let Some(record) = &mut record {
+                context.shared.unreleased.see(&id, record);
+            }
             let version = match &record {
                 Some(record) if *record.bytes != FREE => None,
                 free => Some(free.as_ref().map(|record| record.version)),
@@ -105,7 +111,33 @@ impl Claim {
     /// nothing of theirs: the version is compared, which a deletion would not do.
     pub fn release(&self, context: &Context) {
         if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), &self.before) {
-            context.session.log.warn(format_args!("An idempotency key stays taken, because the store failed: {error}"));
+            context.shared.unreleased.keep(self);
+            context.session.log.warn(format_args!(
+                "An idempotency key stays taken for other processes, because the store failed: {error}"
+            ));
+        }
+    }
+}
+
+/// What keys go back to that could not be given back, and the version of the record that stands there instead.
+#[derive(Default)]
+pub struct Unreleased(Mutex<HashMap<String, (u64, Vec<u8>)>>);
+
+impl Unreleased {
+    fn keep(&self, claim: &Claim) {
+        let mut kept = seam::lock("claim.unreleased", &self.0);
+        if kept.len() < limits::CLAIMS_UNRELEASED_MAX {
+            kept.insert(claim.id.clone(), (claim.version, claim.before.clone()));
+        }
+    }
+
+    /// Reads a record as it would stand there; a version is never used twice.
+    fn see(&self, id: &str, record: &mut Record) {
+        let mut kept = seam::lock("claim.unreleased", &self.0);
+        match kept.get(id) {
+            Some((version, before)) if *version == record.version => record.bytes = before.clone().into(),
+            Some(_) => drop(kept.remove(id)),
+            None => {}
         }
     }
 }

@@ -72,6 +72,7 @@ struct Shared {
     health: health::Book,
     signing: signing::Signing,
     rates: rate::Rates,
+    unreleased: claim::Unreleased,
     memory: memory::Memory,
     /// Who this plugin is among those on the same store: 128 bits by chance.
     node: String,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Handle, Shared, Watcher, health::Book, memory::Memory, rate::Rates, request, signing::Signing};
+use super::{
+    Handle, Shared, Watcher, claim::Unreleased, health::Book, memory::Memory, rate::Rates, request, signing::Signing,
+};
 use crate::{
     clock::Clock,
     error::{Error, Kind, Result},
@@ -93,6 +95,7 @@ impl Plugin {
             health: Book::new(watcher),
             signing: Signing::default(),
             rates: Rates::default(),
+            unreleased: Unreleased::default(),
             node: hex::random::<NODE_BYTES>()?,
             memory: Memory::new(config.memory_mb.saturating_mul(limits::MEMORY_MB)),
         });
