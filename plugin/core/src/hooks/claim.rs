@@ -107,8 +107,8 @@ impl Claim {
         }
     }
 
-    /// Nothing was accepted: the same key may be tried again; one that was sent again stays unknown. Whoever was frozen so long that another has taken over frees
-    /// nothing of theirs: the version is compared, which a deletion would not do.
+    /// Nothing was accepted: the same key may be tried again; one that was sent again stays unknown. Whoever was frozen so
+    /// long that another has taken over frees nothing of theirs: the version is compared, which a deletion would not do.
     pub fn release(&self, context: &Context) {
         if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), &self.before) {
             context.shared.unreleased.keep(self);
