@@ -92,8 +92,10 @@ impl Totals {
             );
         }
         let header = batch.header();
-        for what in ["skipped", "quarantined"] {
-            for message in header[what].as_array().into_iter().flatten() {
+        for list in ["skipped", "quarantined"] {
+            for message in header[list].as_array().into_iter().flatten() {
+                // What is not put aside comes again.
+                let what = if message["aside"] == true { "quarantined" } else { "skipped" };
                 let reason = message["reason"].as_str().unwrap_or("no reason given");
                 output.say(
                     &format!("{what}: {reason} ({})", message["key"].as_str().unwrap_or_default()),

@@ -134,8 +134,11 @@ fn work(
             Ok(batch.header())
         })?;
         let listed = |name: &str| header[name].as_array().map_or(0, |list| list.len() as i64);
-        counts.skipped += listed("skipped");
-        counts.quarantined += listed("quarantined");
+        // What is not put aside comes again.
+        let failed = header["quarantined"].as_array().into_iter().flatten();
+        let aside = failed.filter(|one| one["aside"] == true).count() as i64;
+        counts.skipped += listed("skipped") + listed("quarantined") - aside;
+        counts.quarantined += aside;
         if let Some(seconds) = header["elsewhere_seconds"].as_i64() {
             return Ok(End::Elsewhere(seconds));
         }
