@@ -32,6 +32,11 @@ fail() {
     exit 1
 }
 
+# The network is not always well.
+three_times() {
+    "$@" || { sleep 5 && "$@"; } || { sleep 20 && "$@"; }
+}
+
 missing_packages() {
     for package in $packages; do
         dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || printf '%s ' "$package"
@@ -51,9 +56,9 @@ install_packages() {
     fi
     # DPkg::Lock::Timeout waits for somebody else's installation; the lists have a lock of their own, hence the loop.
     attempt=1
-    until $sudo apt-get update -q >"$log" 2>&1 &&
+    until $sudo apt-get update -q -o Acquire::Retries=5 >"$log" 2>&1 &&
         $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-            -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1; do
+            -o Acquire::Retries=5 -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1; do
         if [ $attempt -ge 30 ] || ! grep -qiE 'could not get lock|unable to (acquire|lock)' "$log"; then
             tail -n 20 "$log" >&2
             fail "these Debian packages could not be installed: $*"
@@ -81,7 +86,7 @@ for folder in $npm_folders; do
     installed=$folder/node_modules/.package-lock.json
     if [ ! -f "$installed" ] || [ "$folder/package-lock.json" -nt "$installed" ]; then
         echo "installing the npm packages of ${folder#"$here"/}" >&2
-        (cd "$folder" && npm ci --no-audit --no-fund --loglevel=error) >"$log" 2>&1 || {
+        (cd "$folder" && three_times npm ci --no-audit --no-fund --loglevel=error) >"$log" 2>&1 || {
             tail -n 20 "$log" >&2
             fail "npm ci failed in $folder"
         }
@@ -95,7 +100,7 @@ if ! cmp -s "$here/python/requirements.txt" "$venv/requirements.txt"; then
     echo "installing the Python packages of python/requirements.txt" >&2
     rm -rf "$venv"
     { /usr/bin/python3 -m venv "$venv" &&
-        "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input \
+        three_times "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input \
             -r "$here/python/requirements.txt"; } >"$log" 2>&1 || {
         tail -n 20 "$log" >&2
         fail "the packages of python/requirements.txt could not be installed"
