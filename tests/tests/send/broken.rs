@@ -82,21 +82,27 @@ fn silence_after_the_final_dot_is_unknown_at_the_deadline() {
         assert_eq!(send(&handle, &text_to("sink@example.test", "warm"))["outcome"], "sent");
         relay.stall_after(downstream_bytes);
         let begun = Instant::now();
-        let mut request = text_to(&liam, "silence");
+        let subject = format!("silence {downstream_bytes}");
+        let mut request = text_to(&liam, &subject);
         request["deadline_ms"] = json!(4_000);
         let answer = send(&handle, &request);
         assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        let is_unknown = answer["outcome"] == "unknown";
+        assert!(is_unknown || answer["outcome"] == "retry", "{answer}");
+        // What was written is on its way to the server. A busy machine may not say in time that nothing was.
+        let arrived = || times(&settled(&servers, "liam"), &subject);
+        let end = Instant::now() + Duration::from_secs(5);
+        while is_unknown && arrived() == 0 && Instant::now() < end {}
         relay.heal();
         relay.break_all();
-        if answer["outcome"] == "unknown" {
-            found = Some(answer);
+        if is_unknown && arrived() > 0 {
+            found = Some((answer, subject));
             break;
         }
-        assert_eq!(answer["outcome"], "retry", "{answer}");
     }
-    let answer = found.unwrap();
+    let (answer, subject) = found.unwrap();
     assert!(answer["message_id"].as_str().unwrap().ends_with("@example.test>"), "{answer}");
     assert!(answer["error"]["remedy"].as_str().unwrap().contains("Message-ID"), "{answer}");
-    assert_eq!(times(&settled(&servers, "liam"), "silence"), 1);
+    assert_eq!(times(&settled(&servers, "liam"), &subject), 1);
     assert_eq!(send(&handle, &text_to("sink@example.test", "next"))["outcome"], "sent");
 }
