@@ -69,7 +69,7 @@ impl<S: Send + 'static> Worker<S> {
             sender,
         )?;
         // A little longer than the work itself has: it knows better what it was waiting for.
-        let give_up = seam::instant() + deadline.left() + Duration::from_millis(150);
+        let give_up = seam::instant() + deadline.left() + Duration::from_millis(200);
         loop {
             let patience = give_up.saturating_duration_since(seam::instant());
             match receiver.recv_timeout(patience.min(CANCEL_POLL)) {

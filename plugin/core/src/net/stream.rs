@@ -224,10 +224,10 @@ impl Timed {
     }
 }
 
-/// A timeout that was set a moment ago and is close enough to the wanted one stays. "Close enough" is 100 ms, which
-/// keeps a call within its deadline + 250 ms.
+/// A timeout that was set a moment ago and is close enough to the wanted one stays. "Close enough" is 20 ms: whoever waits
+/// for the call is to hear how it ended, and gives up 200 ms after its deadline.
 fn stale(armed: Option<Duration>, wait: Duration) -> bool {
-    armed.is_none_or(|set| set > wait + Duration::from_millis(100) || set + Duration::from_secs(1) < wait)
+    armed.is_none_or(|set| set > wait + Duration::from_millis(20) || set + Duration::from_secs(1) < wait)
 }
 
 impl Read for Timed {
