@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Error, Result};
 
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the program and reports its id; then waits for the end of its own standard input, which comes when
 /// [`Process`] is dropped and also when the test process is killed, and ends the program. Its last act is to end
