@@ -119,7 +119,12 @@ pub fn is_enough(failed: &Failed) -> bool {
     failed.tries >= limits::QUARANTINE_TRIES
 }
 
-/// The same of one that may be well, were the server.
+/// Is the next failure the last one allowed?
+pub fn is_last_try(failed: Option<&Failed>) -> bool {
+    failed.map_or(0, |failed| failed.tries) + 1 >= limits::QUARANTINE_TRIES
+}
+
+/// The same as [`is_enough`] of one that may be well, were the server.
 pub fn is_long_enough(failed: &Failed) -> bool {
     failed.unread >= limits::QUARANTINE_TRIES && failed.last - failed.unread_first >= limits::QUARANTINE_PATIENCE
 }

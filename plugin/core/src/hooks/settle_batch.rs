@@ -31,7 +31,6 @@ use super::{
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    limits,
     message::fingerprint::Fingerprint,
     settings::Action,
     transport::{Cursor, Key},
@@ -99,26 +98,25 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
     }
 
     // Before anything is done in the mailbox.
-    let mut cursors = BTreeMap::new();
-    for (folder, results) in &folders {
-        let (cursor, _) = reached(&context, folder, work.fetch.seen(folder))?;
-        let known = quarantine::read(&context, folder)?;
+    let mut checked = Vec::new();
+    for (folder, results) in folders {
+        let (cursor, _) = reached(&context, &folder, work.fetch.seen(&folder))?;
+        let known = quarantine::read(&context, &folder)?;
         // A cursor forgets, what was put aside does not.
         let is_known = |key: &Key| cursor.listed(key) || known.get(&key.id).is_some_and(|failed| failed.aside);
         if let Some((text, _, _)) = results.iter().find(|(_, key, _)| !is_known(key)) {
             return Err(Error::new(Kind::Misuse, format!("{text} was never handed out."))
                 .remedy("Give keys back exactly as fetch_batch handed them out."));
         }
-        cursors.insert(folder.clone(), cursor);
+        checked.push((folder, results, cursor, known));
     }
 
     let host_is_well = request.results.values().any(|verdict| verdict.is_taken());
     let mut done = Map::new();
     // Counted at the end: the call may be repeated.
     let mut failures = Vec::new();
-    for (folder, results) in folders {
+    for (folder, results, cursor, known) in checked {
         let mut settled = Vec::new();
-        let known = quarantine::read(&context, &folder)?;
         let mut open = Vec::new();
         let mut released = Vec::new();
         for (text, key, verdict) in results {
@@ -137,7 +135,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
                         Verdict::Failed => "The helpdesk could not take the message.",
                         _ => "The helpdesk took other messages and asked for this one again.",
                     };
-                    if failed.map_or(0, |failed| failed.tries) + 1 < limits::QUARANTINE_TRIES {
+                    if !quarantine::is_last_try(failed) {
                         failures.push((key, why));
                         if verdict == Verdict::Failed { "failed" } else { "retry" }
                     } else {
@@ -174,7 +172,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
             // What leaves the folder is not met again.
             let fingerprints = match action {
                 Action::Leave | Action::MarkSeen if !keys.is_empty() => {
-                    let is_settled = |key: &Key| cursors.get(&folder).is_some_and(|cursor| cursor.is_settled(key));
+                    let is_settled = |key: &Key| cursor.is_settled(key);
                     work.fetch.fingerprints(&context, &keys, is_settled, request.deadline)
                 }
                 Action::Leave | Action::MarkSeen | Action::Move { .. } | Action::Delete => vec![None; keys.len()],
