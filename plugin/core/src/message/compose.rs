@@ -462,8 +462,7 @@ fn extra_header(header: &Header) -> Result<HeaderValue> {
         .remedy(format!("Allowed are X-… and {}.", HEADERS_ALLOWED.join(", "))));
     }
     let value = one_line(&header.value);
-    let fits =
-        value.bytes().all(|byte| matches!(byte, b' '..=b'~')) && value.split(' ').all(|word| word.len() <= WORD_MAX);
+    let fits = is_printable_ascii(&value) && value.split(' ').all(|word| word.len() <= WORD_MAX);
     // Structured: encoded words would be taken as they stand (RFC 2047 section 5).
     let is_list = name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("List-"));
     if fits && (is_list || !value.contains("=?")) {
@@ -495,6 +494,10 @@ fn folded(mut column: usize, value: &str) -> String {
     folded
 }
 
+fn is_printable_ascii(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 fn header_name(name: &str) -> Result<HeaderName> {
     HeaderName::new_from_ascii(name.to_owned())
         .map_err(|e| Error::new(Kind::Misuse, "A header's name is not usable.").source_error(e))
@@ -506,7 +509,7 @@ fn address_header(name: &'static str, list: &[Mailbox]) -> HeaderValue {
     let shown = |mailbox: &Mailbox| match &mailbox.name {
         None => mailbox.email.to_string(),
         // In quotes `=?` would still be taken for an encoded word by some (RFC 2047 section 5, rule 3 notwithstanding).
-        Some(name) if name.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !name.contains("=?") => {
+        Some(name) if is_printable_ascii(name) && !name.contains("=?") => {
             let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
             format!("\"{quoted}\" <{}>", mailbox.email)
         }
@@ -524,9 +527,8 @@ fn text_header(name: &str, value: &str) -> Result<HeaderValue> {
     const WORD_MAX: usize = 70;
     let header = header_name(name)?;
     let value = one_line(value);
-    let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-        && !value.contains("=?")
-        && value.split(' ').all(|word| word.len() <= WORD_MAX);
+    let plain =
+        is_printable_ascii(&value) && !value.contains("=?") && value.split(' ').all(|word| word.len() <= WORD_MAX);
     if plain {
         return Ok(HeaderValue::new(header, value));
     }
