@@ -15,8 +15,6 @@
 
 mod assembly;
 mod authenticate;
-mod brake;
-mod claim;
 mod cursor;
 mod diagnose;
 mod fetch_batch;
@@ -24,15 +22,12 @@ mod health;
 mod key;
 mod lease;
 mod memory;
-mod outcome;
 mod plugin;
 mod quarantine;
-mod rate;
 mod reader;
 mod request;
-mod send_message;
+mod send;
 mod settle_batch;
-mod signing;
 mod swap;
 mod trouble;
 mod worker;
@@ -51,7 +46,7 @@ pub use health::Watcher;
 pub use plugin::{Plugin, describe};
 
 use fetch_batch::Fetch;
-use send_message::Send;
+use send::Send;
 use worker::Worker;
 
 /// One mailbox, in one direction.
@@ -70,9 +65,9 @@ struct Context {
 /// What all handles of one plugin share, besides the store.
 struct Shared {
     health: health::Book,
-    signing: signing::Signing,
-    rates: rate::Rates,
-    unreleased: claim::Unreleased,
+    signing: send::Signing,
+    rates: send::Rates,
+    unreleased: send::Unreleased,
     memory: memory::Memory,
     /// Who this plugin is among those on the same store: 128 bits by chance.
     node: String,
@@ -150,7 +145,7 @@ impl Handle {
     /// # Errors
     /// Only for what stopped the call before the message was offered to a server; everything after is an outcome.
     pub fn send_message(&self, request: &str, raw: &[u8]) -> Result<String> {
-        let request = send_message::parse(request, raw)?;
+        let request = send::parse(request, raw)?;
         let progress = request.progress.clone();
         let outcome = self
             .call("send_message", request.deadline, move |work| work.send.run(&work.context, request))

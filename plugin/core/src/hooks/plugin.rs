@@ -6,7 +6,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Handle, Shared, Watcher, claim::Unreleased, health::Book, memory::Memory, rate::Rates, request, signing::Signing,
+    Handle, Shared, Watcher,
+    health::Book,
+    memory::Memory,
+    request,
+    send::{Rates, Signing, Unreleased},
 };
 use crate::{
     clock::Clock,

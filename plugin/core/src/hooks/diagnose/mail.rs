@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    hooks::{Work, send_message},
+    hooks::{Work, send},
     limits, message,
     oauth::AccessToken,
     settings::{Account, Action, Fetching},
@@ -308,7 +308,7 @@ fn send(work: &mut Work, to: &str, deadline: Deadline) -> Result<Value> {
         "deadline_ms": (deadline.left().as_millis() as u64).max(1),
     });
     let context = work.context.clone();
-    let request = send_message::parse(&request.to_string(), b"")?;
+    let request = send::parse(&request.to_string(), b"")?;
     let answer = work.send.run(&context, request)?;
     serde_json::from_str(&answer)
         .map_err(|e| Error::new(Kind::Internal, "The outcome of sending cannot be read.").source_error(e))

@@ -14,7 +14,10 @@ use std::{collections::HashMap, sync::Mutex};
 
 use serde_json::{Value, json};
 
-use super::{Context, key::record_id, outcome::describe};
+use super::{
+    super::{Context, key::record_id},
+    outcome::describe,
+};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, key::record_id, swap::until_it_holds};
+use super::super::{Context, key::record_id, swap::until_it_holds};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},

@@ -16,11 +16,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Context,
-    brake::{self, Reserved},
-    claim::{Claim, Taken},
+    super::{Context, plugin, request},
+    automatic_limit::{self, Reserved},
+    idempotency::{Claim, Taken},
     outcome::describe,
-    plugin, request,
 };
 use crate::{
     clock::Deadline,
@@ -226,7 +225,7 @@ impl Send {
     ) -> Result<Outcome> {
         if is_automatic(message) {
             let recipients = message.envelope.to.iter().map(AsRef::<str>::as_ref);
-            *reserved = match brake::reserve(context, recipients, sending.automatic_mails_per_day) {
+            *reserved = match automatic_limit::reserve(context, recipients, sending.automatic_mails_per_day) {
                 Ok(reserved) => Some(reserved),
                 Err(error) if error.kind() == Kind::Refused => return Ok(Outcome::Rejected(error)),
                 Err(error) => return Err(error),
