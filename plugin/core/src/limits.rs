@@ -126,6 +126,9 @@ pub const EWS_ID_MAX: usize = 1_024;
 pub const EWS_CODE_MAX: usize = 100;
 /// One request with its body: the largest message at 500 KB/s.
 pub const EWS_TIMEOUT: Duration = Duration::from_secs(420);
+/// Bytes at the beginning of a message in which one of the usual header fields must stand. Headers of real mail have 2 to 60
+/// KB, and its trace fields come first.
+pub const HEADER_LOOK: usize = 64 << 10;
 /// An opened mailbox sends further messages for this long: its token was given out with more than TOKEN_EARLY left.
 pub const EWS_IDLE_KEEP: Duration = Duration::from_secs(60);
 /// A closing connection tries to say LOGOUT for this long.

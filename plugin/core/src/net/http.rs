@@ -16,7 +16,7 @@ use reqwest::{
     blocking::{Client, RequestBuilder, Response},
     dns::{Addrs, Name, Resolve, Resolving},
     header::{
-        ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+        ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION,
         RETRY_AFTER as RETRY_AFTER_HEADER,
     },
     redirect::Policy,
@@ -60,6 +60,8 @@ pub struct HttpAnswer {
     /// Retry-After, as seconds or as a date (RFC 9110 10.2.3); at most `limits::RETRY_AFTER_MAX`.
     pub retry_after: Option<Duration>,
     pub content_type: Option<String>,
+    /// As the server names it; `None` or `identity`: the bytes as they are.
+    pub content_encoding: Option<String>,
     /// Where a redirect leads, which is not followed.
     pub location: Option<String>,
     pub date: Option<UnixSeconds>,
@@ -297,6 +299,7 @@ fn head(response: &Response) -> HttpAnswer {
         status: response.status().as_u16(),
         retry_after: text(RETRY_AFTER_HEADER).and_then(|wait| retry_after(&wait, date)),
         content_type: text(CONTENT_TYPE),
+        content_encoding: text(CONTENT_ENCODING),
         location: text(LOCATION),
         date,
         correlation: correlation(headers),

@@ -287,6 +287,7 @@ mod tests {
             status,
             retry_after: None,
             content_type: None,
+            content_encoding: None,
             location: None,
             date: None,
             correlation: None,

@@ -135,6 +135,7 @@ pub struct Asked {
     pub method: String,
     pub path: String,
     pub authorization: Option<String>,
+    pub accept_encoding: Option<String>,
     pub form: HashMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -244,7 +245,7 @@ fn serve(tcp: TcpStream, config: Arc<ServerConfig>, shared: &Shared) {
     let mut words = line.split(' ');
     let method = words.next().unwrap_or_default().to_owned();
     let path = words.next().unwrap_or_default().to_owned();
-    let (mut length, mut authorization) = (0, None);
+    let (mut length, mut authorization, mut accept_encoding) = (0, None, None);
     loop {
         let mut header = String::new();
         stream.read_line(&mut header).unwrap();
@@ -252,13 +253,14 @@ fn serve(tcp: TcpStream, config: Arc<ServerConfig>, shared: &Shared) {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().unwrap(),
             "authorization" => authorization = Some(value.to_owned()),
+            "accept-encoding" => accept_encoding = Some(value.to_owned()),
             _ => {}
         }
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body).unwrap();
     let form = form_urlencoded::parse(&body).into_owned().collect();
-    let asked = Asked { method, path, authorization, form, body };
+    let asked = Asked { method, path, authorization, accept_encoding, form, body };
     shared.asked.lock().unwrap().push(asked.clone());
     let handler = shared.handler.lock().unwrap().clone();
     let (status, headers, body) = handler(&asked);

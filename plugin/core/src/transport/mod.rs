@@ -6,6 +6,7 @@ pub mod ews;
 pub mod feed;
 pub mod graph;
 pub mod imap;
+pub mod intact;
 pub mod moving;
 pub mod smtp;
 pub mod spool;

@@ -10,7 +10,7 @@ use std::{
 
 use reqwest::{
     Method,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use roxmltree::Node;
 use url::Url;
@@ -245,6 +245,8 @@ impl Client {
     pub fn headers(&self) -> Result<HeaderMap> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("text/xml"));
+        // Without it any coding is acceptable (RFC 9110 12.5.3), and none is undone here.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(AUTHORIZATION, http::bearer(&self.token)?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/xml; charset=utf-8"));
         if let Some(anchor) = &self.anchor {

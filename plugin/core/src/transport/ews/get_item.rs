@@ -10,7 +10,7 @@ use crate::{
     clock::Deadline,
     error::{Kind, Result},
     limits,
-    transport::{Entry, Item, Raw},
+    transport::{Entry, Item, Raw, intact::checked},
 };
 
 /// How many of these are asked for by one request: at most ten ("EWS throttling"), and together no more than is kept in
@@ -107,9 +107,10 @@ fn item(
     let number =
         first.and_then(|item| child(item, "MimeContent")).and_then(|number| text(number).parse::<usize>().ok());
     let content = number.and_then(|number| contents.get_mut(number)?.take());
-    Ok(match content {
-        Some(Ok(raw)) if !matches!(&raw, Raw::Memory(bytes) if bytes.is_empty()) => Item::Read(raw),
-        Some(Err(error)) => Item::Failed(error),
-        Some(Ok(_)) | None => Item::Failed(misbehaved("handed out a message without its MIME")),
-    })
+    let content = content.ok_or_else(|| misbehaved("handed out a message without its MIME"));
+    match content.and_then(|content| checked(content?, "Exchange")) {
+        Ok(raw) => Ok(Item::Read(raw)),
+        Err(error) if error.is_transient() => Err(error.into()),
+        Err(error) => Ok(Item::Failed(error)),
+    }
 }

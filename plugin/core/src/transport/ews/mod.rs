@@ -13,6 +13,7 @@ mod find_folder;
 mod find_item;
 mod get_folder;
 mod get_item;
+mod lenient;
 mod move_item;
 mod outbox;
 mod send_item;

@@ -2,7 +2,7 @@
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-use super::client::Identity;
+use super::{client::Identity, lenient::is_char};
 use crate::limits;
 
 const SOAP: &str = "http://schemas.xmlsoap.org/soap/envelope/";
@@ -97,8 +97,8 @@ pub fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\t' | '\n' | '\r' => out.push_str(&format!("&#{};", u32::from(c))),
-            c if c < ' ' || matches!(c, '\u{FFFE}' | '\u{FFFF}') => out.push('\u{FFFD}'),
-            c => out.push(c),
+            c if is_char(c) => out.push(c),
+            _ => out.push('\u{FFFD}'),
         }
     }
     out
@@ -181,6 +181,11 @@ pub fn local(node: Node<'_, '_>, name: &str) -> bool {
 
 pub fn text<'a>(node: Node<'a, 'a>) -> &'a str {
     node.text().unwrap_or_default()
+}
+
+/// An xs:boolean: `true` or `1`, white space around it does not count (XML Schema part 2, 3.2.2).
+pub fn is_true(node: Node<'_, '_>) -> bool {
+    matches!(text(node).trim(), "true" | "1")
 }
 
 /// The id of an item or folder, where it can be one.

@@ -3,7 +3,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::client::misbehaved;
+use super::{client::misbehaved, lenient::cleaned};
 use crate::{
     error::{Error, Kind, Result},
     limits,
@@ -58,18 +58,17 @@ impl Splitter {
         Ok(())
     }
 
-    /// What is left, and the contents in their order.
+    /// What is left, without what XML forbids, and the contents in their order.
     ///
     /// # Errors
-    /// `ServerMisbehaved` when it ended in the middle, or is no UTF-8.
+    /// `ServerMisbehaved` when it ended in the middle.
     pub fn end(self) -> Result<(String, Vec<Result<Raw>>)> {
         if self.state != State::Text {
             return Err(misbehaved("ended its answer in the middle"));
         }
         // A byte order mark is no part of the document.
         let rest = self.rest.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&self.rest).to_vec();
-        let rest = String::from_utf8(rest).map_err(|_| misbehaved("sent an answer that is no UTF-8"))?;
-        Ok((rest, self.contents))
+        Ok((cleaned(rest), self.contents))
     }
 
     fn markup<'a>(&mut self, part: &'a [u8]) -> Result<&'a [u8]> {
@@ -260,7 +259,7 @@ mod tests {
         for answer in [deep.as_str(), long.as_str(), "<a", "<MimeContent>QQ==", "<!-- -", "\u{fffd}<a b='"] {
             assert_eq!(split(&[answer.as_bytes()]).err().unwrap().kind(), Kind::ServerMisbehaved, "{answer:.20}");
         }
-        assert!(split(&[b"<a>\xff</a>"]).is_err());
+        assert_eq!(split(&[b"<a>\xff</a>"]).unwrap().0, "<a>\u{FFFD}</a>");
         assert!(split(&[b"<!-- <MimeContent> --><![CDATA[<MimeContent>]]>"]).unwrap().1.is_empty());
     }
 

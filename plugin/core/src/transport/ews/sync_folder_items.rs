@@ -8,7 +8,7 @@ use roxmltree::Node;
 use super::{
     Mailbox,
     client::{Client, Failure, misbehaved},
-    soap::{FolderId, child, escape, id, text},
+    soap::{FolderId, child, escape, id, is_true, text},
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
@@ -85,7 +85,7 @@ pub fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<Page> {
     if state.len() > limits::EWS_STATE_MAX {
         return Err(misbehaved("sent a SyncState that is longer than any should be"));
     }
-    let is_end = child(message, "IncludesLastItemInRange").map(text).is_none_or(|end| end.trim() == "true");
+    let is_end = child(message, "IncludesLastItemInRange").is_none_or(is_true);
     let mut changes = 0;
     for change in child(message, "Changes").into_iter().flat_map(|changes| changes.children()) {
         changes += usize::from(change.is_element());
@@ -93,7 +93,7 @@ pub fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<Page> {
             "Create" => {
                 let Some(item) = change.children().find(Node::is_element) else { continue };
                 let Some(id) = id(item, "ItemId") else { continue };
-                let is_draft = child(item, "IsDraft").map(text) == Some("true");
+                let is_draft = child(item, "IsDraft").is_some_and(is_true);
                 if !is_draft && !NO_MAIL.contains(&item.tag_name().name()) {
                     let size = child(item, "Size").and_then(|size| text(size).trim().parse().ok()).unwrap_or_default();
                     let received_at = child(item, "DateTimeReceived").and_then(|at| moment(text(at)));

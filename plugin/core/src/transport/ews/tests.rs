@@ -130,6 +130,11 @@ fn mime(id: &str, raw: &[u8]) -> String {
     ))
 }
 
+/// A message with this subject.
+fn mail(id: &str, subject: &str) -> String {
+    mime(id, format!("Subject: {subject}\r\n\r\n").as_bytes())
+}
+
 #[test]
 fn changes_become_a_feed_and_what_is_no_mail_is_passed_over() {
     let (server, account) = exchange(|_, asked| match body(asked) {
@@ -165,6 +170,46 @@ fn changes_become_a_feed_and_what_is_no_mail_is_passed_over() {
     assert_eq!(ids, ["B"], "a was settled before somebody read it, b was deleted");
     let Cursor::Ews(feed) = cursor else { panic!("another protocol") };
     assert_eq!(feed.position.as_deref(), Some("s3"));
+}
+
+/// exchange.md F7: one old Subject with such a character stopped the folder for ever.
+#[test]
+fn characters_that_xml_forbids_stop_no_folder() {
+    for forbidden in ["&#x1F;", "&#x0;", "&#xFFFE;", "\u{B}", "\u{FFFF}", "&#xD83D;", "&nbsp;", "&"] {
+        let (server, account) = exchange(move |_, _| {
+            let traits = format!(
+                "<t:Subject>a{forbidden}b</t:Subject><t:From><t:Mailbox><t:Name>{forbidden}</t:Name></t:Mailbox>\
+                 </t:From><t:Size>"
+            );
+            page(&create("Message", "a", NEW).replace("<t:Size>", &traits), "s", true)
+        });
+        let (ids, _) = listed(opened(&server, &account).as_mut(), None, Since::Now);
+        assert_eq!(ids, ["a"], "{forbidden:?}");
+    }
+    let (server, account) = exchange(|_, asked| {
+        let text = "<m:MessageText>\u{1}&#2;</m:MessageText><m:ResponseCode>";
+        let refused = refused("ErrorItemCorrupt").replace("<m:ResponseCode>", text);
+        messages(&[refused, mail(&ids(asked)[1], "fine")])
+    });
+    let got = Got::default();
+    read(opened(&server, &account).as_mut(), &entries(&[("1", 1), ("2", 1)]), &got).unwrap();
+    assert_eq!(*got.lock().unwrap(), ["ErrorItemCorrupt", "fine"]);
+}
+
+/// XML Schema part 2, 3.2.2: `1` is true, and white space does not count.
+#[test]
+fn a_boolean_has_two_spellings_and_white_space() {
+    for (written, is_last) in [("true", true), (" 1\n", true), ("1", true), ("false", false), ("0", false)] {
+        let asked = AtomicUsize::new(0);
+        let (server, account) = exchange(move |_, _| {
+            let draft = create("Message", "d", NEW).replace("<t:Size>", "<t:IsDraft> 1 </t:IsDraft><t:Size>");
+            let state = format!("s{}", asked.fetch_add(1, Ordering::SeqCst));
+            let answer = page(&(create("Message", "a", NEW) + &draft), &state, true);
+            (answer.0, answer.1, answer.2.replace(">true<", &format!(">{written}<")))
+        });
+        let listing = opened(&server, &account).list("INBOX", None, Since::Now, soon()).unwrap();
+        assert_eq!((listing.more, listing.entries.len()), (!is_last, 1), "{written:?}");
+    }
 }
 
 #[test]
@@ -224,7 +269,9 @@ fn read(inbox: &mut dyn Inbox, entries: &[Entry], got: &Got) -> crate::Result<us
     let got = got.clone();
     inbox.read(entries, soon(), &mut |_, item| {
         got.lock().unwrap().push(match item {
-            Item::Read(Raw::Memory(bytes)) => String::from_utf8(bytes).unwrap(),
+            Item::Read(Raw::Memory(bytes)) => {
+                String::from_utf8(bytes).unwrap().trim().trim_start_matches("Subject: ").to_owned()
+            }
             Item::Read(Raw::Spool { len, .. }) => format!("{len} spooled"),
             Item::Gone | Item::LeftOut => "gone".into(),
             Item::Failed(error) => error.provider_code_text().unwrap_or(error.message()).to_owned(),
@@ -235,7 +282,7 @@ fn read(inbox: &mut dyn Inbox, entries: &[Entry], got: &Got) -> crate::Result<us
 
 #[test]
 fn small_messages_travel_together_and_a_poisoned_one_stops_nobody() {
-    let large = vec![b'x'; limits::SPOOL_THRESHOLD + 10];
+    let large = [b"From: a@b\r\n\r\n".to_vec(), vec![b'x'; limits::SPOOL_THRESHOLD]].concat();
     let (server, account) = exchange(move |_, asked| {
         let ids = ids(asked);
         let is_alone = ids.len() == 1;
@@ -248,7 +295,7 @@ fn small_messages_travel_together_and_a_poisoned_one_stops_nobody() {
             "empty" => mime(id, b""),
             "none" => done(&format!("<m:Items><t:Message><t:ItemId Id=\"{id}\"/></t:Message></m:Items>")),
             "large" => mime(id, &large),
-            id => mime(id, format!("I am {id}").as_bytes()),
+            id => mail(id, &format!("I am {id}")),
         };
         messages(&ids.iter().map(one).collect::<Vec<_>>())
     });
@@ -258,6 +305,7 @@ fn small_messages_travel_together_and_a_poisoned_one_stops_nobody() {
     let got = Got::default();
     assert_eq!(read(opened(&server, &account).as_mut(), &wanted, &got).unwrap(), wanted.len());
     let no_mime = "Exchange handed out a message without its MIME.";
+    let nothing = "Exchange gave out nothing instead of the message.";
     let expected = [
         "I am 1",
         "gone",
@@ -265,13 +313,13 @@ fn small_messages_travel_together_and_a_poisoned_one_stops_nobody() {
         "I am slow",
         "ErrorInternalServerError",
         "ErrorOfTheFuture",
-        no_mime,
+        nothing,
         no_mime,
         "I am 2",
         "I am 3",
         "I am 4",
         "I am 5",
-        "1048586 spooled",
+        "1048589 spooled",
         "I am 7",
     ];
     assert_eq!(*got.lock().unwrap(), expected);
@@ -287,7 +335,7 @@ fn a_batch_that_takes_too_long_is_halved() {
     let (server, account) = exchange(|_, asked| {
         let ids = ids(asked);
         match ids.len() {
-            0..=2 => messages(&ids.iter().map(|id| mime(id, id.as_bytes())).collect::<Vec<_>>()),
+            0..=2 => messages(&ids.iter().map(|id| mail(id, id)).collect::<Vec<_>>()),
             _ => fault(500, "ErrorTimeoutExpired", ""),
         }
     });
@@ -303,7 +351,7 @@ fn throttled_in_the_middle_hands_over_what_came_before() {
         <t:Value Name=\"InnerErrorResponseCode\">ErrorServerBusy</t:Value>\
         <t:Value Name=\"BackOffMilliseconds\">2500</t:Value></m:MessageXml></m:M>";
     let (server, account) = exchange(move |_, asked| {
-        let one = |id: &String| if id == "2" { busy.to_owned() } else { mime(id, id.as_bytes()) };
+        let one = |id: &String| if id == "2" { busy.to_owned() } else { mail(id, id) };
         messages(&ids(asked).iter().map(one).collect::<Vec<_>>())
     });
     let (got, mut inbox) = (Got::default(), opened(&server, &account));
@@ -320,7 +368,7 @@ fn throttled_in_the_middle_hands_over_what_came_before() {
 #[test]
 fn answers_in_another_order_are_no_answers() {
     let (server, account) =
-        exchange(|_, asked| messages(&ids(asked).iter().rev().map(|id| mime(id, id.as_bytes())).collect::<Vec<_>>()));
+        exchange(|_, asked| messages(&ids(asked).iter().rev().map(|id| mail(id, id)).collect::<Vec<_>>()));
     let wanted = entries(&[("1", 100), ("2", 100)]);
     let error = read(opened(&server, &account).as_mut(), &wanted, &Got::default()).unwrap_err();
     assert_eq!(error.kind(), Kind::ServerMisbehaved);

@@ -10,7 +10,7 @@ use std::{
 
 use reqwest::{
     Method,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
 };
 use serde_json::Value;
 use url::Url;
@@ -139,7 +139,10 @@ impl Client {
             bytes.extend_from_slice(part);
             Ok(())
         };
-        self.call(method, url, body, deadline, Some(&mut keep))?;
+        let answer = self.call(method, url, body, deadline, Some(&mut keep))?;
+        if let Some(coding) = coded(&answer) {
+            return Err(misbehaved(&format!("sent an answer in the coding {coding}, which nobody asked for")).into());
+        }
         if bytes.trim_ascii().is_empty() {
             return Ok(Value::Null);
         }
@@ -147,7 +150,7 @@ impl Client {
         Ok(value.map_err(|_| misbehaved("sent an answer that is no JSON"))?)
     }
 
-    /// One request; the body of a success goes to `sink`, and is not read without one.
+    /// One request; the body of a success goes to `sink`, and is not read without one. The answer has the rest.
     pub fn call(
         &self,
         method: &str,
@@ -155,9 +158,11 @@ impl Client {
         body: Option<Body>,
         deadline: Deadline,
         sink: Option<Sink<'_>>,
-    ) -> Result<(), Failure> {
+    ) -> Result<HttpAnswer, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        // Without it any coding is acceptable (RFC 9110 12.5.3), and none is undone here.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(AUTHORIZATION, http::bearer(&self.token)?);
         let prefer = HeaderName::from_static("prefer");
         headers.insert(prefer.clone(), HeaderValue::from_static("IdType=\"ImmutableId\""));
@@ -188,7 +193,7 @@ impl Client {
             CONTENT_RANGE,
             range.map_err(|e| Error::new(Kind::Internal, "A range is no header.").source_error(e))?,
         );
-        self.exchange("PUT", url, headers, Some(piece.to_vec()), deadline, Some(&mut |_| Ok(())))
+        self.exchange("PUT", url, headers, Some(piece.to_vec()), deadline, Some(&mut |_| Ok(()))).map(drop)
     }
 
     fn exchange(
@@ -199,7 +204,7 @@ impl Client {
         body: Option<Vec<u8>>,
         deadline: Deadline,
         sink: Option<Sink<'_>>,
-    ) -> Result<(), Failure> {
+    ) -> Result<HttpAnswer, Failure> {
         if self.transcript.is_on() {
             let sent = body.as_ref().map_or(0, Vec::len);
             self.transcript.line("C:", format!("{method} {} {{{sent} bytes}}", shown(url)).as_bytes());
@@ -229,8 +234,15 @@ impl Client {
         }
         let answer = answer?;
         self.received.fetch_add(1, Ordering::Relaxed);
-        if answer.is_success() { Ok(()) } else { Err(Refusal::of(&answer).failure()) }
+        if answer.is_success() { Ok(answer) } else { Err(Refusal::of(&answer).failure()) }
     }
+}
+
+/// The coding of a body that is not what it stands for (RFC 9110 8.4).
+pub fn coded(answer: &HttpAnswer) -> Option<String> {
+    let coding = answer.content_encoding.as_deref()?.trim();
+    let is_plain = coding.is_empty() || coding.eq_ignore_ascii_case("identity");
+    (!is_plain).then(|| coding.chars().filter(char::is_ascii_graphic).take(20).collect())
 }
 
 /// A URL for the transcript: ids shortened, of the query only the names.

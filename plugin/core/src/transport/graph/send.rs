@@ -126,7 +126,7 @@ impl Outbox for GraphOutbox {
 
 /// With the status Graph has taken the message over, whatever becomes of the body.
 fn post(client: &Client, path: &str, body: super::client::Body, deadline: Deadline) -> Result<(), Failure> {
-    client.call("POST", &client.url(path)?, Some(body), deadline, None)
+    client.call("POST", &client.url(path)?, Some(body), deadline, None).map(drop)
 }
 
 fn mime(raw: &[u8]) -> super::client::Body {

@@ -56,6 +56,11 @@ pub(super) fn cursor(listing: &super::Listing) -> &Feed {
     cursor
 }
 
+/// MIME as `$value` gives it.
+pub(super) fn plain(status: u16, body: &str) -> Answer {
+    (status, "Content-Type: text/plain\r\n".into(), body.to_owned())
+}
+
 pub(super) fn base_of(port: &AtomicUsize) -> String {
     format!("https://localhost:{}", port.load(Ordering::SeqCst))
 }
@@ -132,11 +137,11 @@ fn the_token_goes_nowhere_else() {
 
 #[test]
 fn messages_come_in_order_and_large_ones_in_a_spool() {
-    let large = "x".repeat(limits::SPOOL_THRESHOLD + 10);
+    let large = format!("Subject: large\r\n\r\n{}", "x".repeat(limits::SPOOL_THRESHOLD));
     let (server, account) = linked(move |asked, _| match asked.path.as_str() {
         "/v1.0/me/messages/gone/$value" => answer(404, r#"{"error":{"code":"ErrorItemNotFound"}}"#),
-        "/v1.0/me/messages/large/$value" => answer(200, large.clone()),
-        path => answer(200, format!("Subject: {path}\r\n\r\n")),
+        "/v1.0/me/messages/large/$value" => plain(200, &large),
+        path => plain(200, &format!("Subject: {path}\r\n\r\n")),
     });
     let entries: Vec<_> = ["1", "gone", "large", "2", "3", "4"]
         .iter()
@@ -241,7 +246,7 @@ fn refusals_keep_their_code_and_say_what_to_do() {
 fn one_message_that_is_not_given_out_keeps_back_no_other() {
     let (server, account) = linked(|asked, _| match asked.path.as_str() {
         "/v1.0/me/messages/poison/$value" => answer(400, r#"{"error":{"code":"ErrorMimeContentConversionFailed"}}"#),
-        _ => answer(200, "Subject: fine\r\n\r\n"),
+        _ => plain(200, "Subject: fine\r\n\r\n"),
     });
     let entries = ["1", "poison", "2"].map(|id| super::Entry {
         key: Key { folder: "INBOX".into(), id: id.into() },
@@ -259,6 +264,43 @@ fn one_message_that_is_not_given_out_keeps_back_no_other() {
     };
     opened(&server, &account).read(&entries, soon(), &mut take).unwrap();
     assert_eq!(got, ["read", "400 ErrorMimeContentConversionFailed", "read"]);
+}
+
+/// exchange.md F2: whatever `$value` carried with 200 was handed out, and the mail itself then moved or deleted.
+#[test]
+fn what_is_not_the_message_is_not_handed_out_as_one() {
+    let mail = "From: a@b\r\nSubject: x\r\n\r\nhello";
+    for (status, headers, body, is_read) in [
+        (200, "Content-Type: text/plain\r\n", mail, true),
+        (200, "Content-Type: message/rfc822\r\nContent-Encoding: identity\r\n", mail, true),
+        (200, "", mail, true),
+        (200, "Content-Type: text/plain\r\n", "", false),
+        (204, "", "", false),
+        (200, "Content-Type: text/plain\r\n", "{}", false),
+        (200, "Content-Type: application/json; charset=utf-8\r\n", mail, false),
+        (200, "Content-Type: application/problem+json\r\n", mail, false),
+        (200, "Content-Type: text/plain\r\n", r#"{"error":{"code":"ErrorItemNotFound"}}"#, false),
+        (200, "Content-Type: text/html\r\n", mail, false),
+        (200, "Content-Type: text/plain\r\n", "<html><title>Sign in</title></html>", false),
+        (200, "Content-Type: text/plain\r\nContent-Encoding: gzip\r\n", mail, false),
+        (200, "Content-Type: text/plain\r\n", "The message could not be read: try again.", false),
+    ] {
+        let (server, account) = linked(move |_, _| (status, headers.to_owned(), body.to_owned()));
+        let entry = super::Entry { key: Key { folder: "INBOX".into(), id: "1".into() }, size: 0, received_at: None };
+        let mut read = None;
+        let mut take = |_, item| {
+            read = Some(item);
+            ControlFlow::Continue(())
+        };
+        opened(&server, &account).read(&[entry], soon(), &mut take).unwrap();
+        match read.unwrap() {
+            Item::Read(_) => assert!(is_read, "{headers} {body}"),
+            Item::Failed(error) => assert!(!is_read && error.kind() == Kind::ServerMisbehaved, "{error}"),
+            Item::Gone | Item::LeftOut => panic!("gone"),
+        }
+        let asked = server.asked("/v1.0/me/messages/1/$value");
+        assert_eq!(asked[0].accept_encoding.as_deref(), Some("identity"));
+    }
 }
 
 #[test]
