@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     seam,
 };
 
@@ -53,6 +53,7 @@ impl Deadline {
         let left = self.left();
         if left.is_zero() {
             return Err(Error::new(Kind::Transient, format!("The deadline passed while waiting for {waiting_for}."))
+                .with_about(About::Connection)
                 .remedy(
                     "It is tried again at the next interval; if it keeps happening, check the server and the network.",
                 ));

@@ -3,7 +3,7 @@
 //! A [`Kind`] is named by what the host should do. Every error carries one sentence, the remedy, the provider's own
 //! words verbatim, and the source chain for the log. No secret is ever put into any of them.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -106,6 +106,27 @@ impl Who {
     }
 }
 
+/// What a failure speaks of. It is set where the error is made; nothing guesses it from display text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum About {
+    /// One message: others of the same folder are not concerned.
+    Item,
+    /// One folder: others of the same mailbox are not concerned.
+    Folder,
+    /// The mailbox, its owner's rights or its quota.
+    Mailbox,
+    /// The way to the server: name, TCP, TLS, a connection that ended.
+    Connection,
+    /// The server itself: it is busy, down or throttles.
+    Server,
+    /// This machine: memory, temporary files, file descriptors, threads, the store.
+    Host,
+    /// The evidence does not tell.
+    #[default]
+    Unknown,
+}
+
 /// One wrong field of a settings document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -117,10 +138,15 @@ pub struct Fault {
     pub message: String,
 }
 
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: Kind,
+    about: About,
+    status: Option<u16>,
+    code: Option<String>,
     message: String,
     remedy: Option<String>,
     who: Option<Who>,
@@ -130,7 +156,7 @@ struct Inner {
     retry_after: Option<Duration>,
     unwritten: bool,
     faults: Vec<Fault>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -138,6 +164,9 @@ impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
+            about: About::Unknown,
+            status: None,
+            code: None,
             message: message.into(),
             remedy: None,
             who: None,
@@ -186,6 +215,30 @@ impl Error {
         self
     }
 
+    /// What the failure speaks of.
+    pub fn with_about(mut self, about: About) -> Self {
+        self.0.about = about;
+        self
+    }
+
+    /// The same, unless whoever made the error knew better.
+    pub fn or_about(self, about: About) -> Self {
+        if self.0.about == About::Unknown { self.with_about(about) } else { self }
+    }
+
+    /// The numeric status that the protocol gave: of HTTP, of one part of a batch, or of SMTP.
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    /// The protocol's machine-readable code alone: an IMAP response code without brackets, an EWS ResponseCode, the `code` of
+    /// a Graph error, an enhanced status code of SMTP. [`Error::provider_code`] is for people.
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.0.code = Some(code.into());
+        self
+    }
+
     /// Trace or correlation ids as the provider gave them.
     pub fn correlation(mut self, ids: impl Into<String>) -> Self {
         self.0.correlation = Some(ids.into());
@@ -198,7 +251,7 @@ impl Error {
     }
 
     pub fn source_error(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -222,6 +275,23 @@ impl Error {
 
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    pub fn about(&self) -> About {
+        self.0.about
+    }
+
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+
+    /// Is the protocol's code one of these? Compared without regard to case.
+    pub fn has_code(&self, codes: &[&str]) -> bool {
+        self.code().is_some_and(|code| codes.iter().any(|one| one.eq_ignore_ascii_case(code)))
     }
 
     pub fn faults(&self) -> &[Fault] {
@@ -256,6 +326,21 @@ impl Error {
         self.0.unwritten
     }
 
+    /// Is one message at fault, and no other?
+    pub fn is_of_item(&self) -> bool {
+        self.0.about == About::Item
+    }
+
+    /// Is one folder at fault, and no other?
+    pub fn is_of_folder(&self) -> bool {
+        self.0.about == About::Folder
+    }
+
+    /// Is this machine at fault?
+    pub fn is_of_host(&self) -> bool {
+        self.0.about == About::Host
+    }
+
     /// Will the same call succeed later without anybody doing anything?
     pub fn is_transient(&self) -> bool {
         matches!(self.0.kind, Kind::Transient | Kind::Throttled)
@@ -277,6 +362,9 @@ impl Error {
             "who": self.who_acts().name(),
             "link": inner.link,
             "provider_code": inner.provider_code,
+            "about": inner.about,
+            "status": inner.status,
+            "code": inner.code,
             "correlation": inner.correlation,
             "retry_after_seconds": inner.retry_after.map(|wait| wait.as_secs()),
             "faults": inner.faults.iter()

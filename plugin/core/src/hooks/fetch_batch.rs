@@ -29,12 +29,12 @@ use super::{
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits, message,
     message::fingerprint::{Fingerprint, Traits},
     seam,
     settings::{Action, Fetching, Since},
-    transport::{Cursor, Entry, Inbox, Item, Key, Raw},
+    transport::{Cursor, Entry, Inbox, Item, Key, Raw, Settled},
 };
 
 pub struct Request {
@@ -228,8 +228,11 @@ impl Fetch {
         }
     }
 
-    /// Carries out a mailbox action for settled messages. One for which the server refuses it holds up no other: whoever it
-    /// is, is found by halves.
+    /// Carries out a mailbox action for settled messages. Over a connection that had ended it is tried once more, for those
+    /// to which nothing was done.
+    ///
+    /// # Errors
+    /// As [`Inbox::settle`].
     pub fn settle(
         &mut self,
         context: &Context,
@@ -237,69 +240,44 @@ impl Fetch {
         action: &Action,
         deadline: Deadline,
     ) -> Result<Vec<Settled>> {
-        self.settle_by_halves(context, keys, action, deadline, &mut Refused::default())
+        let settled = match self.settle_once(context, keys, action, deadline) {
+            Err(error) if is_lost(&error) && !deadline.left().is_zero() => {
+                context.session.log.info(format_args!("Connecting again: {error}"));
+                return self.settle_once(context, keys, action, deadline);
+            }
+            settled => settled?,
+        };
+        let is_open = |one: &Settled| matches!(one, Settled::Later(error) if is_lost(error));
+        let open: Vec<Key> =
+            keys.iter().zip(&settled).filter(|(_, one)| is_open(one)).map(|(key, _)| key.clone()).collect();
+        if open.is_empty() || deadline.left().is_zero() {
+            return Ok(settled);
+        }
+        let Ok(again) = self.settle_once(context, &open, action, deadline) else { return Ok(settled) };
+        let mut again = again.into_iter();
+        let replaced = |one: Settled| if is_open(&one) { again.next().unwrap_or(one) } else { one };
+        Ok(settled.into_iter().map(replaced).collect())
     }
 
-    fn settle_by_halves(
+    fn settle_once(
         &mut self,
         context: &Context,
         keys: &[Key],
         action: &Action,
         deadline: Deadline,
-        refused: &mut Refused,
     ) -> Result<Vec<Settled>> {
-        // Then it is the action, and no single message.
-        if refused.in_a_row >= limits::SETTLE_REFUSED_IN_A_ROW {
-            context.session.log.warn(format_args!("{} more stay as they are in the mailbox", keys.len()));
-            return Ok(vec![Settled::Kept; keys.len()]);
+        let reader = self.connected(context, deadline)?;
+        let (asked, action) = (keys.to_vec(), action.clone());
+        let settled =
+            reader.with_inbox("settling mail", deadline, move |inbox| inbox.settle(&asked, &action, deadline));
+        let is_broken = match &settled {
+            Err(error) => is_lost(error),
+            Ok(settled) => settled.iter().any(|one| matches!(one, Settled::Later(error) if is_lost(error))),
+        };
+        if is_broken {
+            self.hang_up();
         }
-        match (self.settle_together(context, keys, action, deadline), keys) {
-            (Ok(found), _) => {
-                refused.in_a_row = 0;
-                Ok(found.into_iter().map(|found| if found { Settled::Done } else { Settled::Gone }).collect())
-            }
-            (Err(error), [key]) if is_of_message(&error) => {
-                refused.in_a_row += 1;
-                let key = key::to_text(&context.session.account.username, key);
-                context.session.log.warn(format_args!("{key} stays as it is in the mailbox: {error}"));
-                Ok(vec![Settled::Kept])
-            }
-            (Err(error), [_, _, ..]) if is_of_message(&error) => {
-                let (first, second) = keys.split_at(keys.len() / 2);
-                let mut settled = self.settle_by_halves(context, first, action, deadline, refused)?;
-                settled.extend(self.settle_by_halves(context, second, action, deadline, refused)?);
-                Ok(settled)
-            }
-            (Err(error), _) => Err(error),
-        }
-    }
-
-    /// A connection that had ended is opened once more.
-    fn settle_together(
-        &mut self,
-        context: &Context,
-        keys: &[Key],
-        action: &Action,
-        deadline: Deadline,
-    ) -> Result<Vec<bool>> {
-        for _ in 0..2 {
-            let reader = self.connected(context, deadline)?;
-            let (keys, action) = (keys.to_vec(), action.clone());
-            let result =
-                reader.with_inbox("settling mail", deadline, move |inbox| inbox.settle(&keys, &action, deadline));
-            match result {
-                Err(error) if error.kind() == Kind::Transient => {
-                    self.hang_up();
-                    if deadline.left().is_zero() {
-                        return Err(error);
-                    }
-                    context.session.log.info(format_args!("Connecting again: {error}"));
-                }
-                other => return other,
-            }
-        }
-        Err(Error::new(Kind::Transient, "The connection to the mail server was lost twice while settling.")
-            .remedy("The same settle_batch can be repeated."))
+        settled
     }
 
     /// The bytes of one message that was handed out before; `None`: it is not there any more, or the server does not give
@@ -407,6 +385,11 @@ impl Fetch {
 
     pub fn take_half_aside(&mut self, folder: &str) -> HashSet<Key> {
         self.half_aside.remove(folder).unwrap_or_default()
+    }
+
+    /// The mailbox did not hear of these.
+    pub fn still_half_aside(&mut self, folder: &str, keys: impl IntoIterator<Item = Key>) {
+        self.half_aside.entry(folder.to_owned()).or_default().extend(keys);
     }
 
     pub fn take_gone(&mut self, folder: &str) -> Vec<Key> {
@@ -682,7 +665,7 @@ impl Fetch {
         batch: &mut Assembly,
     ) -> Result<()> {
         self.handed_out.insert(entry.key.clone());
-        let is_trouble = !is_of_message(error) && error.kind() != Kind::TooLarge;
+        let is_trouble = !error.is_of_item() && error.kind() != Kind::TooLarge;
         if !is_trouble || self.trouble.counts(entry, why) {
             return self.count(context, entry, why, is_trouble, batch);
         }
@@ -796,28 +779,12 @@ impl Fetch {
 
     fn unreadable(&mut self, context: &Context, entry: &Entry, error: Error, batch: &mut Assembly) -> Result<()> {
         self.failed(context, entry, &error, error.message(), batch)?;
-        if !self.trouble.has_read() && !is_of_message(&error) {
+        if !self.trouble.has_read() && !error.is_of_item() {
             // Read on from the other end.
             self.hang_up();
         }
         if self.trouble.is_too_much() { Err(error) } else { Ok(()) }
     }
-}
-
-/// What became of a message in the mailbox.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    Done,
-    /// It was not there any more.
-    Gone,
-    /// The server refuses to do it to this one.
-    Kept,
-}
-
-/// How often in a row the server refused an action to a message.
-#[derive(Default)]
-struct Refused {
-    in_a_row: usize,
 }
 
 /// The memory that was taken is enough for what came; else how much is needed.
@@ -828,19 +795,19 @@ fn enough_for(item: &Item, taken: Option<Taken>) -> std::result::Result<Option<T
     }
 }
 
-/// The server answered, and its words are about one folder.
+/// A folder that is not opened or not listed keeps back no mail of the others: the server answered, and it does not ask to
+/// wait.
 fn is_of_folder(error: &Error) -> bool {
-    match error.kind() {
-        Kind::Refused => true,
-        Kind::Transient | Kind::ServerMisbehaved => error.provider_code_text().is_some(),
-        _ => false,
-    }
+    error.is_of_folder()
+        || error.kind() == Kind::Refused
+        || error.kind() != Kind::Throttled
+            && (error.code().is_some() || error.status().is_some())
+            && matches!(error.kind(), Kind::Transient | Kind::ServerMisbehaved)
 }
 
-/// The server has a word for it, and it is none about the account, the request or the moment.
-fn is_of_message(error: &Error) -> bool {
-    error.kind() == Kind::ServerMisbehaved
-        && error.provider_code_text().is_some_and(|code| !code.is_empty() && !code.starts_with("HTTP"))
+/// The connection is of no more use; a new one may be.
+fn is_lost(error: &Error) -> bool {
+    error.kind() == Kind::Transient && error.about() != About::Folder && error.wait().is_none()
 }
 
 /// Whoever must act, or how long is to be waited, it is not for this message.

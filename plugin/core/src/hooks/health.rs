@@ -133,7 +133,8 @@ fn told_in(answer: &Value) -> Option<Error> {
     }
 }
 
-fn note_trouble(context: &Context, error: Option<&Error>) {
+/// As [`note`], for a call that answered and met an error besides.
+pub fn note_trouble(context: &Context, error: Option<&Error>) {
     // A call that cannot be meant says nothing about the mailbox.
     if error.is_some_and(|error| matches!(error.kind(), Kind::Misuse | Kind::Closed)) {
         return;

@@ -8,7 +8,7 @@
 //! | the same | `{"action":"diagnose","send_to":ADDRESS,"send":BOOL,"refresh":BOOL,"verbose":BOOL}` | `{"healthy":BOOL,"summary",…,"steps":[{"step","status":"ok"/"warning"/"failed"/"skipped","saw","means","who","remedy","took_ms"}]}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |
 //! | the same | `{"quarantine":"list"}`, `{"quarantine":KEY}` | [`Batch`]: what was put aside, in its header; the raw bytes of one as its only message |
-//! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"/"failed"}}`; of what was put aside also `"replay"/"drop"` | `{"done":{KEY:…}}` |
+//! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"/"failed"}}`; of what was put aside also `"replay"/"drop"` | `{"done":{KEY:…}}`, with `"reasons":{KEY:ERROR}` for those that are `kept` or `later` |
 //! | [`Handle::send_message`] | `{"to","cc","bcc","subject","text","html","attachments","in_reply_to","references","auto_submitted","envelope","request_id","idempotency_key","resend_unknown"}` + raw MIME, or `{"look_up":MESSAGE_ID}` | `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}`; `sent` with `"refused":[{"address","reply","transient"}]`: who did not get it, `transient` who may get it when it is sent again to them alone |
 //!
 //! Every request may carry `deadline_ms`. A handle serves one call at a time; any number of handles run side by side.
@@ -128,7 +128,7 @@ impl Handle {
     /// Says what became of messages; then, and only then, the mailbox and the cursor change. Can be repeated.
     ///
     /// # Errors
-    /// As [`Handle::fetch_batch`]; after an error nothing of this call counts as settled and it can be repeated as it is.
+    /// As [`Handle::fetch_batch`]. After an error the call can be repeated as it is: what was done is told again.
     pub fn settle_batch(&self, request: &str) -> Result<String> {
         let request = settle_batch::parse(request)?;
         if request.results.is_empty() {
@@ -136,8 +136,9 @@ impl Handle {
             return Ok(settle_batch::NOTHING.to_owned());
         }
         let done = self.call("settle_batch", request.deadline, move |work| settle_batch::run(work, &request));
-        health::note(&self.context, &done);
-        done
+        let trouble = done.as_ref().map_or_else(Some, |done| done.trouble.as_ref());
+        health::note_trouble(&self.context, trouble);
+        done.map(|done| done.text)
     }
 
     /// Sends one message. `raw` empty: the request's content is composed. Else `raw` is sent to the request's envelope.

@@ -311,8 +311,8 @@ fn bytes_of(item: &Item) -> u64 {
 fn breaks(error: &Error) -> bool {
     match error.kind() {
         Kind::Transient | Kind::Throttled | Kind::Internal | Kind::TooLarge => true,
-        // With words of the server it was an answer.
-        Kind::ServerMisbehaved => error.provider_code_text().is_none(),
+        // With a code of the server it was an answer.
+        Kind::ServerMisbehaved => error.code().is_none() && error.status().is_none(),
         _ => false,
     }
 }

@@ -12,7 +12,12 @@
 //! | `replay` · `drop` | nothing | one that was put aside comes again, or is forgotten |
 //!
 //! The answer says for each key what was done: `left`, `marked_seen`, `moved`, `deleted`; `gone` when it was not there any more;
-//! `kept` when the server refuses to do it to this one; else the verdict's own word.
+//! `kept` when the server refuses to do it to this one; `later` when it was not done through no fault of the message; else
+//! the verdict's own word. For `kept` and `later` the error is in `reasons`, by key. What is `later` is not settled: repeat its
+//! verdict after the error's `retry_after_seconds`, or wait until fetch_batch hands it out again.
+//!
+//! A fault of a folder, the account, the settings or the connection is an error of the call. What was done to other
+//! messages counts all the same; the same call can be repeated.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,7 +27,6 @@ use serde_json::{Map, Value, json};
 use super::{
     Context, Work,
     cursor::{cursor_id, read_cursor, write_cursor},
-    fetch_batch::Settled,
     key,
     lease::Whose,
     plugin, quarantine, request,
@@ -33,7 +37,7 @@ use crate::{
     error::{Error, Kind, Result},
     message::fingerprint::Fingerprint,
     settings::Action,
-    transport::{Cursor, Key},
+    transport::{Cursor, Key, Settled},
 };
 
 /// The answer to a call without results.
@@ -80,7 +84,16 @@ pub fn parse(text: &str) -> Result<Request> {
     Ok(Request { results: fields.results, deadline: request::deadline(fields.deadline_ms)? })
 }
 
-pub fn run(work: &mut Work, request: &Request) -> Result<String> {
+/// What a call came to.
+pub struct Answer {
+    pub text: String,
+    /// Why something is left for later, if anything is.
+    pub trouble: Option<Error>,
+}
+
+/// # Errors
+/// A fault of a folder, the account, the settings, the connection or the store.
+pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
     let context = work.context.clone();
     let account = &context.session.account;
     let Some(fetching) = &account.fetching else {
@@ -112,7 +125,9 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
     }
 
     let host_is_well = request.results.values().any(|verdict| verdict.is_taken());
-    let mut done = Map::new();
+    let (mut done, mut reasons) = (Map::new(), Map::new());
+    // Of the whole call, and of some messages.
+    let (mut fault, mut trouble) = (None, None);
     // Counted at the end: the call may be repeated.
     let mut failures = Vec::new();
     for (folder, results, cursor, known) in checked {
@@ -166,6 +181,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
         ] {
             let chosen: Vec<_> = open.iter().filter(|(_, _, verdict, _)| verdicts.contains(verdict)).collect();
             let mut keys: Vec<Key> = chosen.iter().map(|(_, key, _, _)| key.clone()).collect();
+            let asked = keys.len();
             if verdicts.contains(&Verdict::Refused) {
                 keys.extend(half_aside.iter().cloned());
             }
@@ -177,20 +193,47 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
                 }
                 Action::Leave | Action::MarkSeen | Action::Move { .. } | Action::Delete => vec![None; keys.len()],
             };
-            let found = if keys.is_empty() || *action == Action::Leave {
-                vec![Settled::Done; keys.len()]
+            let outcomes = if keys.is_empty() || *action == Action::Leave {
+                Ok(keys.iter().map(|_| Settled::Done).collect())
             } else {
-                work.fetch.settle(&context, &keys, action, request.deadline)?
+                work.fetch.settle(&context, &keys, action, request.deadline)
             };
-            for ((text, _, _, instead), found) in chosen.iter().zip(found) {
-                let done_to_it = match found {
-                    Settled::Done => past_tense(action),
-                    Settled::Gone => "gone",
-                    Settled::Kept => "kept",
+            let outcomes = match outcomes {
+                Ok(outcomes) => outcomes,
+                Err(error) => {
+                    work.fetch.still_half_aside(&folder, keys.drain(asked..));
+                    fault.get_or_insert(error);
+                    continue;
+                }
+            };
+            for (at, ((key, fingerprint), outcome)) in keys.into_iter().zip(fingerprints).zip(outcomes).enumerate() {
+                let (word, reason) = match outcome {
+                    Settled::Done => (past_tense(action), None),
+                    Settled::Gone => ("gone", None),
+                    Settled::Kept(error) => ("kept", Some(error)),
+                    Settled::Later(error) => ("later", Some(error)),
                 };
-                done.insert(text.clone(), json!(instead.unwrap_or(done_to_it)));
+                let is_settled = word != "later";
+                let told = chosen.get(at).map(|(text, _, _, instead)| (text, instead.unwrap_or(word)));
+                if let Some(error) = reason {
+                    let text = key::to_text(&account.username, &key);
+                    context.session.log.warn(format_args!("{text} stays as it is in the mailbox ({word}): {error}"));
+                    if let Some((text, _)) = told.filter(|(_, told)| *told == word) {
+                        reasons.insert(text.clone(), error.to_json());
+                    }
+                    if !is_settled {
+                        trouble.get_or_insert(error);
+                    }
+                }
+                if let Some((text, told)) = told {
+                    done.insert(text.clone(), json!(told));
+                } else if !is_settled {
+                    work.fetch.still_half_aside(&folder, [key.clone()]);
+                }
+                if is_settled {
+                    settled.push((key, fingerprint));
+                }
             }
-            settled.extend(keys.into_iter().zip(fingerprints));
         }
         settled.extend(work.fetch.take_gone(&folder).into_iter().map(|key| (key, None)));
         if let Some(cursor) = advance(&context, &folder, work.fetch.seen(&folder), &settled)? {
@@ -198,7 +241,8 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
         }
         for (_, key, _, instead) in &open {
             // It stumbled before and is well now.
-            if instead.is_none() && known.contains_key(&key.id) {
+            let is_settled = settled.iter().any(|(settled, _)| settled == key);
+            if instead.is_none() && is_settled && known.contains_key(&key.id) {
                 quarantine::forget(&context, key)?;
             }
         }
@@ -208,10 +252,17 @@ pub fn run(work: &mut Work, request: &Request) -> Result<String> {
         let settled: Vec<Key> = settled.into_iter().map(|(key, _)| key).collect();
         work.fetch.forget(&settled);
     }
+    if let Some(fault) = fault {
+        return Err(fault);
+    }
     for (key, why) in failures {
         quarantine::count(&context, &key, 0, why)?;
     }
-    Ok(json!({"done": Value::Object(done)}).to_string())
+    let mut answer = json!({"done": Value::Object(done)});
+    if !reasons.is_empty() {
+        answer["reasons"] = Value::Object(reasons);
+    }
+    Ok(Answer { text: answer.to_string(), trouble })
 }
 
 /// The host cannot take a message that was put aside, or asks for it again.

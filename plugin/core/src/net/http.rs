@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 use super::{Egress, resolve};
 use crate::{
     clock::{Clock, Deadline, UnixSeconds},
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits,
     seam::{self, Way},
     secret::Secret,
@@ -412,13 +412,14 @@ fn no_answer(host: &str, e: reqwest::Error) -> Error {
                 .remedy("It is tried again later; if it keeps happening, check the URL, the network and the firewall.")
         }
     };
-    let error = error.source_error(e);
+    let error = error.with_about(About::Connection).source_error(e);
     if unwritten { error.unwritten() } else { error }
 }
 
 fn broken_off(host: &str, e: io::Error) -> Error {
     Error::new(Kind::Transient, format!("{host} broke off in the middle of an answer."))
         .remedy("It is tried again later.")
+        .with_about(About::Connection)
         .source_error(e)
 }
 

@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{Entry, Key, moving::Marks};
 use crate::{
     clock::UnixSeconds,
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits,
     message::fingerprint::{Fingerprint, Traits},
     settings::Since,
@@ -74,6 +74,7 @@ pub struct Walk {
 /// A folder of the settings that Exchange does not have.
 pub fn folder_missing(name: &str) -> Error {
     Error::new(Kind::Refused, format!("The mailbox has no folder {name}."))
+        .with_about(About::Folder)
         .remedy("Correct the folders under advanced (names are as Outlook shows them), or create the folder.")
 }
 

@@ -113,6 +113,47 @@ pub enum Item {
     Failed(Error),
 }
 
+/// What became of one message in the mailbox when it was settled.
+#[derive(Clone, Debug)]
+pub enum Settled {
+    Done,
+    /// The server says that this message is not there any more.
+    Gone,
+    /// The server refuses the action to this message and would refuse it again: the message's own fault.
+    Kept(Error),
+    /// The action was not carried out, through no fault of the message: it is to be repeated, after `retry_after` where
+    /// the error names a wait.
+    Later(Error),
+}
+
+impl Settled {
+    /// As `settle_batch` answers, save for what was done.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Gone => "gone",
+            Self::Kept(_) => "kept",
+            Self::Later(_) => "later",
+        }
+    }
+
+    /// What a refusal of this one message comes to, by what it speaks of.
+    pub fn refused(error: Error) -> Self {
+        if error.is_of_item() { Self::Kept(error) } else { Self::Later(error) }
+    }
+}
+
+#[cfg(test)]
+fn words(settled: &[Settled]) -> Vec<&'static str> {
+    settled.iter().map(Settled::word).collect()
+}
+
+/// What was done counts; the rest of `count` waits, for one and the same reason.
+fn rest_later(mut settled: Vec<Settled>, count: usize, error: &Error) -> Vec<Settled> {
+    settled.resize_with(count, || Settled::Later(error.clone()));
+    settled
+}
+
 /// What is settled in one folder. One variant per protocol; stored sealed under `Table::Cursor`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "protocol", rename_all = "snake_case")]
@@ -176,12 +217,32 @@ fn other_protocol(folder: &str) -> Error {
 /// The unsettled messages of one folder, oldest first.
 pub struct Listing {
     pub entries: Vec<Entry>,
-    /// More than the listing's bound were there; list again after these.
+    /// More than these are there, or may be: list again after these.
     pub more: bool,
+    /// Where absence means something: what lies in here and is not among `entries` was settled, or is not there any more.
+    pub covers: Covers,
     /// The cursor to store now: changed when the folder was new or was reset by the server.
     pub cursor: Cursor,
     /// A sentence for the log and the host when the server forced a resynchronisation (UIDVALIDITY changed).
     pub reset: Option<String>,
+}
+
+/// Where a listing is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Covers {
+    /// The whole folder.
+    Everything,
+    /// The server limited its answer, or part of it is still to come: absence means nothing.
+    Nothing,
+    /// IMAP: the UIDs from the first to the second, both included.
+    Uids(u32, u32),
+}
+
+impl Covers {
+    /// Of a feed: everything once its end is reached.
+    pub fn unless(more: bool) -> Self {
+        if more { Self::Nothing } else { Self::Everything }
+    }
 }
 
 /// What a folder is like, for the diagnosis.
@@ -212,9 +273,12 @@ pub trait Inbox: Send {
         sink: &mut dyn FnMut(usize, Item) -> ControlFlow<()>,
     ) -> Result<usize>;
 
-    /// Carries out `action`; a message that is not there any more counts as done. Returns for each key whether it was
-    /// found. Can be repeated.
-    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>>;
+    /// Carries out `action` and answers for each key. What was done stays done and is told, whatever becomes of the others.
+    /// Can be repeated.
+    ///
+    /// # Errors
+    /// Faults of the folder, the account, the settings or the connection. Then nothing is known to be done to any of `keys`.
+    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<Settled>>;
 
     /// How many bytes have come from the server, counted on: tells whoever waits elsewhere that the connection lives.
     fn received(&self) -> Arc<AtomicU64>;

@@ -7,7 +7,7 @@ use std::{
 
 use super::Raw;
 use crate::{
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits, seam,
 };
 
@@ -39,6 +39,7 @@ impl Spool {
         self.len += part.len() as u64;
         if self.len > limits::MESSAGE_MAX {
             return Err(Error::new(Kind::TooLarge, format!("A message is larger than {} bytes.", limits::MESSAGE_MAX))
+                .with_about(About::Item)
                 .remedy("Move the message out of the fetched folder, or read it with another program."));
         }
         if self.file.is_none() && self.len > limits::SPOOL_THRESHOLD as u64 {
@@ -91,5 +92,6 @@ fn spill(bytes: &[u8]) -> Result<File> {
 fn spool_error(e: io::Error) -> Error {
     Error::new(Kind::Transient, "A large message could not be written to a temporary file.")
         .remedy("Check the free space and the rights of the temporary folder of this machine.")
+        .with_about(About::Host)
         .source_error(e)
 }

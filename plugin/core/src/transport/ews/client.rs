@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock::Deadline,
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits,
     net::{
         Net,
@@ -30,7 +30,7 @@ use crate::{
     remedies,
     secret::Secret,
     settings::Account,
-    transport::{Raw, Transcript},
+    transport::{Raw, Settled, Transcript},
 };
 
 pub struct Client {
@@ -84,6 +84,17 @@ impl Failure {
 
     pub fn is(&self, codes: &[&str]) -> bool {
         matches!(self, Self::Code(code, _) if codes.contains(&code.as_str()))
+    }
+
+    fn error(&self) -> Option<&Error> {
+        match self {
+            Self::Unauthorized(error) | Self::Code(_, error) | Self::Other(error) => Some(error),
+        }
+    }
+
+    /// The folder that mail is moved to is not there.
+    pub fn is_folder_of_move(&self) -> bool {
+        self.is(&["ErrorToFolderNotFound", "ErrorFolderNotFound"])
     }
 
     pub fn is_folder_missing(&self) -> bool {
@@ -159,10 +170,10 @@ impl Client {
                 Ok((answer, text, contents)) => {
                     let document = soap::parse(&text).ok_or_else(no_answer)?;
                     let outcomes = match soap::body(&document).ok_or_else(no_answer)? {
-                        Body::Fault(refusal) => Err(self.refused(refusal, &answer)),
+                        Body::Fault(refusal) => Err(self.refused(refusal, &answer, About::Unknown)),
                         Body::Messages(messages) => Ok(messages
                             .into_iter()
-                            .map(|message| message.map_err(|refusal| self.refused(refusal, &answer)))
+                            .map(|message| message.map_err(|refusal| self.refused(refusal, &answer, About::Item)))
                             .collect::<Vec<_>>()),
                     };
                     let refusal = match &outcomes {
@@ -192,24 +203,30 @@ impl Client {
         })
     }
 
-    /// Whether each of `ids` was there to be acted on.
+    /// What became of each of `ids`.
     pub fn ask_each(
         &self,
         operation: &str,
         ids: &[&str],
         body: &dyn Fn(Version) -> String,
         deadline: Deadline,
-    ) -> Result<Vec<bool>, Failure> {
+    ) -> Result<Vec<Settled>, Failure> {
         self.ask(operation, body, deadline, |outcomes, _| {
             if outcomes.len() != ids.len() {
                 return Err(misbehaved("left out answers").into());
             }
-            let found = |outcome: Outcome<'_>| match outcome {
-                Ok(_) => Ok(true),
-                Err(failure) if failure.is(&NO_ITEM) => Ok(false),
-                Err(failure) => Err(failure),
+            // Rights, quota and target folder are the same for all of them.
+            let is_of_all = |failure: &Failure| {
+                failure.is_folder_of_move() || failure.error().is_some_and(|error| error.about() == About::Mailbox)
             };
-            outcomes.into_iter().map(found).collect()
+            let was_done = outcomes.iter().any(Result::is_ok);
+            let settled = |outcome: Outcome<'_>| match outcome {
+                Ok(_) => Ok(Settled::Done),
+                Err(failure) if failure.is(&NO_ITEM) => Ok(Settled::Gone),
+                Err(failure) if is_of_all(&failure) && !was_done => Err(failure),
+                Err(failure) => Ok(Settled::refused(failure.into_error())),
+            };
+            outcomes.into_iter().map(settled).collect()
         })
     }
 
@@ -259,7 +276,7 @@ impl Client {
     fn failure(&self, answer: &HttpAnswer) -> Failure {
         let status = answer.status;
         if let Some(refusal) = fault(&answer.body) {
-            return self.refused(refusal, answer);
+            return self.refused(refusal, answer, About::Unknown);
         }
         let code = match status {
             // Exchange Online says no more than that: the tenant, the app or the licence.
@@ -279,17 +296,18 @@ impl Client {
             _ => Kind::ServerMisbehaved,
         };
         let error = self.said(&code, &format!("HTTP {status}"), usual, answer.retry_after, answer);
+        let error = scoped(error, About::Unknown);
         if status == 401 { Failure::Unauthorized(error) } else { Failure::Other(error) }
     }
 
     /// An unknown code keeps the meaning of the status that it came with.
-    fn refused(&self, refusal: Refusal, answer: &HttpAnswer) -> Failure {
+    fn refused(&self, refusal: Refusal, answer: &HttpAnswer, of: About) -> Failure {
         let Refusal { code, inner, back_off_ms, primary } = refusal;
         // What was wrapped says more than what it was wrapped in.
         let code = inner.filter(|_| code == "ErrorInternalServerError").unwrap_or(code);
         let usual = if answer.status >= 500 { Kind::Transient } else { Kind::ServerMisbehaved };
         let wait = back_off_ms.map(Duration::from_millis).or(answer.retry_after);
-        let mut error = self.said(&code, &code, usual, wait, answer);
+        let mut error = scoped(self.said(&code, &code, usual, wait, answer).with_code(&code), of);
         if let Some(address) = primary {
             error = error.remedy(format!("Enter {address} as Username: it is the primary address of this mailbox."));
         }
@@ -304,6 +322,7 @@ impl Client {
         };
         let what = known.and_then(|row| row.what(self.host()));
         let mut error = Error::new(kind, what.unwrap_or_else(|| format!("Exchange refused: {shown}.")));
+        error = error.with_status(answer.status);
         if !shown.is_empty() {
             error = error.provider_code(shown);
         }
@@ -324,6 +343,16 @@ impl Client {
         }
         error
     }
+}
+
+/// What a refusal speaks of. Whoever must act, or how long is to be waited, it is not for the message that was asked for.
+fn scoped(error: Error, of: About) -> Error {
+    let about = match error.kind() {
+        Kind::Transient | Kind::Throttled => About::Server,
+        Kind::Refused | Kind::AdminRequired | Kind::Settings | Kind::ConsentRequired => About::Mailbox,
+        _ => of,
+    };
+    error.or_about(about)
 }
 
 /// The fault in an answer that is no success, read under the same bounds as any other.

@@ -4,7 +4,7 @@ use super::{
     client::{Client, Failure},
     soap::{Version, item_ids},
 };
-use crate::clock::Deadline;
+use crate::{clock::Deadline, transport::Settled};
 
 #[derive(Clone, Copy)]
 pub enum How {
@@ -25,7 +25,7 @@ fn request(ids: &[&str], how: How, version: Version) -> String {
     format!("<m:DeleteItem DeleteType=\"{how}\"{quiet}><m:ItemIds>{}</m:ItemIds></m:DeleteItem>", item_ids(ids))
 }
 
-/// Whether each was there.
-pub fn run(client: &Client, ids: &[&str], how: How, deadline: Deadline) -> Result<Vec<bool>, Failure> {
+/// What became of each.
+pub fn run(client: &Client, ids: &[&str], how: How, deadline: Deadline) -> Result<Vec<Settled>, Failure> {
     client.ask_each("DeleteItem", ids, &|version| request(ids, how, version), deadline)
 }

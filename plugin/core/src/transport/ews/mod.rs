@@ -31,8 +31,8 @@ use std::{
 };
 
 use super::{
-    Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Transcript,
-    ahead::Ahead, feed::Feed, moving,
+    Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Settled,
+    Transcript, ahead::Ahead, feed::Feed, moving,
 };
 use crate::{
     clock::{Clock, Deadline},
@@ -181,13 +181,13 @@ impl Inbox for Mailbox {
         self.ahead.read(entries, limits::EWS_PARALLEL, get_item::group, &fetch, sink)
     }
 
-    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {
+    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<Settled>> {
         let target = match action {
-            Action::Leave => return Ok(vec![true; keys.len()]),
+            Action::Leave => return Ok(keys.iter().map(|_| Settled::Done).collect()),
             Action::Move { folder } => Some(self.target(folder, deadline).map_err(Failure::into_error)?),
             Action::MarkSeen | Action::Delete => None,
         };
-        let mut found = Vec::with_capacity(keys.len());
+        let mut settled = Vec::with_capacity(keys.len());
         for part in keys.chunks(limits::EWS_SETTLE_BATCH) {
             let ids: Vec<&str> = part.iter().map(|key| key.id.as_str()).collect();
             let done = match (action, &target) {
@@ -196,14 +196,18 @@ impl Inbox for Mailbox {
                 _ => update_item::mark_read(&self.client, &ids, deadline),
             };
             if let (Err(failure), Action::Move { folder }) = (&done, action)
-                && failure.is(&["ErrorToFolderNotFound", "ErrorFolderNotFound"])
+                && failure.is_folder_of_move()
             {
                 // Deleted meanwhile: the next call looks for it again.
                 self.folders.remove(folder);
             }
-            found.extend(done.map_err(Failure::into_error)?);
+            match done.map_err(Failure::into_error) {
+                Ok(done) => settled.extend(done),
+                Err(error) if settled.is_empty() => return Err(error),
+                Err(error) => return Ok(super::rest_later(settled, keys.len(), &error)),
+            }
         }
-        Ok(found)
+        Ok(settled)
     }
 
     fn received(&self) -> Arc<AtomicU64> {

@@ -4,7 +4,7 @@ use super::{
     client::{Client, Failure},
     soap::{FolderId, item_ids},
 };
-use crate::clock::Deadline;
+use crate::{clock::Deadline, transport::Settled};
 
 fn request(client: &Client, ids: &[&str], target: &FolderId) -> String {
     format!(
@@ -14,7 +14,7 @@ fn request(client: &Client, ids: &[&str], target: &FolderId) -> String {
     )
 }
 
-/// Whether each was there.
-pub fn run(client: &Client, ids: &[&str], target: &FolderId, deadline: Deadline) -> Result<Vec<bool>, Failure> {
+/// What became of each.
+pub fn run(client: &Client, ids: &[&str], target: &FolderId, deadline: Deadline) -> Result<Vec<Settled>, Failure> {
     client.ask_each("MoveItem", ids, &|_| request(client, ids, target), deadline)
 }

@@ -26,8 +26,8 @@ impl EwsOutbox {
         // Kept from an earlier message, the token may have ended since: worth another connection at once.
         self.lost = matches!(failure, Failure::Unauthorized(_));
         // Without a ResponseCode or a 4xx something before EWS spoke, and not of this message.
-        let of_message =
-            matches!(&failure, Failure::Code(..)) || status(&failure).is_some_and(|code| code.starts_with('4'));
+        let of_message = matches!(&failure, Failure::Code(..))
+            || status(&failure).is_some_and(|status| (400..500).contains(&status));
         let error = failure.into_error();
         match error.kind() {
             Kind::Transient | Kind::Throttled => Outcome::Retry { after: error.wait(), error },
@@ -52,26 +52,26 @@ fn is_no(failure: &Failure) -> bool {
             let status = status(failure);
             // A redirect to a page that says sorry comes of an error in the middle; to any other page, of a wrong URL.
             error.is_unwritten()
-                || status.is_some_and(|status| status.starts_with('4') && status != "408")
-                || status.is_some_and(|status| status.starts_with('3')) && error.kind() == Kind::Settings
+                || status.is_some_and(|status| (400..500).contains(&status) && status != 408)
+                || status.is_some_and(|status| (300..400).contains(&status)) && error.kind() == Kind::Settings
         }
     }
 }
 
 /// Of an answer without a ResponseCode.
-fn status(failure: &Failure) -> Option<&str> {
+fn status(failure: &Failure) -> Option<u16> {
     let Failure::Other(error) = failure else { return None };
-    error.provider_code_text()?.strip_prefix("HTTP ")
+    error.status().filter(|_| error.code().is_none())
 }
 
 /// IIS answers 404 (404.13) to a request larger than it takes, and the URL was good a moment ago.
 fn too_large(failure: Failure) -> Failure {
     match failure {
-        Failure::Other(error) if error.provider_code_text() == Some("HTTP 404") => {
+        ref other @ Failure::Other(ref error) if status(other) == Some(404) => {
             let said = Error::new(Kind::TooLarge, "The Exchange server takes no request as large as this message.");
             let said =
                 said.remedy("Send fewer or smaller attachments, or raise the limit of EWS (maxAllowedContentLength).");
-            Failure::Other(said.provider_code("HTTP 404").source_error(error))
+            Failure::Other(said.provider_code("HTTP 404").with_status(404).source_error(error.clone()))
         }
         other => other,
     }

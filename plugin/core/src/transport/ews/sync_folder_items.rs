@@ -16,7 +16,7 @@ use crate::{
     limits,
     message::fingerprint::Traits,
     transport::{
-        Cursor, Listing,
+        Covers, Cursor, Listing,
         feed::{Feed, Listed, Page, Walk, folder_missing, moment},
     },
 };
@@ -72,7 +72,7 @@ pub(super) fn list(
             taken => taken.map_err(Failure::into_error),
         }
     })?;
-    Ok(Listing { entries: feed.entries(name), more, cursor: Cursor::Ews(feed), reset })
+    Ok(Listing { entries: feed.entries(name), more, covers: Covers::unless(more), cursor: Cursor::Ews(feed), reset })
 }
 
 /// Takes in one page. What is not understood of an item never fails it.

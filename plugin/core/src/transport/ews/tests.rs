@@ -13,6 +13,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
+    super::words,
     client::{Client, is_online},
     open, open_outbox,
 };
@@ -255,7 +256,7 @@ fn an_older_server_is_asked_in_its_own_version() {
     account.protocol = Protocol::Ews { url: format!("{}/EWS/Exchange.asmx", server.base).parse().unwrap() };
     let mut inbox = opened(&server, &account);
     for action in [Action::MarkSeen, Action::Delete] {
-        assert_eq!(inbox.settle(&[key("a")], &action, soon()).unwrap(), [true]);
+        assert_eq!(words(&inbox.settle(&[key("a")], &action, soon()).unwrap()), ["done"]);
     }
     assert_eq!(server.all_asked().len(), 5, "tried once for each version, then remembered");
     server.set(|_| fault(500, "ErrorInvalidServerVersion", ""));
@@ -492,9 +493,13 @@ fn settling_is_batched_makes_its_folder_and_gone_counts_as_done() {
     let mut inbox = opened(&server, &account);
     let keys: Vec<Key> = ["a", "gone", "alien", "b&<\""].map(key).into();
     for action in [Action::MarkSeen, Action::Delete, Action::Move { folder: "Done".into() }] {
-        assert_eq!(inbox.settle(&keys, &action, soon()).unwrap(), [true, false, false, true], "{action:?}");
+        assert_eq!(
+            words(&inbox.settle(&keys, &action, soon()).unwrap()),
+            ["done", "gone", "gone", "done"],
+            "{action:?}"
+        );
     }
-    assert_eq!(inbox.settle(&keys, &Action::Leave, soon()).unwrap(), [true; 4]);
+    assert_eq!(words(&inbox.settle(&keys, &Action::Leave, soon()).unwrap()), ["done"; 4]);
     let many: Vec<Key> = (0..limits::EWS_SETTLE_BATCH + 1).map(|n| key(&n.to_string())).collect();
     let before = server.all_asked().len();
     assert_eq!(inbox.settle(&many, &Action::MarkSeen, soon()).unwrap().len(), many.len());

@@ -4,7 +4,7 @@ use super::{
     client::{Client, Failure},
     soap::{Version, escape},
 };
-use crate::clock::Deadline;
+use crate::{clock::Deadline, transport::Settled};
 
 fn request(ids: &[&str], version: Version) -> String {
     let quiet = if version.suppresses_receipts() { " SuppressReadReceipts=\"true\"" } else { "" };
@@ -24,7 +24,7 @@ fn request(ids: &[&str], version: Version) -> String {
     )
 }
 
-/// Whether each was there.
-pub fn mark_read(client: &Client, ids: &[&str], deadline: Deadline) -> Result<Vec<bool>, Failure> {
+/// What became of each.
+pub fn mark_read(client: &Client, ids: &[&str], deadline: Deadline) -> Result<Vec<Settled>, Failure> {
     client.ask_each("UpdateItem", ids, &|version| request(ids, version), deadline)
 }

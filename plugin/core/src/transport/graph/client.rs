@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::{
     clock::Deadline,
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits,
     net::{
         Net,
@@ -317,7 +317,18 @@ impl Refusal {
         let message = known.and_then(|row| row.what("Microsoft Graph"));
         let mut said =
             Error::new(kind, message.unwrap_or_else(|| format!("Microsoft Graph answered with status {status}.")))
-                .provider_code(if code.is_empty() { by_status } else { format!("{status} {code}") });
+                .provider_code(if code.is_empty() { by_status } else { format!("{status} {code}") })
+                .with_status(status);
+        if !code.is_empty() {
+            said = said.with_code(&code);
+        }
+        said = match kind {
+            Kind::Transient | Kind::Throttled => said.with_about(About::Server),
+            Kind::Refused | Kind::AdminRequired | Kind::Settings | Kind::ConsentRequired => {
+                said.with_about(About::Mailbox)
+            }
+            _ => said,
+        };
         if let Some(row) = known {
             said = said.remedy(row.sentence());
             if row.kind() == kind {

@@ -17,7 +17,7 @@ use crate::{
     limits,
     message::fingerprint::Traits,
     transport::{
-        Cursor, Listing,
+        Covers, Cursor, Listing,
         feed::{Feed, Listed, Page, Walk, folder_missing, moment},
     },
 };
@@ -69,7 +69,13 @@ pub fn list(
             Err(failure) => Err(failure.into_error()),
         }
     })?;
-    Ok(Listing { entries: feed.entries(folder), more, cursor: Cursor::Graph(feed), reset })
+    Ok(Listing {
+        entries: feed.entries(folder),
+        more,
+        covers: Covers::unless(more),
+        cursor: Cursor::Graph(feed),
+        reset,
+    })
 }
 
 /// Takes in one page. What is not understood of an item never fails it.

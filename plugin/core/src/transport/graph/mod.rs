@@ -27,8 +27,8 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Transcript,
-    ahead::Ahead, feed::Feed,
+    Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Settled,
+    Transcript, ahead::Ahead, feed::Feed,
 };
 use crate::{
     clock::{Clock, Deadline},
@@ -183,7 +183,7 @@ impl Inbox for Mailbox {
         self.ahead.read(entries, limits::GRAPH_PARALLEL, |_| 1, &fetch, sink)
     }
 
-    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {
+    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<Settled>> {
         settle::settle(self, keys, action, deadline)
     }
 

@@ -4,7 +4,7 @@
 use super::client::{Client, Failure, coded, misbehaved, segment};
 use crate::{
     clock::Deadline,
-    error::{Kind, Result},
+    error::{About, Kind, Result},
     net::http::HttpAnswer,
     transport::{Entry, Item, intact::checked, spool::Spool},
 };
@@ -22,8 +22,12 @@ fn one(client: &Client, id: &str, deadline: Deadline) -> Result<Item> {
     let answer = match outcome {
         Ok(answer) => answer,
         Err(Failure::NotFound(_)) => return Ok(Item::Gone),
-        Err(Failure::Other(error)) if too_large => return Ok(Item::Failed(error)),
-        Err(Failure::Other(error)) if matches!(error.kind(), Kind::ServerMisbehaved) => return Ok(Item::Failed(error)),
+        Err(Failure::Other(error)) if too_large => return Ok(Item::Failed(error.with_about(About::Item))),
+        Err(Failure::Other(error)) if matches!(error.kind(), Kind::ServerMisbehaved) => {
+            // With a code it speaks of what was asked for; a bare status may be anybody's.
+            let about = if error.code().is_some() { About::Item } else { About::Unknown };
+            return Ok(Item::Failed(error.or_about(about)));
+        }
         Err(failure) => return Err(failure.into_error()),
     };
     let raw = spool.end()?;

@@ -143,21 +143,25 @@ pub(super) fn is_no(failure: &Failure) -> bool {
     match failure {
         Failure::Unauthorized(_) | Failure::NotFound(_) | Failure::Refused(_) => true,
         Failure::Resync(error) | Failure::Other(error) => {
-            let is_late = error.provider_code_text().is_some_and(|code| code.contains("408"));
-            error.is_unwritten() || has_refused(error) && !is_late
+            error.is_unwritten() || has_refused(error) && error.status() != Some(408)
         }
     }
 }
 
 /// A status of 4xx.
 fn has_refused(error: &Error) -> bool {
-    error.provider_code_text().is_some_and(|code| code.trim_start_matches("HTTP ").starts_with('4'))
+    error.status().is_some_and(|status| (400..500).contains(&status))
 }
 
 /// A 403 for want of a permission; others say that the mailbox is full or may not send.
 fn is_access(error: &Error) -> bool {
-    let code = error.provider_code_text().unwrap_or_default().to_ascii_lowercase();
-    code == "http 403" || code.contains("accessdenied") || code.contains("requestdenied")
+    match error.code() {
+        Some(code) => {
+            let code = code.to_ascii_lowercase();
+            code.contains("accessdenied") || code.contains("requestdenied")
+        }
+        None => error.status() == Some(403),
+    }
 }
 
 /// Does a message with this Message-ID lie in Sent Items?

@@ -9,29 +9,34 @@ use super::{
 };
 use crate::{
     clock::Deadline,
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits,
     settings::Action,
-    transport::Key,
+    transport::{Key, Settled},
 };
 
-/// For each key whether the message was found.
-pub fn settle(mailbox: &mut Mailbox, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {
+/// What became of each.
+pub fn settle(mailbox: &mut Mailbox, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<Settled>> {
     let target = match action {
-        Action::Leave => return Ok(vec![true; keys.len()]),
+        Action::Leave => return Ok(keys.iter().map(|_| Settled::Done).collect()),
         Action::Move { folder } => Some(mailbox.target(folder, deadline)?),
         Action::MarkSeen | Action::Delete => None,
     };
-    let mut found = Vec::with_capacity(keys.len());
+    let mut settled = Vec::with_capacity(keys.len());
     for part in keys.chunks(limits::GRAPH_BATCH) {
         let done = batch(mailbox, part, action, target.as_deref(), deadline);
-        if let (Err(_), Action::Move { folder }) = (&done, action) {
+        let is_whole = done.as_ref().is_ok_and(|done| !done.iter().any(|one| matches!(one, Settled::Later(_))));
+        if let (false, Action::Move { folder }) = (is_whole, action) {
             // It may have been deleted meanwhile: it is looked for again.
             mailbox.folders.remove(folder);
         }
-        found.extend(done?);
+        match done {
+            Ok(done) => settled.extend(done),
+            Err(error) if settled.is_empty() => return Err(error),
+            Err(error) => return Ok(super::super::rest_later(settled, keys.len(), &error)),
+        }
     }
-    Ok(found)
+    Ok(settled)
 }
 
 /// Not the message is missing but where it is to go.
@@ -45,7 +50,7 @@ fn batch(
     action: &Action,
     target: Option<&str>,
     deadline: Deadline,
-) -> Result<Vec<bool>> {
+) -> Result<Vec<Settled>> {
     let requests: Vec<Value> = keys
         .iter()
         .enumerate()
@@ -65,26 +70,23 @@ fn batch(
     let answer = mailbox.client.page("POST", &url, Some(client::json(&json!({"requests": requests}))), deadline);
     let answer = answer.map_err(Failure::into_error)?;
     let answers = answer["responses"].as_array().ok_or_else(|| misbehaved("answered a batch without its answers"))?;
-    let mut found = vec![None; keys.len()];
-    let mut failed = None;
+    let mut settled: Vec<Option<Settled>> = keys.iter().map(|_| None).collect();
     for one in answers {
-        let Some(slot) = one["id"].as_str().and_then(|id| id.parse::<usize>().ok()).and_then(|at| found.get_mut(at))
+        let Some(slot) = one["id"].as_str().and_then(|id| id.parse::<usize>().ok()).and_then(|at| settled.get_mut(at))
         else {
             continue;
         };
-        match one["status"].as_u64() {
-            Some(200..=299) => *slot = Some(true),
-            Some(404) if !is_of_folder(one) => *slot = Some(false),
-            Some(404) => {
-                let error = Error::new(Kind::Transient, "The folder that mail is moved to was deleted meanwhile.")
-                    .remedy("It is created again with the next try.");
-                failed = failed.or(Some(error));
-            }
-            _ => failed = failed.or(Some(Refusal::inside(one).failure().into_error())),
-        }
+        *slot = Some(match one["status"].as_u64() {
+            Some(200..=299) => Settled::Done,
+            Some(404) if !is_of_folder(one) => Settled::Gone,
+            Some(404) => Settled::Later(
+                Error::new(Kind::Transient, "The folder that mail is moved to was deleted meanwhile.")
+                    .remedy("It is created again with the next try.")
+                    .with_about(About::Folder),
+            ),
+            _ => Settled::refused(Refusal::inside(one).failure().into_error().or_about(About::Item)),
+        });
     }
-    match failed {
-        Some(error) => Err(error),
-        None => found.into_iter().collect::<Option<_>>().ok_or_else(|| misbehaved("left out answers of a batch")),
-    }
+    let left_out = || Settled::Later(misbehaved("left out answers of a batch"));
+    Ok(settled.into_iter().map(|one| one.unwrap_or_else(left_out)).collect())
 }

@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    super::{Cursor as AnyCursor, Inbox, Item, Key, Login, OpenError, Raw, Transcript, feed::Feed},
+    super::{Cursor as AnyCursor, Inbox, Item, Key, Login, OpenError, Raw, Settled, Transcript, feed::Feed, words},
     open,
 };
 use crate::{
@@ -198,7 +198,7 @@ fn settling_is_batched_and_gone_counts_as_done() {
         linked(|_, _| answer(200, r#"{"responses":[{"id":"1","status":404},{"id":"0","status":200,"body":{}}]}"#));
     let keys = ["a", "b"].map(|id| Key { folder: "INBOX".into(), id: id.into() });
     let mut inbox = opened(&server, &account);
-    assert_eq!(inbox.settle(&keys, &Action::MarkSeen, soon()).unwrap(), [true, false]);
+    assert_eq!(words(&inbox.settle(&keys, &Action::MarkSeen, soon()).unwrap()), ["done", "gone"]);
     assert_eq!(server.asked("/v1.0/$batch").len(), 1);
     server.set(|asked| match asked.path.as_str() {
         "/v1.0/$batch" => answer(
@@ -207,7 +207,8 @@ fn settling_is_batched_and_gone_counts_as_done() {
         ),
         _ => answer(200, "{}"),
     });
-    let error = inbox.settle(&keys, &Action::Delete, soon()).unwrap_err();
+    let settled = inbox.settle(&keys, &Action::Delete, soon()).unwrap();
+    let [Settled::Done, Settled::Later(error)] = settled.as_slice() else { panic!("{settled:?}") };
     assert_eq!((error.kind(), error.wait().unwrap().as_secs()), (Kind::Throttled, 9));
 }
 
@@ -319,7 +320,7 @@ fn folders_are_found_by_path_and_special_use_and_made_where_mail_is_moved_to() {
     let mut inbox = opened(&server, &account);
     let keys = [Key { folder: "INBOX".into(), id: "a".into() }];
     let action = Action::Move { folder: "Inbox/Clients/O'Brien".into() };
-    assert_eq!(inbox.settle(&keys, &action, soon()).unwrap(), [true]);
+    assert_eq!(words(&inbox.settle(&keys, &action, soon()).unwrap()), ["done"]);
     let asked: Vec<String> = server.all_asked().into_iter().map(|asked| asked.path).collect();
     assert!(asked.iter().any(|path| path.ends_with("displayName%20eq%20%27O%27%27Brien%27")), "{asked:?}");
     let batch: Value = serde_json::from_slice(&server.asked("/v1.0/$batch")[0].body).unwrap();

@@ -4,7 +4,7 @@ use imap_proto::{AttributeValue, Response};
 
 use super::framer::find;
 use crate::{
-    error::{Error, Kind},
+    error::{About, Error, Kind},
     guard, remedies,
 };
 
@@ -110,18 +110,19 @@ pub fn to_ascii(line: &mut [u8]) {
 /// The server ended the connection, with these words.
 pub fn hung_up(words: &str) -> Error {
     meaning(words).unwrap_or_else(|| {
-        Error::new(Kind::Transient, "The mail server ended the connection.")
+        let error = Error::new(Kind::Transient, "The mail server ended the connection.")
             .remedy("It is tried again at the next interval.")
-            .provider_code(words)
+            .with_about(About::Connection);
+        said(error, words)
     })
 }
 
 /// The server answered NO or BAD to `what`.
 pub fn refused(what: &str, words: &str) -> Error {
     meaning(words).unwrap_or_else(|| {
-        Error::new(Kind::ServerMisbehaved, format!("The mail server refused to {what}."))
-            .remedy("The server's own words say why; ask its administrator if they do not help.")
-            .provider_code(words)
+        let error = Error::new(Kind::ServerMisbehaved, format!("The mail server refused to {what}."))
+            .remedy("The server's own words say why; ask its administrator if they do not help.");
+        said(error, words)
     })
 }
 
@@ -129,7 +130,36 @@ pub fn refused(what: &str, words: &str) -> Error {
 /// connections; the sentences are Exchange Online's and Gmail's.
 pub fn meaning(words: &str) -> Option<Error> {
     let remedy = remedies::by_imap(words)?;
-    Some(remedy.error(remedy.what("The mail server").unwrap_or_default()).provider_code(words))
+    Some(said(remedy.error(remedy.what("The mail server").unwrap_or_default()), words))
+}
+
+/// Adds what the server said: its words for people, its response code (RFC 9051 section 7.1), or the status word where there
+/// is none, for decisions.
+pub fn said(error: Error, words: &str) -> Error {
+    let code = response_code(words).unwrap_or_else(|| words.split(' ').next().unwrap_or_default().to_ascii_uppercase());
+    let about = match code.as_str() {
+        "UNAVAILABLE" | "LIMIT" => About::Server,
+        "OVERQUOTA"
+        | "AUTHENTICATIONFAILED"
+        | "AUTHORIZATIONFAILED"
+        | "EXPIRED"
+        | "PRIVACYREQUIRED"
+        | "CONTACTADMIN" => About::Mailbox,
+        "NOPERM" | "INUSE" | "NONEXISTENT" | "TRYCREATE" | "ALREADYEXISTS" => About::Folder,
+        _ => match error.kind() {
+            Kind::Throttled | Kind::Transient => About::Server,
+            Kind::Refused | Kind::AdminRequired | Kind::Settings | Kind::ConsentRequired => About::Mailbox,
+            _ => About::Unknown,
+        },
+    };
+    error.provider_code(words).with_code(code).or_about(about)
+}
+
+/// `OVERQUOTA` of `NO [OVERQUOTA] …`, in upper case, without what follows it inside the brackets.
+pub fn response_code(status: &str) -> Option<String> {
+    let (_, text) = status.split_once(' ')?;
+    let code = text.trim_start().strip_prefix('[')?.split([']', ' ']).next()?;
+    (!code.is_empty()).then(|| code.to_ascii_uppercase())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clock::Deadline,
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     guard,
 };
 
@@ -137,6 +137,7 @@ impl Conn {
         let selected = self.enter("SELECT", folder)?;
         if !selected.writable {
             return Err(Error::new(Kind::Refused, format!("The folder {folder} may only be read."))
+                .with_about(About::Folder)
                 .remedy("Give the account write access to the mailbox, or choose to leave fetched mail as it is."));
         }
         Ok(selected)
@@ -155,6 +156,7 @@ impl Conn {
         }
         let name = special::folder(self, folder)?.ok_or_else(|| {
             Error::new(Kind::Refused, format!("The mailbox has no folder for {folder}."))
+                .with_about(About::Folder)
                 .remedy("Name the folder as the mail server calls it.")
         })?;
         let quoted = names::quoted(&name);
@@ -167,9 +169,10 @@ impl Conn {
         let name = self.name_of(folder)?;
         let lines = self.run(&format!("{verb} {name}")).map_err(|failure| match failure {
             Failure::No(words) | Failure::Bad(words) => answer::meaning(&words).unwrap_or_else(|| {
-                Error::new(Kind::Refused, format!("The folder {folder} cannot be opened."))
+                let error = Error::new(Kind::Refused, format!("The folder {folder} cannot be opened."))
                     .remedy("Check the folder's name and that the account may read it.")
-                    .provider_code(words)
+                    .with_about(About::Folder);
+                answer::said(error, &words)
             }),
             Failure::Fatal(error) => error,
         })?;
@@ -190,6 +193,7 @@ impl Conn {
         }
         if selected.uidvalidity == 0 {
             return Err(Error::new(Kind::Unsupported, format!("The mail server gives {folder} no UIDVALIDITY."))
+                .with_about(About::Folder)
                 .remedy("Messages cannot be told apart safely there; use another folder or server."));
         }
         self.selected = Some(selected.clone());

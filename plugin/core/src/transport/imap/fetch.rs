@@ -254,9 +254,9 @@ fn next_group(entries: &[Entry], uid_of: &dyn Fn(&Entry) -> Option<u32>, asked: 
 /// Whether it is the message's fault or its store's, the words do not say.
 fn not_given_out(words: &str) -> Error {
     answer::meaning(words).unwrap_or_else(|| {
-        Error::new(Kind::Transient, "The mail server did not give out one message.")
-            .remedy("It is tried again; the server's own words say why.")
-            .provider_code(words)
+        let error = Error::new(Kind::Transient, "The mail server did not give out one message.")
+            .remedy("It is tried again; the server's own words say why.");
+        answer::said(error, words)
     })
 }
 

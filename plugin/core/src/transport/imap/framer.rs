@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits,
     transport::{Raw, spool::Spool},
 };
@@ -114,7 +114,8 @@ impl<R: Read> Framer<R> {
     /// `limits::MESSAGE_MAX`, `ServerMisbehaved` for any other limit. After each of them the connection is dead.
     pub fn next(&mut self, frame: &mut Frame) -> Result<()> {
         if self.dead {
-            return Err(Error::new(Kind::Transient, "The connection to the mail server was given up."));
+            return Err(Error::new(Kind::Transient, "The connection to the mail server was given up.")
+                .with_about(About::Connection));
         }
         let result = self.read_frame(frame);
         self.dead = result.is_err();
@@ -299,7 +300,10 @@ pub fn connection_error(e: io::Error) -> Error {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "The mail server gave no answer in time.",
         _ => "The connection to the mail server was lost.",
     };
-    Error::new(Kind::Transient, sentence).remedy("It is tried again at the next interval.").source_error(e)
+    Error::new(Kind::Transient, sentence)
+        .remedy("It is tried again at the next interval.")
+        .with_about(About::Connection)
+        .source_error(e)
 }
 
 fn misbehaved(what: &str) -> Error {

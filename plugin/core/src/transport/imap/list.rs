@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     clock::UnixSeconds,
-    error::Result,
+    error::{About, Result},
     limits,
     settings::Since,
-    transport::{self, Entry, Key, Listing, moving::Marks},
+    transport::{self, Covers, Entry, Key, Listing, moving::Marks},
 };
 
 /// Lists `folder`. `max` bounds the entries.
@@ -75,6 +75,7 @@ pub fn list(
     Ok(Listing {
         entries: found.into_iter().map(entry).collect(),
         more,
+        covers: if more { Covers::Nothing } else { Covers::Uids(1, last.max(1)) },
         cursor: transport::Cursor::Imap(cursor),
         reset,
     })
@@ -146,7 +147,7 @@ fn unsettled(
         match outcome {
             // "NO Some messages could not be FETCHed" still lists the others.
             Err(Failure::No(_)) if found.len() > before => {}
-            outcome => outcome.map_err(|failure| failure.into_error("list the folder"))?,
+            outcome => outcome.map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?,
         }
         if ((found.len() - before) as u64) < window / 16 {
             window = (window * 4).min(widest);

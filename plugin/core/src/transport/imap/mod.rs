@@ -28,7 +28,9 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use super::{Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Proof, Transcript};
+use super::{
+    Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Proof, Settled, Transcript,
+};
 use crate::{
     clock::{Clock, Deadline},
     error::{Error, Kind, Result},
@@ -138,22 +140,22 @@ impl Inbox for ImapInbox {
         Ok(handed)
     }
 
-    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<bool>> {
+    fn settle(&mut self, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<Settled>> {
         if *action == Action::Leave {
-            return Ok(vec![true; keys.len()]);
+            return Ok(keys.iter().map(|_| Settled::Done).collect());
         }
         self.ready(deadline)?;
-        let mut found = vec![false; keys.len()];
+        let mut settled: Vec<Settled> = keys.iter().map(|_| Settled::Gone).collect();
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by(|a, b| keys[*a].folder.cmp(&keys[*b].folder));
         for run in order.chunk_by(|a, b| keys[*a].folder == keys[*b].folder) {
             let of_run: Vec<&Key> = run.iter().map(|at| &keys[*at]).collect();
             let folder = &of_run[0].folder;
             for (at, was) in run.iter().zip(settle::settle(&mut self.conn, folder, &of_run, action, &self.log)?) {
-                found[*at] = was;
+                settled[*at] = was;
             }
         }
-        Ok(found)
+        Ok(settled)
     }
 
     fn received(&self) -> Arc<AtomicU64> {

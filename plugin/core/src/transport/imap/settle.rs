@@ -10,18 +10,61 @@ use super::{
     names,
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits,
     log::Logger,
     settings::Action,
-    transport::Key,
+    transport::{Key, Settled},
 };
 
-/// Carries out `action` on the `keys`, which all lie in `folder`. For each whether it was found.
-pub fn settle(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: &Logger) -> Result<Vec<bool>> {
-    if *action == Action::Leave {
-        return Ok(vec![true; keys.len()]);
+/// Carries out `action` on the `keys`, which all lie in `folder`. A message to which the server refuses it holds up no other:
+/// whichever it is, is found by halves.
+pub fn settle(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: &Logger) -> Result<Vec<Settled>> {
+    let mut settled = Vec::with_capacity(keys.len());
+    let mut refused = None;
+    by_halves(conn, folder, keys, action, log, &mut settled, &mut (0, &mut refused))?;
+    Ok(settled)
+}
+
+fn by_halves(
+    conn: &mut Conn,
+    folder: &str,
+    keys: &[&Key],
+    action: &Action,
+    log: &Logger,
+    settled: &mut Vec<Settled>,
+    refused: &mut (usize, &mut Option<Error>),
+) -> Result<()> {
+    // Then it is the action, and no single message.
+    if refused.0 >= limits::SETTLE_REFUSED_IN_A_ROW
+        && let Some(error) = &refused.1
+    {
+        settled.extend(keys.iter().map(|_| Settled::Kept(error.clone())));
+        return Ok(());
     }
+    match (together(conn, folder, keys, action, log), keys) {
+        (Ok(found), _) => {
+            refused.0 = 0;
+            settled.extend(found.into_iter().map(|found| if found { Settled::Done } else { Settled::Gone }));
+            Ok(())
+        }
+        (Err(error), [_]) if error.is_of_item() => {
+            refused.0 += 1;
+            *refused.1 = Some(error.clone());
+            settled.push(Settled::Kept(error));
+            Ok(())
+        }
+        (Err(error), [_, _, ..]) if error.is_of_item() => {
+            let (first, second) = keys.split_at(keys.len() / 2);
+            by_halves(conn, folder, first, action, log, settled, refused)?;
+            by_halves(conn, folder, second, action, log, settled, refused)
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// For each whether it was found.
+fn together(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: &Logger) -> Result<Vec<bool>> {
     if matches!(action, Action::Move { folder: target } if target == folder) {
         return Err(Error::new(Kind::Misuse, format!("Mail of {folder} cannot be moved to {folder} itself.")));
     }
@@ -72,7 +115,7 @@ fn existing(conn: &mut Conn, uids: &[u32], and: &str) -> Result<Vec<u32>> {
             }
             Ok(())
         })
-        .map_err(|failure| failure.into_error("look for settled messages"))?;
+        .map_err(|failure| failure.into_error("look for settled messages").or_about(About::Item))?;
     }
     found.sort_unstable();
     found.dedup();
@@ -82,7 +125,7 @@ fn existing(conn: &mut Conn, uids: &[u32], and: &str) -> Result<Vec<u32>> {
 fn store(conn: &mut Conn, set: &str, flag: &str) -> Result<()> {
     conn.run(&format!("UID STORE {set} +FLAGS.SILENT ({flag})"))
         .map(drop)
-        .map_err(|failure| failure.into_error("mark settled messages"))
+        .map_err(|failure| failure.into_error("mark settled messages").or_about(About::Item))
 }
 
 fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()> {
@@ -100,9 +143,13 @@ fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()>
                 Err(Failure::No(_) | Failure::Bad(_)) => {}
                 Err(Failure::Fatal(error)) => return Err(error),
             }
-            conn.run(&command).map_err(|failure| failure.into_error(&format!("move settled messages to {target}")))?;
+            conn.run(&command).map_err(|failure| {
+                failure.into_error(&format!("move settled messages to {target}")).or_about(About::Item)
+            })?;
         }
-        Err(failure) => return Err(failure.into_error(&format!("move settled messages to {target}"))),
+        Err(failure) => {
+            return Err(failure.into_error(&format!("move settled messages to {target}")).or_about(About::Item));
+        }
     }
     if atomic {
         return Ok(());
@@ -120,5 +167,7 @@ fn expunge(conn: &mut Conn, set: &str, log: &Logger) -> Result<()> {
         ));
         return Ok(());
     }
-    conn.run(&format!("UID EXPUNGE {set}")).map(drop).map_err(|failure| failure.into_error("remove settled messages"))
+    conn.run(&format!("UID EXPUNGE {set}"))
+        .map(drop)
+        .map_err(|failure| failure.into_error("remove settled messages").or_about(About::Item))
 }

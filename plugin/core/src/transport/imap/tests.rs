@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::*;
+use super::{super::words, *};
 use crate::{secret::Secret, transport::Raw};
 
 struct Pair(UnixStream);
@@ -502,8 +502,8 @@ fn settling_counts_vanished_messages_as_done() {
     });
     let mut some = keys(&[3, 2, 1]);
     some.push(Key { folder: "INBOX".into(), id: "6.1".into() });
-    assert_eq!(inbox.settle(&some, &Action::MarkSeen, soon()).unwrap(), [true, false, true, false]);
-    assert_eq!(inbox.settle(&some, &Action::Leave, soon()).unwrap(), [true; 4]);
+    assert_eq!(words(&inbox.settle(&some, &Action::MarkSeen, soon()).unwrap()), ["done", "gone", "done", "gone"]);
+    assert_eq!(words(&inbox.settle(&some, &Action::Leave, soon()).unwrap()), ["done"; 4]);
     scripted.end();
 }
 
@@ -526,7 +526,7 @@ fn moving_creates_the_folder_and_removes_only_its_own() {
         server.done("OK done");
     });
     let action = Action::Move { folder: "Erlädigt".into() };
-    assert_eq!(inbox.settle(&keys(&[1]), &action, soon()).unwrap(), [true]);
+    assert_eq!(words(&inbox.settle(&keys(&[1]), &action, soon()).unwrap()), ["done"]);
     scripted.end();
 }
 
@@ -541,7 +541,7 @@ fn other_peoples_deletions_are_never_expunged() {
         server.done("OK done");
         assert!(server.line().ends_with(" LOGOUT"));
     });
-    assert_eq!(inbox.settle(&keys(&[1]), &Action::Delete, soon()).unwrap(), [true]);
+    assert_eq!(words(&inbox.settle(&keys(&[1]), &Action::Delete, soon()).unwrap()), ["done"]);
     drop(inbox);
     scripted.end();
 }
