@@ -1,5 +1,6 @@
-//! What the library says while it works: log lines, transcripts of email debug, and changes of health. It names mailboxes
-//! by their user name; here that becomes the host's number.
+//! What the library says while it works: log lines, transcripts of email debug, and changes of
+//! health. It names a mailbox by the label that this host gave it: the host's number. One username
+//! may be known at several servers, so only libraries without labels are asked for it.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,7 +23,7 @@ pub const TRANSCRIPT_MAX: usize = 256 * 1024;
 pub struct Ears {
     storage: Storage,
     log: Log,
-    /// Who has an account open under this user name, in lower case.
+    /// Who has an account open under this label, in lower case.
     names: Mutex<HashMap<String, BTreeSet<(i64, Direction)>>>,
     /// Lines that are not in the storage yet.
     heard: Mutex<HashMap<i64, String>>,
@@ -35,8 +36,8 @@ impl Ears {
         Self { storage, log, names: Mutex::default(), heard: Mutex::default(), flushing: Mutex::default() }
     }
 
-    pub fn knows(&self, username: &str, mailbox: i64, direction: Direction) {
-        lock(&self.names).entry(username.trim().to_lowercase()).or_default().insert((mailbox, direction));
+    pub fn knows(&self, label: &str, mailbox: i64, direction: Direction) {
+        lock(&self.names).entry(label.trim().to_lowercase()).or_default().insert((mailbox, direction));
     }
 
     pub fn forgets(&self, mailbox: i64, direction: Direction) {
@@ -46,14 +47,14 @@ impl Ears {
         });
     }
 
-    fn named(&self, username: &str) -> Vec<(i64, Direction)> {
+    fn named(&self, label: &str) -> Vec<(i64, Direction)> {
         let names = lock(&self.names);
-        names.get(&username.trim().to_lowercase()).into_iter().flatten().copied().collect()
+        names.get(&label.trim().to_lowercase()).into_iter().flatten().copied().collect()
     }
 
     /// The log callback. Lines at debug are the transcript, which the library has redacted.
-    pub fn line(&self, level: Level, username: &str, line: &str) {
-        let known = self.named(username);
+    pub fn line(&self, level: Level, label: &str, line: &str) {
+        let known = self.named(label);
         let mailboxes: BTreeSet<i64> = known.iter().map(|(mailbox, _)| *mailbox).collect();
         if level == Level::Debug {
             for &mailbox in &mailboxes {
@@ -64,7 +65,7 @@ impl Ears {
             }
         }
         if mailboxes.is_empty() {
-            self.log.write(level, "library", None, json!({"line": line, "user": username}));
+            self.log.write(level, "library", None, json!({"line": line, "user": label}));
         }
         for mailbox in mailboxes {
             self.log.write(level, "library", Some(mailbox), json!({"line": line}));
@@ -72,12 +73,12 @@ impl Ears {
     }
 
     /// The health callback: all nodes see the change at once.
-    pub fn health(&self, username: &str, health: &Value) {
+    pub fn health(&self, label: &str, health: &Value) {
         let direction = match health["direction"].as_str() {
             Some("outgoing") => Direction::Outgoing,
             _ => Direction::Incoming,
         };
-        for (mailbox, _) in self.named(username).into_iter().filter(|(_, known)| *known == direction) {
+        for (mailbox, _) in self.named(label).into_iter().filter(|(_, known)| *known == direction) {
             let fields = json!({"direction": direction.name(), "state": health["state"], "why": health["why"],
                                 "remedy": health["remedy"], "who": health["who"]});
             self.log.warn("health", Some(mailbox), fields);

@@ -36,10 +36,15 @@ pub struct Mailboxes {
     plugin: Plugin,
     library: Library,
     ears: Arc<Ears>,
+    /// The library takes our name of a mailbox; older ones name it by its username alone.
+    takes_label: bool,
     log: Log,
     metrics: Arc<Metrics>,
     open: Mutex<HashMap<(i64, Direction), Open>>,
 }
+
+/// With it, settings may carry a `label`.
+const LABEL_EXTENSION: &str = "oauth-mail/label/1";
 
 struct Open {
     version: i64,
@@ -64,7 +69,9 @@ impl Mailboxes {
             move |level, mailbox, line| lines.line(level, mailbox, line),
             move |mailbox, state| health.health(mailbox, state),
         )?;
-        Ok(Self { storage, queue, plugin, library, ears, log, metrics, open: Mutex::default() })
+        let extensions = library.describe()["extensions"].clone();
+        let takes_label = extensions.as_array().is_some_and(|all| all.iter().any(|one| one == LABEL_EXTENSION));
+        Ok(Self { storage, queue, plugin, library, ears, takes_label, log, metrics, open: Mutex::default() })
     }
 
     /// Name, version, protocols, grants, and both schemas under `schemas`.
@@ -317,8 +324,16 @@ impl Mailboxes {
             }));
         };
         // Before it is opened: nothing that it says may be lost.
-        self.ears.knows(form["username"].as_str().unwrap_or_default(), id, direction);
-        let account = Arc::new(self.plugin.open(&json!({ direction.name(): form }))?);
+        let mut settings = json!({ direction.name(): form });
+        let label = match self.takes_label {
+            true => id.to_string(),
+            false => form["username"].as_str().unwrap_or_default().to_owned(),
+        };
+        self.ears.knows(&label, id, direction);
+        if self.takes_label {
+            settings["label"] = label.into();
+        }
+        let account = Arc::new(self.plugin.open(&settings)?);
         let open = Open { version: mailbox.version, account: account.clone(), used: Instant::now() };
         let mut table = self.lock();
         if let Some(first) = table.get(&(id, direction)).filter(|first| first.version == open.version) {

@@ -17,6 +17,8 @@ pub struct Plugin {
 
 impl Plugin {
     /// Checks one settings document, `{"incoming":{…}}` or `{"outgoing":{…}}`, and opens it. No network is touched.
+    /// With the extension `oauth-mail/label/1`, `"label"` beside the form names the mailbox in log lines and changes of
+    /// health; without it they name the username, which may be known at several servers.
     ///
     /// # Errors
     /// `Settings` with every fault at once.
@@ -142,7 +144,7 @@ impl ExactSizeIterator for Messages<'_> {}
 /// One message, read in place.
 #[derive(Clone, Copy)]
 pub struct Message<'batch> {
-    /// Stable: mailbox, folder, and the provider's own id. Commit it with what becomes of the message.
+    /// Stable: mailbox (login and server), folder, and the provider's own id. Commit it with what becomes of the message.
     pub key: &'batch str,
     /// As the server has it, byte for byte.
     pub raw: &'batch [u8],

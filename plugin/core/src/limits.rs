@@ -299,6 +299,9 @@ pub const ADDRESS_MAX: usize = 254;
 /// Largest JSON document a host may hand in, bytes (attachments of a composed message travel inside it as base64).
 pub const REQUEST_MAX: usize = 256 * 1024 * 1024;
 
+/// Characters of the label that a host gives a mailbox.
+pub const LABEL_MAX: usize = 200;
+
 /// Reading ahead of the host ends after this; the rest is asked for by the next `fetch_batch`.
 pub const READ_AHEAD_MAX: Duration = Duration::from_secs(900);
 /// `close` waits this long for what is under way, then leaves it behind to end by its own deadline.

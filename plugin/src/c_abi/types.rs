@@ -106,7 +106,8 @@ pub struct OauthMailApi {
         error: *mut OauthMailHandle,
     ) -> u32,
     /// [any] One mailbox in one direction from {"incoming":{...}} or {"outgoing":{...}}. Nothing is connected yet.
-    /// OAUTH_MAIL_SETTINGS with every fault at once.
+    /// OAUTH_MAIL_SETTINGS with every fault at once. With the extension oauth-mail/label/1, "label":TEXT beside the
+    /// form names the mailbox in log lines and changes of health; without it they name the username.
     pub open: unsafe extern "C" fn(
         plugin: OauthMailHandle,
         settings: *const u8,

@@ -9,7 +9,7 @@ use crate::{
 
 /// The cursor of a folder and its version, if the folder was ever fetched.
 pub fn read_cursor(context: &Context, folder: &str) -> Result<Option<(Cursor, u64)>> {
-    let Some(record) = context.store.read(Table::Cursor, &cursor_id(context, folder))? else { return Ok(None) };
+    let Some(record) = context.store.read(Table::Cursor, &cursor_id(context, folder)?)? else { return Ok(None) };
     let cursor = serde_json::from_slice(&record.bytes)
         .map_err(|e| Error::new(Kind::Internal, format!("The cursor of {folder} is damaged.")).source_error(e))?;
     Ok(Some((cursor, record.version)))
@@ -22,6 +22,6 @@ pub fn write_cursor(context: &Context, id: &str, version: Option<u64>, cursor: &
     Ok(context.store.write(Table::Cursor, id, version, &bytes)?.is_some())
 }
 
-pub fn cursor_id(context: &Context, folder: &str) -> String {
-    format!("{}/{folder}", context.session.account.username.to_lowercase())
+pub fn cursor_id(context: &Context, folder: &str) -> Result<String> {
+    Ok(context.name()?.folder_id(folder))
 }

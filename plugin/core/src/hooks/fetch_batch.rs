@@ -19,7 +19,6 @@ use super::{
     Batch, Context, Message,
     assembly::{Assembly, Bounds, elsewhere, listed_aside},
     cursor::{cursor_id, read_cursor, write_cursor},
-    key,
     lease::{Lease, Whose},
     memory::Taken,
     plugin, quarantine,
@@ -98,6 +97,8 @@ pub struct Fetch {
     cursors: HashMap<String, Cursor>,
     /// Forced resynchronisations, to be told with the next batch.
     resets: Vec<String>,
+    /// That this mailbox began anew beside another one is in `resets`.
+    has_told_news: bool,
     /// Put aside, asked for again, and with their bytes in the store.
     replays: VecDeque<Key>,
     /// The message at which the connection ended, and how often in a row.
@@ -131,8 +132,13 @@ impl Fetch {
             }
             self.pause = None;
         }
+        context.name()?;
         if let Whose::Elsewhere(seconds) = self.hold(context, request.deadline)? {
             return Ok(elsewhere(seconds));
+        }
+        if let Some(news) = context.mailbox.news().filter(|_| !self.has_told_news) {
+            self.resets.push(news.to_owned());
+            self.has_told_news = true;
         }
         let mut batch = Assembly::default();
         let mut reconnected = false;
@@ -188,8 +194,8 @@ impl Fetch {
             return Ok(Whose::Ours);
         }
         let now = context.session.clock.now();
-        let mailbox = &context.session.account.username;
-        let whose = self.lease.hold(&*context.store, &context.shared.node, mailbox, now, deadline.left())?;
+        let mailbox = context.name()?.mailbox_id();
+        let whose = self.lease.hold(&*context.store, &context.shared.node, &mailbox, now, deadline.left())?;
         if whose != Whose::Ours && (self.round || matches!(whose, Whose::Elsewhere(_))) {
             self.disconnect();
         }
@@ -197,7 +203,9 @@ impl Fetch {
     }
 
     pub fn give_back(&mut self, context: &Context) {
-        self.lease.release(&*context.store, &context.shared.node, &context.session.account.username);
+        // Without a name nothing was held.
+        let Some(name) = context.mailbox.known_name() else { return };
+        self.lease.release(&*context.store, &context.shared.node, &name.mailbox_id());
     }
 
     /// Takes over the connection that proved the consent, and notes where each new folder begins: mail that arrives
@@ -302,7 +310,7 @@ impl Fetch {
 
     /// The raw bytes of one message that was put aside: from the store, else from the mailbox.
     fn one_aside(&mut self, context: &Context, fetching: &Fetching, text: &str, deadline: Deadline) -> Result<Batch> {
-        let key = key::from_text(&context.session.account.username, text)?;
+        let key = context.name()?.parse_key(text)?;
         let known = quarantine::read(context, &key.folder)?;
         let Some(failed) = known.get(&key.id).filter(|failed| failed.aside) else {
             return Err(Error::new(Kind::Misuse, format!("{text} is not in quarantine."))
@@ -559,7 +567,7 @@ impl Fetch {
             return Ok(self.listed(listing.entries, listing.more));
         }
         if stored.as_ref() != Some(&listing.cursor)
-            && !write_cursor(context, &cursor_id(context, folder), version, &listing.cursor)?
+            && !write_cursor(context, &cursor_id(context, folder)?, version, &listing.cursor)?
         {
             return Err(Error::new(Kind::Transient, format!("Another process works on {folder} at this moment.")));
         }
@@ -631,7 +639,7 @@ impl Fetch {
         while !batch.is_full(request.bounds, None)
             && let Some(key) = self.replays.pop_front()
         {
-            let text = key::to_text(&context.session.account.username, &key);
+            let text = context.name()?.key(&key);
             match quarantine::raw(context, &key)? {
                 Some(raw) => batch.push(self.message(context, fetching, text, raw, None), None),
                 None => batch.skipped.push(json!({"key": text, "reason": "its bytes are not in the store any more"})),
@@ -669,7 +677,7 @@ impl Fetch {
         if !is_trouble || self.trouble.counts(entry, why) {
             return self.count(context, entry, why, is_trouble, batch);
         }
-        let text = key::to_text(&context.session.account.username, &entry.key);
+        let text = context.name()?.key(&entry.key);
         context.session.log.warn(format_args!("{text} could not be read, which may be the server's trouble: {why}"));
         let known = quarantine::read(context, &entry.key.folder)?.remove(&entry.key.id);
         let failed = known.unwrap_or_else(|| quarantine::Failed::new(entry.size, why, context.session.clock.now()));
@@ -686,7 +694,7 @@ impl Fetch {
         is_trouble: bool,
         batch: &mut Assembly,
     ) -> Result<()> {
-        let text = key::to_text(&context.session.account.username, &entry.key);
+        let text = context.name()?.key(&entry.key);
         let mut failed = match is_trouble {
             true => quarantine::count_unread(context, &entry.key, entry.size, why)?,
             false => quarantine::count(context, &entry.key, entry.size, why)?,
@@ -728,8 +736,7 @@ impl Fetch {
         taken: Option<Taken>,
         batch: &mut Assembly,
     ) -> Result<()> {
-        let account = &context.session.account;
-        let text = key::to_text(&account.username, &entry.key);
+        let text = context.name()?.key(&entry.key);
         self.handed_out.insert(entry.key.clone());
         let raw = match item {
             Item::Read(raw) => raw,

@@ -23,7 +23,7 @@ use std::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Context;
+use super::{Context, mailbox::Place};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -53,6 +53,8 @@ pub enum State {
 pub struct Health {
     pub state: State,
     pub direction: &'static str,
+    /// Where the mailbox is: one login name may be known at several servers.
+    pub server: String,
     /// One sentence; `None` when all is well.
     pub why: Option<String>,
     /// What is to be done, and by whom.
@@ -78,8 +80,11 @@ pub struct Field {
 /// The health of every mailbox of one plugin.
 pub struct Book {
     watcher: Option<Watcher>,
-    entries: Mutex<HashMap<(Direction, String), Entry>>,
+    entries: Mutex<HashMap<Id, Entry>>,
 }
+
+/// Direction, login and place; and the label, because each label is told.
+type Id = (Direction, String, Place, Option<String>);
 
 #[derive(Clone, Default)]
 struct Entry {
@@ -97,7 +102,7 @@ impl Book {
         Self { watcher, entries: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Direction, String), Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Entry>> {
         seam::lock("hooks.health", &self.entries)
     }
 }
@@ -177,13 +182,13 @@ pub fn look(context: &Context, status: Result<&Status, &Error>) -> Health {
         (health, is_new)
     };
     if is_new && let Some(watcher) = &context.shared.health.watcher {
-        watcher(&account.username, &health.to_json().to_string());
+        watcher(account.label(), &health.to_json().to_string());
     }
     health
 }
 
-fn key(account: &Account) -> (Direction, String) {
-    (account.direction, account.username.to_lowercase())
+fn key(account: &Account) -> Id {
+    (account.direction, account.username.to_lowercase(), Place::of(account), account.label.clone())
 }
 
 fn worst(account: &Account, status: Result<&Status, &Error>, trouble: Option<Health>, now: UnixSeconds) -> Health {
@@ -268,6 +273,7 @@ impl Health {
         Self {
             state,
             direction: account.direction.pointer().trim_start_matches('/'),
+            server: Place::of(account).server().to_owned(),
             why: None,
             remedy: None,
             who: None,

@@ -61,12 +61,11 @@ impl Lease {
         if is_alive && self.held.as_ref().is_some_and(|held| until - held.until <= seconds(limits::MAILBOX_LEASE) / 2) {
             return Ok(Whose::Ours);
         }
-        let id = mailbox.to_lowercase();
-        let row = Row { owner: node.to_owned(), until };
+                let row = Row { owner: node.to_owned(), until };
         let bytes = serde_json::to_vec(&row)
             .map_err(|e| Error::new(Kind::Internal, "A lease could not be written.").source_error(e))?;
         for _ in 0..limits::CLAIM_ATTEMPTS {
-            let expected = match store.read(Table::Lease, &id)? {
+            let expected = match store.read(Table::Lease, mailbox)? {
                 None => None,
                 Some(record) => {
                     let row: Option<Row> = serde_json::from_slice(&record.bytes).ok();
@@ -80,7 +79,7 @@ impl Lease {
                     Some(record.version)
                 }
             };
-            if let Some(version) = store.write(Table::Lease, &id, expected, &bytes)? {
+            if let Some(version) = store.write(Table::Lease, mailbox, expected, &bytes)? {
                 let is_unbroken = is_alive && self.held.as_ref().is_some_and(|held| Some(held.version) == expected);
                 self.held = Some(Held { version, until });
                 return Ok(if is_unbroken { Whose::Ours } else { Whose::OursAnew });
@@ -96,7 +95,7 @@ impl Lease {
         let row = Row { owner: node.to_owned(), until: 0 };
         if let Ok(bytes) = serde_json::to_vec(&row) {
             // If it fails, the lease ends by itself.
-            let _ = store.write(Table::Lease, &mailbox.to_lowercase(), Some(held.version), &bytes);
+            let _ = store.write(Table::Lease, mailbox, Some(held.version), &bytes);
         }
     }
 }
@@ -115,7 +114,7 @@ mod tests {
         let key = SealingKey::from_config(&json!({"value": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}));
         let store = SqliteStore::in_memory(key.unwrap()).unwrap();
         let (mut one, mut two) = (Lease::default(), Lease::default());
-        let hold = |lease: &mut Lease, node: &str, now| lease.hold(&store, node, "A@b.test", now, CALL).unwrap();
+        let hold = |lease: &mut Lease, node: &str, now| lease.hold(&store, node, "a@b.test", now, CALL).unwrap();
         assert_eq!(hold(&mut one, "one", 1_000), Whose::OursAnew);
         assert_eq!(hold(&mut one, "one", 1_001), Whose::Ours);
         let lasts = 10 + limits::MAILBOX_LEASE.as_secs() as i64;
@@ -126,7 +125,7 @@ mod tests {
         let later = 1_000 + 3 * lasts;
         assert_eq!(hold(&mut two, "two", later), Whose::OursAnew);
         assert_eq!(hold(&mut one, "one", later), Whose::Elsewhere(lasts));
-        two.release(&store, "two", "a@B.test");
+        two.release(&store, "two", "a@b.test");
         assert_eq!(hold(&mut one, "one", later), Whose::OursAnew);
         // One that was lost gives nothing back.
         two.release(&store, "two", "a@b.test");

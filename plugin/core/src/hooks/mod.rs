@@ -3,7 +3,7 @@
 //! | call | in | out |
 //! |---|---|---|
 //! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny","memory_mb":512}` | plugin |
-//! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}` | handle, or all faults at once |
+//! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}`, with `"label":TEXT` what the host calls it in log lines and changes of health; else its username | handle, or all faults at once |
 //! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}`; `status` with `"health":{"state":"ok"/"expiring"/"degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","why","remedy","who","what","when","field",…}` |
 //! | the same | `{"action":"diagnose","send_to":ADDRESS,"send":BOOL,"refresh":BOOL,"verbose":BOOL}` | `{"healthy":BOOL,"summary",…,"steps":[{"step","status":"ok"/"warning"/"failed"/"skipped","saw","means","who","remedy","took_ms"}]}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |
@@ -21,6 +21,7 @@ mod fetch_batch;
 mod health;
 mod key;
 mod lease;
+mod mailbox;
 mod memory;
 mod plugin;
 mod quarantine;
@@ -58,8 +59,19 @@ pub struct Handle {
 /// What every hook of a handle needs.
 struct Context {
     session: Session,
+    mailbox: mailbox::Mailbox,
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
+}
+
+impl Context {
+    /// Under what the store files this mailbox.
+    ///
+    /// # Errors
+    /// Those of the store, when it is asked for the first time.
+    fn name(&self) -> Result<&key::Name> {
+        self.mailbox.name(&*self.store, &self.session.account, &self.session.log)
+    }
 }
 
 /// What all handles of one plugin share, besides the store.
@@ -95,7 +107,8 @@ impl Drop for Work {
 
 impl Handle {
     fn new(session: Session, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
-        Self { context: Arc::new(Context { session, store, shared }), front: Mutex::new(Front::Idle) }
+        let mailbox = mailbox::Mailbox::new(&session.account);
+        Self { context: Arc::new(Context { session, mailbox, store, shared }), front: Mutex::new(Front::Idle) }
     }
 
     /// Status, consent, revocation, diagnosis. Only `status` answers without the network.
@@ -221,7 +234,7 @@ pub struct Batch {
 }
 
 pub struct Message {
-    /// Stable: mailbox + folder + the provider's own id.
+    /// Stable: mailbox (login and server) + folder + the provider's own id.
     pub key: String,
     pub raw: Vec<u8>,
     /// Facts and disposition, as JSON.

@@ -114,7 +114,7 @@ impl Plugin {
         let account = settings::parse(settings)?;
         let net = Net::new(account.ca_file.as_deref(), self.egress.clone())
             .map_err(|error| error.under(account.direction.pointer()))?;
-        let log = self.log.for_mailbox(&account.username);
+        let log = self.log.for_mailbox(account.label());
         let session = Session::new(account, net, self.grants.clone(), self.clock.clone(), log);
         Ok(Handle::new(session, self.store.clone(), self.shared.clone()))
     }
@@ -132,7 +132,7 @@ pub fn describe() -> String {
             "incoming": schema(settings::INCOMING_SCHEMA),
             "outgoing": schema(settings::OUTGOING_SCHEMA),
         },
-        "extensions": ["oauth-mail/health/1"],
+        "extensions": ["oauth-mail/health/1", "oauth-mail/label/1"],
     })
     .to_string()
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Context, cursor::cursor_id, key, swap::until_it_holds};
+use super::{Context, cursor::cursor_id, swap::until_it_holds};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -136,7 +136,7 @@ pub fn is_long_enough(failed: &Failed) -> bool {
 pub fn put_aside(context: &Context, key: &Key, raw: Option<&[u8]>) -> Result<Failed> {
     let stored = match raw.filter(|raw| raw.len() <= limits::STORE_RECORD_MAX) {
         Some(raw) => {
-            let id = raw_id(context, key);
+            let id = raw_id(context, key)?;
             let version = context.store.read(Table::Quarantined, &id)?.map(|record| record.version);
             context.store.write(Table::Quarantined, &id, version, raw)?;
             true
@@ -172,7 +172,7 @@ pub fn replay(context: &Context, key: &Key) -> Result<bool> {
 pub fn forget(context: &Context, key: &Key) -> Result<bool> {
     let was = edit(context, &key.folder, |failed| failed.remove(&key.id))?;
     if was.as_ref().is_some_and(|was| was.stored) {
-        context.store.delete(Table::Quarantined, &raw_id(context, key))?;
+        context.store.delete(Table::Quarantined, &raw_id(context, key)?)?;
     }
     Ok(was.is_some())
 }
@@ -182,7 +182,7 @@ pub fn forget(context: &Context, key: &Key) -> Result<bool> {
 /// # Errors
 /// Those of the store.
 pub fn raw(context: &Context, key: &Key) -> Result<Option<Vec<u8>>> {
-    Ok(context.store.read(Table::Quarantined, &raw_id(context, key))?.map(|record| record.bytes.to_vec()))
+    Ok(context.store.read(Table::Quarantined, &raw_id(context, key)?)?.map(|record| record.bytes.to_vec()))
 }
 
 /// All that were put aside, by their keys as the host knows them.
@@ -195,14 +195,14 @@ pub fn list(context: &Context) -> Result<Vec<Value>> {
     for folder in account.fetching.iter().flat_map(|fetching| &fetching.folders) {
         for (id, failed) in read(context, folder)?.into_iter().filter(|(_, failed)| failed.aside) {
             let key = Key { folder: folder.clone(), id };
-            all.push(failed.to_json(&key::to_text(&account.username, &key)));
+            all.push(failed.to_json(&context.name()?.key(&key)));
         }
     }
     Ok(all)
 }
 
 fn read_versioned(context: &Context, folder: &str) -> Result<(Folder, Option<u64>)> {
-    let Some(record) = context.store.read(Table::Quarantine, &cursor_id(context, folder))? else {
+    let Some(record) = context.store.read(Table::Quarantine, &cursor_id(context, folder)?)? else {
         return Ok(Default::default());
     };
     let failed = serde_json::from_slice(&record.bytes)
@@ -220,12 +220,12 @@ fn edit<T>(context: &Context, folder: &str, change: impl Fn(&mut Folder) -> T) -
         let result = change(&mut failed);
         let bytes = serde_json::to_vec(&failed)
             .map_err(|e| Error::new(Kind::Internal, "A quarantine could not be written.").source_error(e))?;
-        let written = context.store.write(Table::Quarantine, &cursor_id(context, folder), version, &bytes)?;
+        let written = context.store.write(Table::Quarantine, &cursor_id(context, folder)?, version, &bytes)?;
         Ok(written.map(|_| result))
     })
 }
 
-fn raw_id(context: &Context, key: &Key) -> String {
-    let mailbox = &context.session.account.username;
-    key::record_id(mailbox, &key::to_text(mailbox, key))
+fn raw_id(context: &Context, key: &Key) -> Result<String> {
+    let name = context.name()?;
+    Ok(name.record_id(&name.key(key)))
 }

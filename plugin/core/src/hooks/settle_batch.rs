@@ -27,7 +27,6 @@ use serde_json::{Map, Value, json};
 use super::{
     Context, Work,
     cursor::{cursor_id, read_cursor, write_cursor},
-    key,
     lease::Whose,
     plugin, quarantine, request,
     swap::until_it_holds,
@@ -106,7 +105,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
     }
     let mut folders: BTreeMap<String, Vec<(String, Key, Verdict)>> = BTreeMap::new();
     for (text, verdict) in &request.results {
-        let key = key::from_text(&account.username, text)?;
+        let key = context.name()?.parse_key(text)?;
         folders.entry(key.folder.clone()).or_default().push((text.clone(), key, *verdict));
     }
 
@@ -294,7 +293,7 @@ fn advance(
     if settled.is_empty() {
         return Ok(None);
     }
-    let id = cursor_id(context, folder);
+    let id = cursor_id(context, folder)?;
     let busy = || {
         Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")
             .remedy("The same settle_batch can be repeated.")

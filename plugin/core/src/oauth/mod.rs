@@ -278,7 +278,7 @@ impl Inner {
     }
 
     fn log(&self, account: &Account) -> Logger {
-        self.log.for_mailbox(&account.username)
+        self.log.for_mailbox(account.label())
     }
 
     fn remember_consent(&self, id: String, expires_at: UnixSeconds) {

@@ -44,6 +44,7 @@ pub fn account(base: &str) -> Account {
     Account {
         direction: Direction::Incoming,
         protocol: Protocol::Imap { server: Endpoint { host: "imap.test".into(), port: 993 } },
+        label: None,
         username: "helpdesk@corp.test".into(),
         consenting_user: "helpdesk@corp.test".into(),
         client: Client {

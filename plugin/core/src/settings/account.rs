@@ -225,6 +225,8 @@ pub struct Sending {
 #[derive(Clone)]
 pub struct Account {
     pub direction: Direction,
+    /// What the host calls the mailbox.
+    pub label: Option<String>,
     pub protocol: Protocol,
     /// Who logs in: the mailbox. May differ from the address and, for a shared mailbox, from who consented.
     pub username: String,
@@ -241,6 +243,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// How log lines and changes of health name the mailbox.
+    pub fn label(&self) -> &str {
+        self.label.as_deref().unwrap_or(&self.username)
+    }
+
     /// Who logs in at the mail server.
     pub fn login_user(&self) -> &str {
         self.sending.as_ref().map_or(&self.username, |sending| &sending.smtp_user)

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Fault, Result},
-    limits::SETTINGS_MAX,
+    limits::{LABEL_MAX, SETTINGS_MAX},
 };
 
 pub use account::*;
@@ -36,7 +36,8 @@ pub const INCOMING_SCHEMA: &str = include_str!("../../../../schema/incoming.sche
 pub const OUTGOING_SCHEMA: &str = include_str!("../../../../schema/outgoing.schema.json");
 
 /// Reads a settings document: `{"incoming": {…}}` or `{"outgoing": {…}}`, with the fields of the form inside. Secrets
-/// given by reference are looked up now.
+/// given by reference are looked up now. `"label"` beside it is what the host calls the mailbox in log lines and
+/// changes of health: one line of at most 200 characters; else they name the username.
 ///
 /// # Errors
 /// `Kind::Settings`, with every fault at once; pointers are those of `document`. No fault repeats a value.
@@ -52,7 +53,15 @@ pub fn parse(document: &str) -> Result<Account> {
         // Line and column only: the words of the parser could repeat a part of the document.
         whole(&format!("It is not valid JSON at line {}, column {}; correct it there.", error.line(), error.column()))
     })?;
-    let mut members = value.as_object().into_iter().flatten();
+    let label = match value.get("label") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(label)) if is_label(label) => Some(label.clone()),
+        Some(_) => {
+            let message = format!("It is not one line of 1 to {LABEL_MAX} characters; correct it or leave it out.");
+            return Err(Error::settings(vec![Fault { pointer: "/label".into(), label: "Label".into(), message }]));
+        }
+    };
+    let mut members = value.as_object().into_iter().flatten().filter(|(key, _)| *key != "label");
     let (key, parsed) = match (members.next(), members.next()) {
         (Some((key, form)), None) if key == "incoming" => (key, parse_incoming(form)),
         (Some((key, form)), None) if key == "outgoing" => (key, parse_outgoing(form)),
@@ -60,12 +69,16 @@ pub fn parse(document: &str) -> Result<Account> {
             return Err(whole("It is not an object with one member; hand in one, named \"incoming\" or \"outgoing\"."));
         }
     };
-    parsed.map_err(|mut faults| {
+    parsed.map(|account| Account { label, ..account }).map_err(|mut faults| {
         for fault in &mut faults {
             fault.pointer.insert_str(0, &format!("/{key}"));
         }
         Error::settings(faults)
     })
+}
+
+fn is_label(label: &str) -> bool {
+    (1..=LABEL_MAX).contains(&label.chars().count()) && !label.chars().any(char::is_control)
 }
 
 /// Checks the incoming form after filling in the preset it names.

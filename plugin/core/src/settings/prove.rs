@@ -61,6 +61,7 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
     };
     Ok(Account {
         direction: Direction::Incoming,
+        label: None,
         protocol: match form.connection_protocol {
             Connection::Mail => Protocol::Imap { server: endpoint(form.server_name, form.port)? },
             other => http(other, form.connect_url, &form.access_token_url, &form.scope)?,
@@ -121,6 +122,7 @@ pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
     };
     Ok(Account {
         direction: Direction::Outgoing,
+        label: None,
         protocol: match form.connection_protocol {
             Connection::Mail => {
                 // Without a protocol the port decides: 465 has no other meaning (RFC 8314 section 7.3).

@@ -69,10 +69,12 @@ pub enum Table {
     Quarantined,
     /// Which node fetches a mailbox, and until when. Id: mailbox.
     Lease,
+    /// At which servers a login name was met, and under which name. Id: direction and login.
+    Mailbox,
 }
 
 impl Table {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Grant,
         Self::Consent,
         Self::Cursor,
@@ -82,6 +84,7 @@ impl Table {
         Self::Quarantine,
         Self::Quarantined,
         Self::Lease,
+        Self::Mailbox,
     ];
 
     pub fn name(self) -> &'static str {
@@ -95,6 +98,7 @@ impl Table {
             Self::Quarantine => "quarantine",
             Self::Quarantined => "quarantined",
             Self::Lease => "lease",
+            Self::Mailbox => "mailbox",
         }
     }
 }

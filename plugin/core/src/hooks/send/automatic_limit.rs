@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{Context, key::record_id, swap::until_it_holds};
+use super::super::{Context, swap::until_it_holds};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -30,7 +30,7 @@ pub struct Reserved(Vec<String>);
 pub fn reserve<'a>(context: &Context, recipients: impl Iterator<Item = &'a str>, most: u32) -> Result<Reserved> {
     let mut reserved = Reserved(Vec::new());
     for recipient in recipients {
-        let id = record_id(&context.session.account.username, &recipient.to_lowercase());
+        let id = context.name()?.record_id(&recipient.to_lowercase());
         let taken = change(context, &id, |count, now| {
             if !(0..limits::BRAKE_WINDOW).contains(&(now - count.since)) {
                 *count = Count { since: now, sent: 0 };

@@ -14,10 +14,7 @@ use std::{collections::HashMap, sync::Mutex};
 
 use serde_json::{Value, json};
 
-use super::{
-    super::{Context, key::record_id},
-    outcome::describe,
-};
+use super::{super::Context, outcome::describe};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
@@ -44,7 +41,7 @@ impl Claim {
     /// # Errors
     /// Those of the store; `Transient` when another call is still sending at the deadline. Nothing was sent by this one.
     pub fn take(context: &Context, key: &str, message_id: &str, deadline: Deadline) -> Result<Taken> {
-        let id = record_id(&context.session.account.username, key);
+        let id = context.name()?.record_id(key);
         let mut poll = limits::PEER_POLL_FIRST;
         loop {
             let mut record = context.store.read(Table::Sent, &id)?;

@@ -12,6 +12,8 @@ use std::{
 
 use crate::{clock::UnixSeconds, limits::RATE_WINDOW, seam, settings::Account};
 
+use super::mailbox::Place;
+
 /// When the messages of the last minute were offered, by who sends.
 #[derive(Default)]
 pub struct Rates(Mutex<HashMap<String, VecDeque<UnixSeconds>>>);
@@ -23,7 +25,12 @@ impl Rates {
     /// The wait; nothing is counted then.
     pub fn take(&self, account: &Account, now: UnixSeconds) -> Result<(), Duration> {
         let Some(sending) = &account.sending else { return Ok(()) };
-        let mailbox = format!("{}\0{}", account.client.client_id, account.username.to_lowercase());
+        let mailbox = format!(
+            "{}\0{}\0{}",
+            account.client.client_id,
+            Place::of(account).server(),
+            account.username.to_lowercase()
+        );
         let budgets = [
             (mailbox, sending.messages_per_minute),
             (format!("{}\0", account.client.client_id), sending.app_messages_per_minute),

@@ -34,6 +34,7 @@ impl World {
         let net = Net::new(Some(authority.path()), Egress::default()).unwrap();
         let url: url::Url = "https://idp.test/".parse().unwrap();
         let account = Account {
+            label: None,
             direction: Direction::Outgoing,
             protocol: Protocol::Smtp { server: endpoint(1), alternate: None, tls: TlsMode::Implicit },
             username: "desk@desk.test".into(),
