@@ -135,7 +135,8 @@ typedef struct {
                          OauthMailHandle *plugin,
                          OauthMailHandle *error);
   // [any] One mailbox in one direction from {"incoming":{...}} or {"outgoing":{...}}. Nothing is connected yet.
-  // OAUTH_MAIL_SETTINGS with every fault at once.
+  // OAUTH_MAIL_SETTINGS with every fault at once. With the extension oauth-mail/label/1, "label":TEXT beside the
+  // form names the mailbox in log lines and changes of health; without it they name the username.
   uint32_t (*open)(OauthMailHandle plugin,
                    const uint8_t *settings,
                    size_t settings_len,

@@ -142,9 +142,7 @@ fn one_login_at_two_servers_loses_and_doubles_nothing() {
     let (servers, folder) = ([server(), server()], tempfile::tempdir().unwrap());
     let log = Log::default();
     let plugin = plugin(folder.path(), log.logger());
-    let open = |at: usize| {
-        consented(&plugin, &servers[at], Protocol::Imap, "incoming", Some(["A", "B"][at]))
-    };
+    let open = |at: usize| consented(&plugin, &servers[at], Protocol::Imap, "incoming", Some(["A", "B"][at]));
     let handles = [open(0), open(1)];
     let mut seen = BTreeSet::new();
     for turn in 1..=4 {

@@ -61,7 +61,7 @@ impl Lease {
         if is_alive && self.held.as_ref().is_some_and(|held| until - held.until <= seconds(limits::MAILBOX_LEASE) / 2) {
             return Ok(Whose::Ours);
         }
-                let row = Row { owner: node.to_owned(), until };
+        let row = Row { owner: node.to_owned(), until };
         let bytes = serde_json::to_vec(&row)
             .map_err(|e| Error::new(Kind::Internal, "A lease could not be written.").source_error(e))?;
         for _ in 0..limits::CLAIM_ATTEMPTS {

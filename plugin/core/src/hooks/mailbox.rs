@@ -167,9 +167,8 @@ impl Register {
         let moved_from = account.fetching.as_ref().and_then(|fetching| fetching.moved_from).map(former_protocol);
         let authority = authority(account);
         // A name that has a server of this protocol belongs to that server.
-        let is_free = |name: &Option<String>| {
-            !self.met.iter().any(|met| met.name == *name && met.protocol == place.protocol)
-        };
+        let is_free =
+            |name: &Option<String>| !self.met.iter().any(|met| met.name == *name && met.protocol == place.protocol);
         let others = self.met.iter().filter(|met| is_free(&met.name));
         let others: Vec<&Met> =
             others.filter(|met| moved_from.is_none_or(|protocol| met.protocol == protocol)).collect();

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{clock::UnixSeconds, limits::RATE_WINDOW, seam, settings::Account};
 
-use super::mailbox::Place;
+use super::super::mailbox::Place;
 
 /// When the messages of the last minute were offered, by who sends.
 #[derive(Default)]
