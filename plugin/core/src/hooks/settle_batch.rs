@@ -215,7 +215,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
                 let is_settled = word != "later";
                 let told = chosen.get(at).map(|(text, _, _, instead)| (text, instead.unwrap_or(word)));
                 if let Some(error) = reason {
-                    let text = key::to_text(&account.username, &key);
+                    let text = context.name()?.key(&key);
                     context.session.log.warn(format_args!("{text} stays as it is in the mailbox ({word}): {error}"));
                     if let Some((text, _)) = told.filter(|(_, told)| *told == word) {
                         reasons.insert(text.clone(), error.to_json());
