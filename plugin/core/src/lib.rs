@@ -19,6 +19,7 @@ pub mod guard;
 pub mod hex;
 pub mod limits;
 pub mod log;
+pub mod machine;
 pub mod remedies;
 pub mod seam;
 pub mod secret;

@@ -4,6 +4,13 @@ use std::time::Duration;
 
 /// Name lookup, TCP connect and TLS handshake together. A healthy server needs well under 2 s.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// The next address of a name is tried when the one before did not answer in this time (RFC 8305
+/// section 5 recommends 250 ms).
+pub const CONNECT_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried. Microsoft 365 has up to 8 of each family.
+pub const CONNECT_ADDRESSES_MAX: usize = 24;
+/// Which address of an HTTPS server answers is found out anew after this.
+pub const ANSWERING_KEPT: Duration = Duration::from_secs(600);
 /// Read buffer between the socket and TLS, bytes: several records of 16 KB in one system call.
 pub const TLS_READ_BUFFER: usize = 128 * 1024;
 /// Longest silence on an open connection. Dovecot's failed-login penalty alone reaches 15 s.

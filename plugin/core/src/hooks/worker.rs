@@ -17,7 +17,7 @@ use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
     guard::guarded,
-    limits, seam,
+    limits, machine, seam,
 };
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
@@ -45,7 +45,7 @@ impl<S: Send + 'static> Worker<S> {
                     job(&mut state);
                 }
             })
-            .map_err(|e| Error::new(Kind::Transient, "No thread could be started.").source_error(e))?;
+            .map_err(|e| machine::no_thread("The call could not begin.", e))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread), panicked: Arc::default(), cancelled: Arc::default() })
     }
 

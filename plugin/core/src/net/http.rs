@@ -7,7 +7,7 @@ use std::{
     io::{self, Read},
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -27,11 +27,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
-use super::{Egress, resolve};
+use super::{Egress, connect, resolve, unreachable_error};
 use crate::{
     clock::{Clock, Deadline, UnixSeconds},
     error::{About, Error, Kind, Result},
-    limits,
+    limits, machine,
     seam::{self, Way},
     secret::Secret,
 };
@@ -189,7 +189,12 @@ impl Http {
         let host = url.host_str().unwrap_or_default();
         let request = self.prepare(method, url, headers, body, deadline).map_err(Error::unwritten)?;
         seam::step("http.send").map_err(|e| broken_off(host, e))?;
-        request.send().map_err(|e| no_answer(host, e))
+        request.send().map_err(|e| {
+            if e.is_connect() || e.is_timeout() {
+                self.shared.permitted.silent(host);
+            }
+            no_answer(host, e)
+        })
     }
 
     fn prepare(
@@ -214,18 +219,24 @@ impl Http {
         })
     }
 
-    /// Looks the name up and keeps the addresses that the policy allows: the client can connect to no others.
+    /// Looks the name up and keeps the addresses that the policy allows: the client can connect to no
+    /// others. Of several the one that answers comes first: the client would give each its part of
+    /// the time only after the one before it.
     fn permit(&self, host: &str, port: u16, deadline: Deadline) -> Result<()> {
-        let mut refusal = None;
-        let mut addresses = resolve(host, port, deadline.at_most(limits::CONNECT_TIMEOUT))?;
-        addresses.retain(|address| {
-            self.shared.egress.check(host, address.ip()).map_err(|refused| refusal = Some(refused)).is_ok()
-        });
-        if addresses.is_empty() {
-            return Err(refusal.unwrap_or_else(|| {
-                Error::new(Kind::Transient, format!("The name {host} has no address."))
-                    .remedy("Check the server name and this machine's DNS.")
-            }));
+        let deadline = deadline.at_most(limits::CONNECT_TIMEOUT);
+        let mut addresses = self.shared.egress.permitted(host, resolve(host, port, deadline)?)?;
+        if addresses.len() > 1 {
+            let answering = match self.shared.permitted.answering(host, port).filter(|one| addresses.contains(one)) {
+                Some(known) => known,
+                None => {
+                    let connected =
+                        connect::race(&addresses, deadline).map_err(|e| unreachable_error(host, port, e))?;
+                    self.shared.permitted.answered(host, connected.address);
+                    connected.address
+                }
+            };
+            addresses.retain(|address| *address != answering);
+            addresses.insert(0, answering);
         }
         self.shared.permitted.put(host, addresses);
         Ok(())
@@ -249,7 +260,11 @@ impl Http {
             .pool_max_idle_per_host(self.shared.kept)
             .user_agent(concat!("oauth-mail/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|e| Error::new(Kind::Internal, "The HTTP client could not be set up.").source_error(e))?;
+            // Its runtime needs descriptors and a thread, and does not say which of them it did not get.
+            .map_err(|e| {
+                let doing = "The HTTP client could not be set up.";
+                machine::or_else_now(doing, e, |e| machine::Lack::Threads.error(doing).source_error(e))
+            })?;
         *slot = Some(client.clone());
         Ok(client)
     }
@@ -264,24 +279,49 @@ pub fn basic_credentials(id: &str, secret: &Secret) -> Secret {
 
 /// Name resolution for the client: only what [`Http::permit`] put there.
 #[derive(Default)]
-struct Permitted(Mutex<HashMap<String, Vec<SocketAddr>>>);
+struct Permitted {
+    addresses: Mutex<HashMap<String, Vec<SocketAddr>>>,
+    /// Which of several answered, and when.
+    answering: Mutex<HashMap<String, Vec<(SocketAddr, Instant)>>>,
+}
 
 impl Permitted {
     /// Hosts come from settings and their metadata; more than this many is somebody's mistake.
     const HOSTS_MAX: usize = 256;
 
     fn put(&self, host: &str, addresses: Vec<SocketAddr>) {
-        let mut map = seam::lock("http.permitted", &self.0);
+        let mut map = seam::lock("http.permitted", &self.addresses);
         if map.len() >= Self::HOSTS_MAX {
             map.clear();
         }
         map.insert(host.to_ascii_lowercase(), addresses);
     }
+
+    fn answered(&self, host: &str, address: SocketAddr) {
+        let mut map = seam::lock("http.answering", &self.answering);
+        if map.len() >= Self::HOSTS_MAX {
+            map.clear();
+        }
+        let known = map.entry(host.to_ascii_lowercase()).or_default();
+        known.retain(|(one, _)| one.port() != address.port());
+        known.push((address, seam::instant()));
+    }
+
+    fn answering(&self, host: &str, port: u16) -> Option<SocketAddr> {
+        let map = seam::lock("http.answering", &self.answering);
+        let known = map.get(&host.to_ascii_lowercase())?;
+        let (address, since) = known.iter().find(|(one, _)| one.port() == port)?;
+        (seam::instant().saturating_duration_since(*since) < limits::ANSWERING_KEPT).then_some(*address)
+    }
+
+    fn silent(&self, host: &str) {
+        seam::lock("http.answering", &self.answering).remove(&host.to_ascii_lowercase());
+    }
 }
 
 impl Resolve for Permitted {
     fn resolve(&self, name: Name) -> Resolving {
-        let map = seam::lock("http.permitted", &self.0);
+        let map = seam::lock("http.permitted", &self.addresses);
         let found = map.get(&name.as_str().to_ascii_lowercase()).cloned();
         Box::pin(std::future::ready(match found {
             Some(addresses) => Ok(Box::new(addresses.into_iter()) as Addrs),
@@ -395,6 +435,11 @@ fn secret_header(text: &str) -> Result<HeaderValue> {
 
 fn no_answer(host: &str, e: reqwest::Error) -> Error {
     let e = e.without_url();
+    if let Some(lack) = machine::Lack::of(&e) {
+        let unwritten = e.is_connect();
+        let error = lack.error(&format!("{host} cannot be connected to.")).source_error(e);
+        return if unwritten { error.unwritten() } else { error };
+    }
     // While connecting: name, TCP, TLS. All that came later may have followed the request.
     let unwritten = e.is_connect();
     let error = match certificate_fault(&e) {

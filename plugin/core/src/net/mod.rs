@@ -1,13 +1,15 @@
 //! The one way out: name lookup, egress policy, TCP, TLS, HTTP. Nothing else in the library opens a connection.
 
+mod connect;
 pub mod egress;
 pub mod http;
 pub mod probe;
 pub mod stream;
 pub mod tls;
+mod wait;
 
 use std::{
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     path::Path,
     sync::{Arc, mpsc},
     thread,
@@ -18,9 +20,10 @@ use rustls::ClientConfig;
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
-    limits, seam,
+    limits, machine, seam,
 };
 
+pub use connect::Silent;
 pub use egress::Egress;
 pub use http::Http;
 pub use stream::{Plain, Stream, TlsFacts};
@@ -63,24 +66,12 @@ impl Net {
     }
 
     fn connect(&self, host: &str, port: u16, deadline: Deadline) -> Result<Plain> {
-        let addresses = resolve(host, port, deadline)?;
-        let mut last = None;
-        for address in addresses {
-            if let Err(refusal) = self.egress.check(host, address.ip()) {
-                last = Some(refusal);
-                continue;
-            }
-            let wait = deadline.check(&format!("a connection to {host}:{port}"))?;
-            match seam::step("net.connect").and_then(|()| TcpStream::connect_timeout(&address, wait)) {
-                Ok(tcp) => {
-                    // Without it every small command waits for the peer's delayed ACK (40 ms).
-                    tcp.set_nodelay(true).map_err(|e| unreachable_error(host, port, e))?;
-                    return Ok(Plain::new(tcp, address, deadline));
-                }
-                Err(e) => last = Some(unreachable_error(host, port, e)),
-            }
-        }
-        Err(last.unwrap_or_else(|| Error::new(Kind::Transient, format!("The name {host} has no address."))))
+        let addresses = self.egress.permitted(host, resolve(host, port, deadline)?)?;
+        deadline.check(&format!("a connection to {host}:{port}"))?;
+        let connected = connect::race(&addresses, deadline).map_err(|silent| unreachable_error(host, port, silent))?;
+        // Without it every small command waits for the peer's delayed ACK (40 ms).
+        connected.tcp.set_nodelay(true).map_err(|e| cannot_connect(host, port, e))?;
+        Ok(Plain::new(connected.tcp, connected.address, deadline))
     }
 }
 
@@ -101,7 +92,7 @@ fn resolve(host: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>>
                 let _ = sender.send((name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>));
             }
         })
-        .map_err(|e| Error::new(Kind::Transient, "No thread could be started for a name lookup.").source_error(e))?;
+        .map_err(|e| machine::no_thread(&format!("The name {host} could not be looked up."), e))?;
     match receiver.recv_timeout(deadline.check(&format!("the address of {host}"))?) {
         Ok(Ok(addresses)) => Ok(addresses),
         Ok(Err(e)) => Err(not_found(host, e)),
@@ -111,13 +102,25 @@ fn resolve(host: &str, port: u16, deadline: Deadline) -> Result<Vec<SocketAddr>>
 }
 
 fn not_found(host: &str, e: std::io::Error) -> Error {
-    Error::new(Kind::Transient, format!("The name {host} could not be found."))
-        .remedy("Check the server name and this machine's DNS.")
-        .source_error(e)
+    // getaddrinfo answers "not found" when it could open no file.
+    machine::or_else_now(&format!("The name {host} could not be looked up."), e, |e| {
+        Error::new(Kind::Transient, format!("The name {host} could not be found."))
+            .remedy("Check the server name and this machine's DNS.")
+            .source_error(e)
+    })
 }
 
-fn unreachable_error(host: &str, port: u16, e: std::io::Error) -> Error {
-    Error::new(Kind::Transient, format!("{host}:{port} cannot be reached."))
-        .remedy("Check the server name, the port and the firewall; it is tried again at the next interval.")
-        .source_error(e)
+/// What is wrong with this machine says more than what one address said.
+fn unreachable_error(host: &str, port: u16, mut silent: Vec<Silent>) -> Error {
+    let ours = silent.iter().position(|one| machine::Lack::of(&one.why).is_some());
+    let told = ours.or(silent.len().checked_sub(1)).map(|at| silent.swap_remove(at).why);
+    cannot_connect(host, port, told.unwrap_or_else(|| std::io::ErrorKind::TimedOut.into()))
+}
+
+fn cannot_connect(host: &str, port: u16, e: std::io::Error) -> Error {
+    machine::or_else(&format!("{host}:{port} cannot be connected to."), e, |e| {
+        Error::new(Kind::Transient, format!("{host}:{port} cannot be reached."))
+            .remedy("Check the server name, the port and the firewall.")
+            .source_error(e)
+    })
 }

@@ -2,7 +2,8 @@
 //! shown and why it is trusted or not. Verification is the same as everywhere; here it is also written down.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    io,
+    net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
@@ -19,7 +20,7 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Net, http::Http, resolve, tls, unreachable_error};
+use super::{Net, Silent, connect, http::Http, resolve, tls, unreachable_error};
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
@@ -31,12 +32,6 @@ pub struct Answered {
     pub address: SocketAddr,
     pub took: Duration,
     pub silent: Vec<Silent>,
-}
-
-/// An address that did not answer, and what the system said.
-pub struct Silent {
-    pub address: SocketAddr,
-    pub why: String,
 }
 
 /// What the server's certificate says of itself; verified or not.
@@ -78,7 +73,7 @@ impl Net {
         resolve(host, port, deadline.at_most(limits::CONNECT_TIMEOUT))
     }
 
-    /// Connects to the first address that answers, and hangs up.
+    /// Connects as mail does, and hangs up.
     ///
     /// # Errors
     /// `Refused` by the egress policy; `Transient` when none answers. The second value tells of each.
@@ -89,30 +84,18 @@ impl Net {
         deadline: Deadline,
     ) -> Result<Answered, (Error, Vec<Silent>)> {
         let deadline = deadline.at_most(limits::CONNECT_TIMEOUT);
-        let (mut silent, mut last) = (Vec::new(), None);
-        for (at, &address) in addresses.iter().enumerate() {
-            let error = match self.egress.check(host, address.ip()) {
-                Err(refusal) => {
-                    silent.push(Silent { address, why: "not allowed here".to_owned() });
-                    refusal
-                }
-                Ok(()) => {
-                    let begun = seam::instant();
-                    // The later ones get their turn, too.
-                    let wait = (deadline.left() / (addresses.len() - at) as u32).max(Duration::from_millis(1));
-                    match TcpStream::connect_timeout(&address, wait) {
-                        Ok(_hung_up) => return Ok(Answered { address, took: begun.elapsed(), silent }),
-                        Err(e) => {
-                            silent.push(Silent { address, why: e.to_string() });
-                            unreachable_error(host, address.port(), e)
-                        }
-                    }
-                }
-            };
-            last = Some(error);
+        let permitted = self.egress.permitted(host, addresses.to_vec()).map_err(|refusal| (refusal, Vec::new()))?;
+        let Some(port) = permitted.first().map(SocketAddr::port) else {
+            return Err((Error::new(Kind::Transient, format!("The name {host} has no address.")), Vec::new()));
+        };
+        match connect::race(&permitted, deadline) {
+            Ok(connect::Connected { address, took, silent, .. }) => Ok(Answered { address, took, silent }),
+            Err(silent) => {
+                let again = |one: &Silent| Silent { address: one.address, why: copy(&one.why) };
+                let told = silent.iter().map(again).collect();
+                Err((unreachable_error(host, port, silent), told))
+            }
         }
-        let none = || Error::new(Kind::Transient, format!("The name {host} has no address."));
-        Err((last.unwrap_or_else(none), silent))
     }
 
     /// The same way out, on which each handshake's certificate is written down.
@@ -121,10 +104,10 @@ impl Net {
     /// `Settings` when the CA file cannot be used any more.
     pub fn watched(&self) -> Result<(Self, Watch)> {
         let provider = Arc::new(crypto::ring::default_provider());
-        let (platform, ca_file) = (tls::platform_roots(), self.ca_file.as_deref());
+        let (platform, ca_file) = (tls::platform_roots()?, self.ca_file.as_deref());
         let watching = Arc::new(Watching {
             bundle: ca_file.map(|path| bundle_only(path, &provider)).transpose()?.flatten(),
-            platform: verifier(platform, &provider),
+            platform: verifier(platform.as_ref().clone(), &provider),
             provider,
             seen: Mutex::default(),
         });
@@ -203,6 +186,11 @@ impl ServerCertVerifier for Watching {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// io::Error cannot be cloned.
+fn copy(e: &io::Error) -> io::Error {
+    e.raw_os_error().map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)
 }
 
 fn bundle_only(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Option<Arc<WebPkiServerVerifier>>> {

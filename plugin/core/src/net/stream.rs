@@ -7,10 +7,12 @@ use std::{
     time::Duration,
 };
 
+use rustix::event::PollFlags;
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::wait;
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
@@ -26,8 +28,9 @@ pub struct Plain {
 }
 
 impl Plain {
+    /// `tcp` must not block.
     pub(super) fn new(tcp: TcpStream, address: SocketAddr, deadline: Deadline) -> Self {
-        Self { timed: Timed { tcp, deadline, armed_read: None, armed_write: None }, address }
+        Self { timed: Timed { tcp, deadline }, address }
     }
 
     pub fn set_deadline(&mut self, deadline: Deadline) {
@@ -208,13 +211,10 @@ impl Write for Buffered {
     }
 }
 
-/// A socket whose timeouts follow the deadline.
+/// A socket that does not block; its waits follow the deadline.
 struct Timed {
     tcp: TcpStream,
     deadline: Deadline,
-    /// The timeout last set: setting it anew for each read would cost a system call for nothing.
-    armed_read: Option<Duration>,
-    armed_write: Option<Duration>,
 }
 
 impl Timed {
@@ -222,45 +222,42 @@ impl Timed {
         let left = self.deadline.left().min(limits::READ_TIMEOUT.max(Duration::from_millis(1)));
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
-}
 
-/// A timeout that was set a moment ago and is close enough to the wanted one stays. "Close enough" is 20 ms: whoever waits
-/// for the call is to hear how it ended, and gives up 200 ms after its deadline.
-fn stale(armed: Option<Duration>, wait: Duration) -> bool {
-    armed.is_none_or(|set| set > wait + Duration::from_millis(20) || set + Duration::from_secs(1) < wait)
+    /// Tries, and waits only when there is nothing to do yet.
+    fn when_ready(
+        &mut self,
+        for_what: PollFlags,
+        mut attempt: impl FnMut(&mut TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let end = seam::instant() + self.wait()?;
+        loop {
+            match attempt(&mut self.tcp) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    wait::ready(&self.tcp, for_what, end.saturating_duration_since(seam::instant()))?;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
 }
 
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         seam::step("net.read")?;
-        let wait = self.wait()?;
-        if stale(self.armed_read, wait) {
-            self.tcp.set_read_timeout(Some(wait))?;
-            self.armed_read = Some(wait);
-        }
-        self.tcp.read(buffer).map_err(timed_out)
+        self.when_ready(PollFlags::IN, |tcp| tcp.read(buffer))
     }
 }
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         seam::step("net.write")?;
-        let wait = self.wait()?;
-        if stale(self.armed_write, wait) {
-            self.tcp.set_write_timeout(Some(wait))?;
-            self.armed_write = Some(wait);
-        }
-        self.tcp.write(bytes).map_err(timed_out)
+        self.when_ready(PollFlags::OUT, |tcp| tcp.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Linux says `WouldBlock` where it means that the timeout passed.
-fn timed_out(e: io::Error) -> io::Error {
-    if e.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { e }
 }
 
 fn handshake_error(host: &str, e: io::Error) -> Error {
@@ -274,4 +271,40 @@ fn handshake_error(host: &str, e: io::Error) -> Error {
     Error::new(Kind::Transient, format!("No secure connection to {host} could be made."))
         .remedy("Check that the port speaks TLS; it is tried again at the next interval.")
         .source_error(e)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, TcpListener},
+        time::Instant,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_silent_server_ends_a_read_and_a_write_at_the_deadline() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        let wait = Duration::from_millis(2_500);
+        let mut plain = Plain::new(tcp, listener.local_addr().unwrap(), Deadline::after(wait));
+        let begun = Instant::now();
+        let error = plain.read(&mut [0; 10]).unwrap_err();
+        let took = begun.elapsed();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // By SO_RCVTIMEO it would be 170 ms late.
+        assert!(took >= wait && took < wait + Duration::from_millis(100), "{took:?}");
+        let wait = Duration::from_millis(300);
+        plain.set_deadline(Deadline::after(wait));
+        let begun = Instant::now();
+        let error = loop {
+            if let Err(error) = plain.write(&[0; 1 << 20]) {
+                break error;
+            }
+        };
+        let took = begun.elapsed();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(took >= wait && took < wait + Duration::from_millis(100), "{took:?}");
+    }
 }

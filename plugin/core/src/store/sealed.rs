@@ -18,7 +18,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     error::{Error, Fault, Kind, Result},
-    limits,
+    limits, machine,
 };
 
 const KEY_LEN: usize = 32;
@@ -214,6 +214,10 @@ impl SealingKey {
 
     fn from_file(path: &Path) -> Result<Self> {
         let unreadable = |error: std::io::Error| {
+            if let Some(lack) = machine::Lack::of(&error) {
+                let doing = format!("The key file {} cannot be read.", path.display());
+                return lack.error(&doing).source_error(error);
+            }
             let missing = error.kind() == ErrorKind::NotFound;
             let error = wrong(format!("The key file {} cannot be read.", path.display())).source_error(error);
             match missing {
@@ -346,6 +350,11 @@ fn random(bytes: &mut [u8]) -> Result<()> {
 }
 
 fn cannot_create(path: &Path, error: std::io::Error) -> Error {
+    let doing = format!("The key file {} cannot be created.", path.display());
+    machine::or_else(&doing, error, |error| uncreatable(path, error))
+}
+
+fn uncreatable(path: &Path, error: std::io::Error) -> Error {
     wrong(format!("The key file {} cannot be created.", path.display()))
         .remedy("Make its folder exist and writable for the user this program runs as.")
         .source_error(error)

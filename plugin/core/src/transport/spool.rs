@@ -8,7 +8,7 @@ use std::{
 use super::Raw;
 use crate::{
     error::{About, Error, Kind, Result},
-    limits, seam,
+    limits, machine, seam,
 };
 
 #[derive(Default)]
@@ -90,8 +90,10 @@ fn spill(bytes: &[u8]) -> Result<File> {
 }
 
 fn spool_error(e: io::Error) -> Error {
-    Error::new(Kind::Transient, "A large message could not be written to a temporary file.")
-        .remedy("Check the free space and the rights of the temporary folder of this machine.")
-        .with_about(About::Host)
-        .source_error(e)
+    machine::or_else("A large message could not be written to a temporary file.", e, |e| {
+        Error::new(Kind::Transient, "A large message could not be written to a temporary file.")
+            .remedy("Check the free space and the rights of the temporary folder of this machine.")
+            .with_about(About::Host)
+            .source_error(e)
+    })
 }

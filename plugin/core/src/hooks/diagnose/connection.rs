@@ -96,7 +96,7 @@ fn tcp(
     net: &Net,
     deadline: Deadline,
 ) -> (Finding, Option<()>) {
-    let told = |silent: &[crate::net::probe::Silent]| {
+    let told = |silent: &[crate::net::Silent]| {
         silent.iter().map(|one| format!("{}: {}", one.address, one.why)).collect::<Vec<_>>().join("; ")
     };
     match net.first_answering(&server.host, addresses, deadline) {

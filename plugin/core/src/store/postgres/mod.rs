@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
-    limits, net,
+    limits, machine, net,
 };
 
 /// The settings hold for this transaction only: a pooler hands the session on as it was. The times are those of
@@ -59,13 +59,19 @@ impl PostgresStore {
     pub fn open(url: &str, key: SealingKey) -> Result<Self> {
         let Address { config, ca_file, shown } = Address::parse(url)?;
         let tls = net::tls::client_config(ca_file.as_deref())
-            .map_err(|error| fault(format!("sslrootcert cannot be used. {error}")))?;
+            .map_err(|error| match error.is_transient() {
+                true => error,
+                false => fault(format!("sslrootcert cannot be used. {error}")),
+            })?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("oauth-mail-store")
             .enable_all()
             .build()
-            .map_err(|e| Error::new(Kind::Transient, "No thread could be started for the store.").source_error(e))?;
+            .map_err(|e| {
+                let doing = "The store cannot be opened.";
+                machine::or_else_now(doing, e, |e| machine::no_thread(doing, e))
+            })?;
         let shared = Arc::new(Shared { pool: Pool::new(config, tls), key, shown });
         let store = Self { shared, runtime: Some(runtime) };
         store.run(|shared| async move { schema::prepare(&shared.pool, &shared.key, &shared.shown).await })?;
