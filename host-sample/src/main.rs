@@ -11,12 +11,14 @@
 //! | `listener` | receives the one redirect of a consent on loopback |
 //! | `host` | settings file → library → plugin → accounts |
 //! | `servers`, `demo` | a provider on loopback, and the whole way through it |
+//! | `descriptors` | as many open files as this process may have |
 //! | `output`, `progress`, `interrupt`, `failure` | what the terminal sees |
 
 mod cli;
 mod database;
 mod deliver;
 mod demo;
+mod descriptors;
 mod facts;
 mod failure;
 mod helpdesk;

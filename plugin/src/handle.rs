@@ -12,7 +12,7 @@ use oauth_mail_core::{
     log::Logger,
 };
 
-use crate::guard;
+use crate::{guard, sqlite_locks};
 
 pub struct OpenPlugin {
     plugin: Guarded<hooks::Plugin>,
@@ -21,6 +21,7 @@ pub struct OpenPlugin {
 impl OpenPlugin {
     /// `watcher` hears of changes in the health of mailboxes.
     pub fn new(config: &str, logger: Logger, watcher: Option<Watcher>) -> Result<Self> {
+        sqlite_locks::install();
         guard::hook("plugin_new", config, || hooks::Plugin::with_clock(config, logger, watcher, Clock::default()))
             .map(|plugin| Self { plugin: Guarded::new(plugin) })
     }

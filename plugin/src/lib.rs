@@ -11,6 +11,7 @@
 //! | `c_abi` | the table for all other languages, behind one exported symbol |
 //! | `handle` | what a trait object owns; after a panic it stays closed |
 //! | `guard` | no panic leaves a shim |
+//! | `sqlite_locks` | locks of the store that nobody else in the host can drop |
 //! | `convert` | core types to ABI types and back; the only file that names both |
 
 mod c_abi;
@@ -18,3 +19,4 @@ mod convert;
 mod guard;
 mod handle;
 mod rust_abi;
+mod sqlite_locks;

@@ -7,8 +7,8 @@ use oauth_mail_tests::sources::{line_of, positions, product_code, root, sources,
 
 /// From below to above; a file imports only from its own layer and from below. What is not named here is a leaf.
 const LAYERS: [&str; 8] = ["net", "settings", "store", "oauth", "message", "transport", "session", "hooks"];
-const LEAVES: [&str; 10] =
-    ["clock", "error", "guard", "hex", "limits", "log", "machine", "remedies", "seam", "secret"];
+const LEAVES: [&str; 12] =
+    ["call", "clock", "error", "guard", "hex", "limits", "log", "machine", "remedies", "seam", "secret", "worker"];
 
 /// Which of our own packages each package may name in its Cargo.toml.
 const PACKAGES: [(&str, &[&str]); 4] = [
@@ -19,11 +19,12 @@ const PACKAGES: [(&str, &[&str]); 4] = [
 ];
 
 /// Where `unsafe` may stand: files, or folders with a slash at the end.
-const UNSAFE_ALLOWED: [&str; 5] = [
+const UNSAFE_ALLOWED: [&str; 6] = [
     "plugin/src/c_abi/mod.rs",
     "plugin/src/c_abi/types.rs",
     "plugin/src/rust_abi.rs",
     "plugin/src/handle.rs",
+    "plugin/src/sqlite_locks.rs",
     "plugin/abi/src/",
 ];
 

@@ -13,7 +13,8 @@ const LONG_MS: u64 = 5_000;
 const UNITS: [u64; 2] = [3_600, 86_400];
 
 /// Facts of somebody else's that cannot be chosen otherwise.
-const FACTS: [(&str, Option<u64>, &str); 4] = [
+const FACTS: [(&str, Option<u64>, &str); 5] = [
+    ("net/egress.rs", None, "addresses of the IANA registries and of metadata services"),
     ("settings/form.rs", Some(65_535), "TCP ports"),
     ("settings/check.rs", Some(9_007_199_254_740_991), "the last integer that JSON's numbers hold exactly"),
     ("message/compose.rs", Some(253_402_300_799), "the last second of RFC 5322"),

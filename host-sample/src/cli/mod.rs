@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
 use crate::{
-    demo,
+    demo, descriptors,
     failure::{Failure, Result},
     helpdesk::Helpdesk,
     host::{self, Direction, Host, Settings},
@@ -101,6 +101,9 @@ impl Desk {
 
 pub fn run(arguments: Arguments, output: &Output) -> Result<()> {
     let library = arguments.library.as_deref();
+    if matches!(arguments.command, Command::Run(_) | Command::Serve(_)) {
+        descriptors::allow_all();
+    }
     match arguments.command {
         Command::Check(common) => check::run(&start(library, &common.settings, output)?, output),
         Command::Consent(arguments) => consent::run(&start(library, arguments.settings(), output)?, &arguments, output),

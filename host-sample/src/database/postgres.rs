@@ -8,7 +8,7 @@ use std::{
 };
 
 use postgres::{
-    Client, Config,
+    Client, Config, NoTls,
     config::{Host, SslMode, TargetSessionAttrs},
     error::SqlState,
     types::{IsNull, ToSql, Type, private::BytesMut},
@@ -83,6 +83,8 @@ impl Postgres {
             let is_new = idle.is_none();
             let mut client = match idle {
                 Some(client) => client,
+                // The driver makes the TLS of a socket, too, and has no name for it.
+                None if self.config.get_ssl_mode() == SslMode::Disable => self.config.connect(NoTls).map_err(failed)?,
                 None => self.config.connect(self.tls.clone()).map_err(failed)?,
             };
             match client.batch_execute(first) {

@@ -13,6 +13,7 @@ pub mod settings;
 pub mod store;
 pub mod transport;
 
+pub mod call;
 pub mod clock;
 pub mod error;
 pub mod guard;
@@ -23,5 +24,6 @@ pub mod machine;
 pub mod remedies;
 pub mod seam;
 pub mod secret;
+pub mod worker;
 
 pub use error::{Error, Kind, Result};

@@ -33,6 +33,15 @@ pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(120);
 /// Longest deadline that a host may name. RFC 5321 4.5.3.2 asks for up to 10 minutes after the final dot.
 pub const DEADLINE_MAX: Duration = Duration::from_secs(900);
 
+/// A caller waits this much longer than the work of its call has, which knows better what it was
+/// waiting for; less than the 100 ms that a call may be late. And the same within a call.
+pub const CALLER_GRACE: Duration = Duration::from_millis(75);
+pub const INNER_GRACE: Duration = Duration::from_millis(35);
+/// A caller with its result waits this long for what follows (the host's watcher is called first).
+pub const FOLLOW_UP_WAIT: Duration = Duration::from_millis(100);
+/// How often a thread that waits for another one looks whether its call was cancelled.
+pub const CANCEL_POLL: Duration = Duration::from_millis(40);
+
 /// One IMAP response line without its literals, bytes. RFC 7162 section 4 asks clients for 8,192; FETCH lines of
 /// real servers stay below 64 KiB.
 pub const IMAP_LINE_MAX: usize = 256 * 1024;
@@ -210,6 +219,8 @@ pub const HEALTH_FAILURES: u32 = 3;
 /// Seconds after which the health of a mailbox is looked at anew although its calls succeed: the end of a secret comes
 /// near by itself.
 pub const HEALTH_INTERVAL: i64 = 60;
+/// Looking at the sign-in after a call waits this long for the store.
+pub const HEALTH_LOOK: Duration = Duration::from_millis(500);
 /// How long a mailbox counts as backing off when the server that throttles it names no wait.
 pub const HEALTH_BACK_OFF: Duration = Duration::from_secs(60);
 /// Longest Retry-After believed.
@@ -229,6 +240,12 @@ pub const PROVIDER_TEXT_MAX: usize = 600;
 /// Longest wait for another process that is writing to the store. A write takes milliseconds; a disk that is busy
 /// with something else may take a second.
 pub const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A store that went back to an earlier state is told as degraded for this long, seconds.
+pub const STORE_BACK_TOLD: i64 = 3_600;
+/// Records of which a process remembers what it wrote, to notice that they went back; and how long
+/// it takes a claim that is gone for lost rather than expired, seconds.
+pub const STORE_REMEMBERED: usize = 20_000;
+pub const STORE_CLAIM_LOST: Duration = Duration::from_secs(86_400);
 /// Longest key file that is read, bytes: base64 or hex of the key with some white space around it.
 pub const STORE_KEY_TEXT_MAX: u64 = 1024;
 /// What a grant's record takes besides its tokens, bytes: room for all of it, so that growing leaves no copy behind.
@@ -237,6 +254,8 @@ pub const STORE_GRANT_ROOM: usize = 8 * 1024;
 pub const STORE_CONNECTIONS: usize = 4;
 /// One operation of a PostgreSQL store, its connection included.
 pub const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The clock of a PostgreSQL server is looked at anew after this, and which server it is.
+pub const STORE_CLOCK_KEPT: Duration = Duration::from_secs(60);
 /// Of it, name lookup, TCP connect, TLS handshake and login.
 pub const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A consent that nobody completed is deleted from the store when it was written this many seconds ago, long after it

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use crate::call;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum Level {
@@ -36,7 +38,8 @@ impl Logger {
     }
 
     pub fn log(&self, level: Level, line: fmt::Arguments<'_>) {
-        (self.sink)(level, &self.mailbox, &redact(&line.to_string()));
+        let line = redact(&line.to_string());
+        call::waiting("the host's log callback", || (self.sink)(level, &self.mailbox, &line));
     }
 
     pub fn error(&self, line: fmt::Arguments<'_>) {

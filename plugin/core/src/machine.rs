@@ -5,7 +5,7 @@
 
 use std::{error::Error as StdError, fs::File, io};
 
-use crate::error::{Error, Kind, Who};
+use crate::error::{About, Error, Kind, Who};
 
 /// What there is no more of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,9 +89,7 @@ impl Lack {
                 "Free space on the disk of the temporary folder and of the store.",
             ),
         };
-        Error::new(Kind::Transient, format!("{doing} {why}"))
-            .remedy(remedy)
-            .who(Who::HelpdeskAdministrator)
+        Error::new(Kind::Transient, format!("{doing} {why}")).remedy(remedy).who(Who::HelpdeskAdministrator)
     }
 }
 
@@ -158,10 +156,9 @@ mod tests {
             // As libraries wrap it: an io::Error in an io::Error, below one of ours.
             let wrapped = io::Error::other(io::Error::from_raw_os_error(code));
             assert_eq!(Lack::of(&wrapped), Some(expected), "{code}");
-            let error = or_else("The CA file cannot be read.", wrapped, |e| {
-                Error::new(Kind::Settings, "no").source_error(e)
-            });
-            assert_eq!(error.kind(), Kind::Transient, "{code}");
+            let error =
+                or_else("The CA file cannot be read.", wrapped, |e| Error::new(Kind::Settings, "no").source_error(e));
+            assert!(error.kind() == Kind::Transient && error.is_of_host(), "{code}");
             assert!(error.message().starts_with("The CA file cannot be read. Th"), "{error}");
         }
         let limit = file_limit().unwrap();

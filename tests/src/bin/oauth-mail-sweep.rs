@@ -17,7 +17,7 @@ use oauth_mail_tests::{
 
 #[derive(Parser)]
 struct Arguments {
-    /// Only these: kill, fail-once, fail-for-ever, cut-fin, cut-reset, cut-stall, cut-sent, tls-cut, tls-reset, tls-stall, power.
+    /// Only these: kill, fail-once, fail-for-ever, stall, stall-cancelled, cut-fin, cut-reset, cut-stall, cut-sent, tls-cut, tls-reset, tls-stall, power.
     sweeps: Vec<String>,
     /// A few steps of each scenario: what runs among the tests.
     #[arg(long)]
@@ -73,6 +73,8 @@ fn run(arguments: &Arguments) -> Result<bool> {
         ("kill", Disturbance::Kill, &all, 1, 23),
         ("fail-once", Disturbance::FailOnce, &all, 1, 23),
         ("fail-for-ever", Disturbance::FailForEver, &all, 1, 53),
+        ("stall", Disturbance::Stall, &all, 1, 41),
+        ("stall-cancelled", Disturbance::StallCancelled, &all, 1, 83),
         ("cut-fin", cut(How::Fin), &received, 1, 499),
         ("cut-reset", cut(How::Reset), &received, 1, 499),
         ("cut-stall", cut(How::Stall), &received, 1, 499),

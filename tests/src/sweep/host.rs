@@ -1,7 +1,12 @@
 //! A small helpdesk in a process of its own: files every message under its key before it settles it, and writes down what
 //! it was handed and what it said.
 
-use std::{env, time::Duration};
+use std::{
+    env,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use oauth_mail_core::{
     Kind,
@@ -34,12 +39,20 @@ pub fn run() -> Result<Value> {
     // A connection may fail more often than a host would try in one go.
     let (disturbed, tries) = match disturbance.split(':').next() {
         Some("fail" | "fail-from") => (true, TRIES),
-        Some("cut" | "relay") => (true, 1),
+        Some("cut" | "relay" | "stall" | "cancel") => (true, 1),
         _ => (false, 1),
     };
     disturb(disturbance);
     let desk = Desk::open(order["desk"].as_str().unwrap_or_default())?;
-    let mut host = Host { order: &order, desk, errors: Vec::new(), slowest: Duration::ZERO, calm: !disturbed };
+    let mut host = Host {
+        order: &order,
+        desk,
+        errors: Vec::new(),
+        slowest: Duration::ZERO,
+        late: Duration::ZERO,
+        is_impatient: disturbance.starts_with("cancel:"),
+        calm: !disturbed,
+    };
     let mut opened = None;
     let mut first = false;
     for _ in 0..tries {
@@ -82,10 +95,11 @@ pub fn run() -> Result<Value> {
         "received": seen.received,
         "sent": seen.sent,
         "slowest_ms": host.slowest.as_millis() as u64,
+        "late_ms": host.late.as_millis() as u64,
     }))
 }
 
-/// `abort:STEP`, `fail:STEP`, `fail-from:STEP`, `cut:HOW:WAY:BYTES`.
+/// `abort:STEP`, `fail:STEP`, `fail-from:STEP`, `stall:STEP`, `cancel:STEP`, `cut:HOW:WAY:BYTES`.
 fn disturb(text: &str) {
     let words: Vec<_> = text.split(':').collect();
     let at = words.last().and_then(|number| number.parse().ok()).unwrap_or(0);
@@ -93,6 +107,8 @@ fn disturb(text: &str) {
         ["abort", _] => control::set(control::Plan::Abort(at)),
         ["fail", _] => control::set(control::Plan::Fail(at)),
         ["fail-from", _] => control::set(control::Plan::FailFrom(at)),
+        // The host loses patience with the second.
+        ["stall" | "cancel", _] => control::set(control::Plan::Stall(at)),
         ["cut", how, way, _] => {
             let how = match how {
                 "fin" => control::How::Fin,
@@ -111,9 +127,16 @@ struct Host<'a> {
     desk: Desk,
     errors: Vec<Value>,
     slowest: Duration,
+    /// Beyond its deadline, or after it was cancelled: the call that was the latest.
+    late: Duration,
+    /// Cancels each call after a while.
+    is_impatient: bool,
     /// Nothing is wrong, or not any more.
     calm: bool,
 }
+
+/// Longer than any call takes when nothing is wrong.
+const PATIENCE: Duration = Duration::from_millis(700);
 
 impl Host<'_> {
     /// To the end, or to the first error, which is noted.
@@ -147,15 +170,49 @@ impl Host<'_> {
         }
     }
 
+    /// One call of a hook, on time or not.
+    fn timed<T>(
+        &mut self,
+        handle: &Handle,
+        call: impl FnOnce(&Handle) -> oauth_mail_core::Result<T>,
+    ) -> oauth_mail_core::Result<T> {
+        let deadline = Duration::from_millis(self.deadline());
+        let begun = seam::instant();
+        let (is_back, goes_back) = mpsc::channel::<()>();
+        let (result, end) = thread::scope(|scope| {
+            let canceller = (self.is_impatient && !self.calm).then(|| {
+                scope.spawn(move || match goes_back.recv_timeout(PATIENCE) {
+                    Err(RecvTimeoutError::Timeout) => {
+                        let at = seam::instant();
+                        handle.cancel();
+                        Some(at)
+                    }
+                    _ => None,
+                })
+            });
+            let result = call(handle);
+            let end = seam::instant();
+            drop(is_back);
+            let cancelled = canceller.and_then(|thread| thread.join().ok().flatten());
+            self.late = self.late.max(end.saturating_duration_since(cancelled.unwrap_or(begun + deadline)));
+            (result, end)
+        });
+        self.slowest = self.slowest.max(end - begun);
+        result
+    }
+
     fn deadline(&self) -> u64 {
         let stalling = self.order["stall_deadline_ms"].as_u64().filter(|_| !self.calm);
         stalling.or(self.order["deadline_ms"].as_u64()).unwrap_or(30_000)
     }
 
     fn consent(&mut self, handle: &Handle, redirect: &str) -> oauth_mail_core::Result<()> {
-        let status = parse(&handle.authenticate(r#"{"action":"status"}"#)?);
-        if status["state"] != "authorized" {
-            handle.authenticate(&json!({"action": "complete", "redirect": redirect}).to_string())?;
+        let deadline = self.deadline();
+        let ask = |request: Value| move |handle: &Handle| handle.authenticate(&request.to_string());
+        let status = self.timed(handle, ask(json!({"action": "status", "deadline_ms": deadline})))?;
+        if parse(&status)["state"] != "authorized" {
+            let request = json!({"action": "complete", "redirect": redirect, "deadline_ms": deadline});
+            self.timed(handle, ask(request))?;
         }
         Ok(())
     }
@@ -164,10 +221,7 @@ impl Host<'_> {
         let mut rounds = 0;
         loop {
             let request = json!({"max_messages": self.order["max_messages"], "deadline_ms": self.deadline()});
-            let begun = seam::instant();
-            let mail = mailbox::batch(handle, &request);
-            self.slowest = self.slowest.max(seam::instant() - begun);
-            let mail = mail?;
+            let mail = self.timed(handle, |handle| mailbox::batch(handle, &request))?;
             let more = mail.more;
             let retried = self.take(handle, &mail)?;
             rounds += usize::from(!more);
@@ -205,20 +259,14 @@ impl Host<'_> {
             results.insert(message.key.clone(), json!(verdict));
         }
         let request = json!({"results": results, "deadline_ms": self.deadline()}).to_string();
-        let settle = |slowest: &mut Duration| {
-            let begun = seam::instant();
-            let settled = handle.settle_batch(&request);
-            *slowest = (*slowest).max(seam::instant() - begun);
-            settled
-        };
         if plant == "settle-before-import" {
-            settle(&mut self.slowest)?;
+            self.timed(handle, |handle| handle.settle_batch(&request))?;
         }
         for message in &mail.messages {
             seam::step("host.commit").map_err(|_| ours())?;
             self.desk.file(message, results[&message.key].as_str().unwrap_or_default());
         }
-        let settled = settle(&mut self.slowest);
+        let settled = self.timed(handle, |handle| handle.settle_batch(&request));
         if plant != "swallow-errors" {
             settled?;
         }
@@ -233,10 +281,8 @@ impl Host<'_> {
         let key = send["request"]["idempotency_key"].as_str().unwrap_or_default().to_owned();
         let mut request = send["request"].clone();
         request["deadline_ms"] = json!(self.deadline());
-        let begun = seam::instant();
-        let answer = handle.send_message(&request.to_string(), send["raw"].as_str().unwrap_or_default().as_bytes());
-        self.slowest = self.slowest.max(seam::instant() - begun);
-        let answer = parse(&answer?);
+        let raw = send["raw"].as_str().unwrap_or_default().as_bytes();
+        let answer = parse(&self.timed(handle, |handle| handle.send_message(&request.to_string(), raw))?);
         let outcome = answer["outcome"].as_str().unwrap_or_default();
         seam::step("host.outcome").map_err(|_| ours())?;
         self.desk.outcome(&key, outcome);

@@ -24,6 +24,10 @@ pub enum Disturbance {
     Kill,
     FailOnce,
     FailForEver,
+    /// Does not come back as long as the call lasts, which ends by its deadline.
+    Stall,
+    /// The same, and the host cancels the call.
+    StallCancelled,
     /// Of what the server sent, decrypted: no more comes after so many bytes.
     Cut(How),
     /// After so many bytes that the host sent, before encryption, the connection is reset.
@@ -39,6 +43,8 @@ impl Disturbance {
             Self::Kill => format!("abort:{step}"),
             Self::FailOnce => format!("fail:{step}"),
             Self::FailForEver => format!("fail-from:{step}"),
+            Self::Stall => format!("stall:{step}"),
+            Self::StallCancelled => format!("cancel:{step}"),
             Self::Cut(how) => format!("cut:{}:received:{}", format!("{how:?}").to_lowercase(), step - 1),
             Self::CutSent => format!("cut:reset:sent:{}", step - 1),
             Self::Tls(_) => format!("relay:{}", step - 1),
@@ -50,6 +56,8 @@ impl Disturbance {
             Self::Kill => "kill -9 at every step",
             Self::FailOnce => "every operation fails once",
             Self::FailForEver => "every operation fails for ever",
+            Self::Stall => "every operation stalls to the deadline",
+            Self::StallCancelled => "every operation stalls and its call is cancelled",
             Self::Cut(How::Fin) => "closed after every byte",
             Self::Cut(How::Reset) => "reset after every byte",
             Self::Cut(How::Stall) => "stalled after every byte",
@@ -58,6 +66,10 @@ impl Disturbance {
             Self::Tls(Ending::Reset) => "reset after bytes of TLS",
             Self::Tls(Ending::Stall) => "stalled after bytes of TLS",
         }
+    }
+
+    fn stalls(self) -> bool {
+        matches!(self, Self::Stall | Self::StallCancelled)
     }
 
     /// How many places there are in a scenario.
@@ -76,6 +88,9 @@ impl Disturbance {
 pub const STALL_DEADLINE_MS: u64 = 1_500;
 pub const CALM_DEADLINE_MS: u64 = 10_000;
 const STALL_LIMIT_MS: u64 = 14_000;
+/// How late a call may be whose operation hangs. Whoever shares the machine may hold up one run, not three.
+const LATE_LIMIT_MS: u64 = 100;
+const LATE_TRIES: usize = 3;
 
 /// What an undisturbed run leaves.
 struct Baseline {
@@ -108,14 +123,17 @@ pub fn sweep(world: &World, workers: usize, scenarios: &[Scenario], how: Disturb
         .flat_map(|(index, baseline)| {
             (1 + index % stride..=how.places(baseline)).step_by(stride).map(move |step| (index, step))
         })
+        .filter(|(index, step)| !how.stalls() || is_ours(&baselines[*index].steps[step - 1]))
         .collect();
     let tallies = in_parallel(world, workers, cases.len(), |seat, number| {
         let (index, step) = cases[number];
         let (scenario, baseline) = (&scenarios[index], &baselines[index]);
         let at = match how {
-            Disturbance::Kill | Disturbance::FailOnce | Disturbance::FailForEver => {
-                baseline.steps.get(step - 1).map_or("", String::as_str)
-            }
+            Disturbance::Kill
+            | Disturbance::FailOnce
+            | Disturbance::FailForEver
+            | Disturbance::Stall
+            | Disturbance::StallCancelled => baseline.steps.get(step - 1).map_or("", String::as_str),
             _ => "bytes",
         };
         let mut tally = disturbed(seat, scenario, baseline, how, step, &sent).unwrap_or_else(|error| {
@@ -138,6 +156,11 @@ pub fn sweep(world: &World, workers: usize, scenarios: &[Scenario], how: Disturb
         about: format!("{}, {places} places, every {stride}. of them", scenarios_of(scenarios)),
         took: begun.elapsed(),
     })
+}
+
+/// Of a hook: not of the host's database, nor of the start, which has no deadline.
+fn is_ours(step: &str) -> bool {
+    !step.starts_with("host.") && step != "store.reseal"
 }
 
 fn scenarios_of(scenarios: &[Scenario]) -> String {
@@ -229,6 +252,9 @@ fn disturbed(
     step: usize,
     sent: &Sent,
 ) -> Result<Tally> {
+    if how.stalls() {
+        return stalled(seat, scenario, baseline, how, step, sent);
+    }
     let mut tally = Tally::default();
     let mut case = seat.prepare(scenario)?;
     let before = seat.look(&case)?;
@@ -265,6 +291,47 @@ fn disturbed(
     after(seat, &case, &last, baseline, &mut tally, sent)?;
     seat.clear(&case);
     Ok(tally)
+}
+
+/// The same case again when it was late, in case that somebody else had the machine.
+fn stalled(
+    seat: &mut Seat<'_>,
+    scenario: &Scenario,
+    baseline: &Baseline,
+    how: Disturbance,
+    step: usize,
+    sent: &Sent,
+) -> Result<Tally> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut tally = Tally::default();
+        let mut case = seat.prepare(scenario)?;
+        seat.relay(&mut case, how)?;
+        let mut last = seat.run(&case, Some(&how.plan(step)), true, 0)?;
+        judge(&last, &mut tally);
+        let late = last.report.as_ref().and_then(|report| report["late_ms"].as_u64()).unwrap_or(0);
+        if late > LATE_LIMIT_MS && tries < LATE_TRIES {
+            seat.clear(&case);
+            continue;
+        }
+        if late > LATE_LIMIT_MS {
+            tally.hangs += 1;
+            tally.note(format_args!("a call was {late} ms late"));
+        }
+        // The answer to a code or a refresh was lost: only a person can help, once.
+        if !last.is_complete() && scenario.task == Task::Consent {
+            seat.consent_again(&mut case)?;
+            last = seat.run(&case, None, true, 0)?;
+            judge(&last, &mut tally);
+        }
+        if !last.is_complete() {
+            tally.note(format_args!("it did not end well: {:?} {}", last.report, last.stderr));
+        }
+        after(seat, &case, &last, baseline, &mut tally, sent)?;
+        seat.clear(&case);
+        return Ok(tally);
+    }
 }
 
 fn judge(end: &End, tally: &mut Tally) {

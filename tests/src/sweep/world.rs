@@ -345,6 +345,8 @@ impl<'a> Seat<'a> {
 
     /// Between the host and the server, where bytes of TLS are to be cut.
     pub fn relay(&self, case: &mut Case<'_>, how: Disturbance) -> Result<Option<Relay>> {
+        let stalls = [Disturbance::Tls(Ending::Stall), Disturbance::Stall, Disturbance::StallCancelled];
+        case.stall_deadline_ms = stalls.contains(&how).then_some(STALL_DEADLINE_MS);
         if !matches!(how, Disturbance::Tls(_)) {
             return Ok(None);
         }
@@ -360,7 +362,6 @@ impl<'a> Seat<'a> {
             }
             None => form["port"] = json!(relay.port()),
         }
-        case.stall_deadline_ms = (how == Disturbance::Tls(Ending::Stall)).then_some(STALL_DEADLINE_MS);
         Ok(Some(relay))
     }
 

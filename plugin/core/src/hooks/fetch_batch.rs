@@ -193,7 +193,7 @@ impl Fetch {
         if !context.store.is_shared() {
             return Ok(Whose::Ours);
         }
-        let now = context.session.clock.now();
+        let now = context.shared_now();
         let mailbox = context.name()?.mailbox_id();
         let whose = self.lease.hold(&*context.store, &context.shared.node, &mailbox, now, deadline.left())?;
         if whose != Whose::Ours && (self.round || matches!(whose, Whose::Elsewhere(_))) {

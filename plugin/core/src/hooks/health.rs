@@ -25,12 +25,14 @@ use serde_json::Value;
 
 use super::{Context, mailbox::Place};
 use crate::{
-    clock::UnixSeconds,
+    call::{self, Call},
+    clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
     limits,
     oauth::{About, Status},
     seam,
     settings::{Account, Direction},
+    worker::FollowUp,
 };
 
 /// Receives mailbox and the health as JSON, once per change; from any thread, several at once.
@@ -107,19 +109,35 @@ impl Book {
     }
 }
 
-/// After each call that used the mailbox. Looks at the sign-in only when something changed or it is time: a store may be
-/// a network away.
-pub fn note<T>(context: &Context, result: &Result<T>) {
-    note_trouble(context, result.as_ref().err());
+/// After each call that used the mailbox. What follows looks at the sign-in, when something changed
+/// or it is time: a store may be a network away, so the caller does not wait for it.
+pub fn note<T>(context: &Arc<Context>, result: &Result<T>) -> FollowUp {
+    follow_up(context, remember(context, result.as_ref().err()))
 }
 
 /// As [`note`], for an outcome of `send_message`: also a `retry` says how the server is.
-pub fn note_outcome(context: &Context, result: &Result<String>) {
+pub fn note_outcome(context: &Arc<Context>, result: &Result<String>) -> FollowUp {
     let retry = result.as_ref().ok().and_then(|answer| {
         let answer: Value = serde_json::from_str(answer).ok()?;
         (answer["outcome"] == "retry").then(|| told_in(&answer))?
     });
-    note_trouble(context, retry.as_ref().or(result.as_ref().err()));
+    follow_up(context, remember(context, retry.as_ref().or(result.as_ref().err())))
+}
+
+/// As [`note`], for a call that answered and met an error besides.
+pub fn note_trouble(context: &Arc<Context>, error: Option<&Error>) -> FollowUp {
+    follow_up(context, remember(context, error))
+}
+
+fn follow_up(context: &Arc<Context>, due: bool) -> FollowUp {
+    let context = context.clone();
+    due.then(|| -> Box<dyn FnOnce() + Send> {
+        Box::new(move || {
+            // A store that says nothing keeps the next call waiting no longer than this.
+            let call = Call::new(Deadline::after(limits::HEALTH_LOOK), Arc::default());
+            call.run(|| look(&context, context.session.grants.status(&context.session.account).as_ref()));
+        })
+    })
 }
 
 fn told_in(answer: &Value) -> Option<Error> {
@@ -138,14 +156,14 @@ fn told_in(answer: &Value) -> Option<Error> {
     }
 }
 
-/// As [`note`], for a call that answered and met an error besides.
-pub fn note_trouble(context: &Context, error: Option<&Error>) {
+/// Takes note of how a call ended, in memory alone. Is it time to look at the sign-in?
+pub fn remember(context: &Context, error: Option<&Error>) -> bool {
     // A call that cannot be meant says nothing about the mailbox.
     if error.is_some_and(|error| matches!(error.kind(), Kind::Misuse | Kind::Closed)) {
-        return;
+        return false;
     }
     let (account, now) = (&context.session.account, context.session.clock.now());
-    let due = {
+    {
         let mut entries = context.shared.health.lock();
         let entry = entries.entry(key(account)).or_default();
         entry.failures = if error.is_some() { entry.failures.saturating_add(1) } else { 0 };
@@ -153,9 +171,6 @@ pub fn note_trouble(context: &Context, error: Option<&Error>) {
         let due = trouble.is_some() || entry.trouble.is_some() || entry.told.as_ref().is_some_and(|told| !told.is_ok());
         entry.trouble = trouble;
         due || now - entry.looked_at >= limits::HEALTH_INTERVAL || now < entry.looked_at
-    };
-    if due {
-        look(context, context.session.grants.status(account).as_ref());
     }
 }
 
@@ -182,7 +197,8 @@ pub fn look(context: &Context, status: Result<&Status, &Error>) -> Health {
         (health, is_new)
     };
     if is_new && let Some(watcher) = &context.shared.health.watcher {
-        watcher(account.label(), &health.to_json().to_string());
+        let told = health.to_json().to_string();
+        call::waiting("the host's health callback", || watcher(account.label(), &told));
     }
     health
 }

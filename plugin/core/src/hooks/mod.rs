@@ -31,16 +31,16 @@ mod send;
 mod settle_batch;
 mod swap;
 mod trouble;
-mod worker;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::{
-    clock::Deadline,
+    clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
     seam,
     session::Session,
     store::Store,
+    worker::{FollowUp, Worker},
 };
 
 pub use health::Watcher;
@@ -48,7 +48,6 @@ pub use plugin::{Plugin, describe};
 
 use fetch_batch::Fetch;
 use send::Send;
-use worker::Worker;
 
 /// One mailbox, in one direction.
 pub struct Handle {
@@ -71,6 +70,11 @@ impl Context {
     /// Those of the store, when it is asked for the first time.
     fn name(&self) -> Result<&key::Name> {
         self.mailbox.name(&*self.store, &self.session.account, &self.session.log)
+    }
+
+    /// The time by which leases and claims are judged: the store's, which all nodes share.
+    fn shared_now(&self) -> UnixSeconds {
+        self.session.clock.now() + self.store.ahead()
     }
 }
 
@@ -119,10 +123,11 @@ impl Handle {
     pub fn authenticate(&self, request: &str) -> Result<String> {
         let request = authenticate::parse(request)?;
         if let authenticate::Action::Status = request.action {
-            self.front()?;
-            return authenticate::status(&self.context);
+            // Time is left to answer from memory when the store says nothing.
+            let deadline = request.deadline.at_most(request.deadline.left() * 3 / 4);
+            return self.front()?.enter(deadline).run(|| authenticate::status(&self.context));
         }
-        self.call("authenticate", request.deadline, move |work| authenticate::run(work, request))
+        self.call("authenticate", request.deadline, move |work| authenticate::run(work, request), |_, _| None)
     }
 
     /// The next unsettled messages, oldest first. Never changes the mailbox.
@@ -132,10 +137,9 @@ impl Handle {
     /// protocol. What was already read is handed over first, the error comes with the next call.
     pub fn fetch_batch(&self, request: &str) -> Result<Batch> {
         let request = fetch_batch::parse(request)?;
-        let batch =
-            self.call("fetch_batch", request.deadline, move |work| work.fetch.next_batch(&work.context, &request));
-        health::note(&self.context, &batch);
-        batch
+        let deadline = request.deadline;
+        let fetch = move |work: &mut Work| work.fetch.next_batch(&work.context, &request);
+        self.call("fetch_batch", deadline, fetch, health::note)
     }
 
     /// Says what became of messages; then, and only then, the mailbox and the cursor change. Can be repeated.
@@ -144,13 +148,15 @@ impl Handle {
     /// As [`Handle::fetch_batch`]. After an error the call can be repeated as it is: what was done is told again.
     pub fn settle_batch(&self, request: &str) -> Result<String> {
         let request = settle_batch::parse(request)?;
+        let deadline = request.deadline;
         if request.results.is_empty() {
             self.front()?;
             return Ok(settle_batch::NOTHING.to_owned());
         }
-        let done = self.call("settle_batch", request.deadline, move |work| settle_batch::run(work, &request));
-        let trouble = done.as_ref().map_or_else(Some, |done| done.trouble.as_ref());
-        health::note_trouble(&self.context, trouble);
+        let settle = move |work: &mut Work| settle_batch::run(work, &request);
+        let done = self.call("settle_batch", deadline, settle, |context, done| {
+            health::note_trouble(context, done.as_ref().map_or_else(Some, |done| done.trouble.as_ref()))
+        });
         done.map(|done| done.text)
     }
 
@@ -160,12 +166,9 @@ impl Handle {
     /// Only for what stopped the call before the message was offered to a server; everything after is an outcome.
     pub fn send_message(&self, request: &str, raw: &[u8]) -> Result<String> {
         let request = send::parse(request, raw)?;
-        let progress = request.progress.clone();
-        let outcome = self
-            .call("send_message", request.deadline, move |work| work.send.run(&work.context, request))
-            .or_else(|error| progress.answer_to(error));
-        health::note_outcome(&self.context, &outcome);
-        outcome
+        let (progress, deadline) = (request.progress.clone(), request.deadline);
+        let send = move |work: &mut Work| work.send.run(&work.context, request);
+        self.call("send_message", deadline, send, health::note_outcome).or_else(|error| progress.answer_to(error))
     }
 
     /// Calls that run or wait on this handle come back at once, from any thread: with a `Transient` error, and a message that
@@ -186,14 +189,23 @@ impl Handle {
         drop(front);
     }
 
+    /// `note`: what the health of the mailbox makes of the result; what follows from it is done by the
+    /// thread of the handle, never by the caller's.
     fn call<R: std::marker::Send + 'static>(
         &self,
         what: &'static str,
         deadline: Deadline,
         work: impl FnOnce(&mut Work) -> Result<R> + std::marker::Send + 'static,
+        note: fn(&Arc<Context>, &Result<R>) -> FollowUp,
     ) -> Result<R> {
         let front = self.front()?;
-        let result = front.call(what, deadline, work);
+        let context = self.context.clone();
+        let result = front.call_then(what, deadline, work, move |result| note(&context, result));
+        let result = result.unwrap_or_else(|missed| {
+            let error = missed.into_error(what);
+            health::remember(&self.context, Some(&error));
+            Err(error)
+        });
         if front.has_panicked() {
             self.close();
         }

@@ -84,7 +84,7 @@ impl Plugin {
         }
         let previous = config.previous_keys.iter().map(SealingKey::from_config).collect::<Result<Vec<_>>>()?;
         let key = SealingKey::from_config(&config.key)?.with_previous(previous);
-        let store = store::open(&config.store, key)?;
+        let store = store::open_logging(&config.store, key, log.clone())?;
         match store.reseal() {
             Ok(Resealed { changed: 0, unreadable: 0 }) => {}
             Ok(Resealed { changed, unreadable }) => log.info(format_args!(

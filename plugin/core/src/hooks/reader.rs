@@ -13,13 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::worker::Worker;
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
     guard::guarded,
     limits, seam,
     transport::{Entry, Inbox, Item, Raw},
+    worker::Worker,
 };
 
 pub struct Reader {

@@ -19,7 +19,7 @@ use rustls::ClientConfig;
 
 use crate::{
     clock::Deadline,
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits, machine, seam,
 };
 
@@ -106,6 +106,7 @@ fn not_found(host: &str, e: std::io::Error) -> Error {
     machine::or_else_now(&format!("The name {host} could not be looked up."), e, |e| {
         Error::new(Kind::Transient, format!("The name {host} could not be found."))
             .remedy("Check the server name and this machine's DNS.")
+            .with_about(About::Connection)
             .source_error(e)
     })
 }
@@ -121,6 +122,7 @@ fn cannot_connect(host: &str, port: u16, e: std::io::Error) -> Error {
     machine::or_else(&format!("{host}:{port} cannot be connected to."), e, |e| {
         Error::new(Kind::Transient, format!("{host}:{port} cannot be reached."))
             .remedy("Check the server name, the port and the firewall.")
+            .with_about(About::Connection)
             .source_error(e)
     })
 }

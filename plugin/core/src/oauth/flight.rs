@@ -25,7 +25,14 @@ struct Flight {
     seat: Mutex<Option<Box<Memory>>>,
     freed: Condvar,
     /// What was read or saved last; used only while the store cannot be read, and to be seen also while somebody flies.
-    last: Mutex<Option<Grant>>,
+    last: Mutex<Option<Last>>,
+}
+
+/// A grant as it was read or saved last, and the epoch of the store then.
+#[derive(Clone)]
+pub(super) struct Last {
+    pub grant: Grant,
+    pub epoch: u64,
 }
 
 /// What this process knows of a grant beyond its record.
@@ -75,7 +82,7 @@ impl Flights {
 
     /// What was last known of a grant, also while somebody is in.
     pub fn last(&self, id: &str) -> Option<Grant> {
-        self.flight(id).last()
+        self.flight(id).last().map(|last| last.grant)
     }
 
     fn flight(&self, id: &str) -> Arc<Flight> {
@@ -91,7 +98,7 @@ impl Flights {
 }
 
 impl Flight {
-    fn last(&self) -> Option<Grant> {
+    fn last(&self) -> Option<Last> {
         seam::lock("oauth.last", &self.last).clone()
     }
 }
@@ -102,12 +109,12 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub fn last(&self) -> Option<Grant> {
+    pub fn last(&self) -> Option<Last> {
         self.flight.last()
     }
 
-    pub fn remember(&self, grant: Option<Grant>) {
-        *seam::lock("oauth.last", &self.flight.last) = grant;
+    pub fn remember(&self, last: Option<Last>) {
+        *seam::lock("oauth.last", &self.flight.last) = last;
     }
 
     /// Nothing of what was known holds any more.

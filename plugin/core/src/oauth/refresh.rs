@@ -5,7 +5,7 @@ use super::{
     AccessToken, Inner,
     application::{self, Application},
     client_auth::Proof,
-    flight::Guard,
+    flight::{Guard, Last},
     grant::{Grant, Lease},
     grant_id, status, token_request,
 };
@@ -83,7 +83,8 @@ fn in_hand(
             && grant.is_valid(now)
             && refused.is_none_or(|refused| refused.secret != grant.access_token)
     };
-    let Some(grant) = memory.last().filter(is_good).filter(|_| error.is_transient()) else { return Err(error) };
+    let last = memory.last().map(|last| last.grant);
+    let Some(grant) = last.filter(is_good).filter(|_| error.is_transient()) else { return Err(error) };
     inner
         .log(account)
         .warn(format_args!("The store cannot be read; going on with the access token that is in memory. {error}"));
@@ -93,8 +94,38 @@ fn in_hand(
 /// The record, or the newer tokens that could not be written.
 pub(super) fn load(inner: &Inner, account: &Account, id: &str, memory: &mut Guard) -> Result<Option<(Grant, u64)>> {
     let found = load_newest(inner, account, id, memory)?;
-    memory.remember(found.as_ref().map(|(grant, _)| grant.clone()));
+    memory.remember(found.as_ref().map(|(grant, _)| last(inner, grant)));
     Ok(found)
+}
+
+fn last(inner: &Inner, grant: &Grant) -> Last {
+    Last { grant: grant.clone(), epoch: inner.store.epoch() }
+}
+
+/// A record that is older than what this process last read or saved is not believed: its refresh token
+/// is spent, and would end the sign-in. The newer one is written back.
+fn stored(inner: &Inner, account: &Account, id: &str, memory: &Guard) -> Result<Option<(Grant, u64)>> {
+    for _ in 0..limits::CLAIM_ATTEMPTS {
+        let found = Grant::read(&*inner.store, id)?;
+        let Some(known) = memory.last() else { return Ok(found) };
+        let went_back = match &found {
+            Some((theirs, _)) => known.grant.succeeds(theirs),
+            // Somebody may have revoked it; but not while the store lost what was in it.
+            None => inner.store.epoch() > known.epoch,
+        };
+        if !went_back {
+            return Ok(found);
+        }
+        inner.log(account).error(format_args!(
+            "The store has an older sign-in than this process, or none: it went back to an earlier state. The newer \
+             sign-in is written back."
+        ));
+        let grant = Grant { lease: None, ..known.grant };
+        if let Some(version) = grant.write(&*inner.store, id, found.map(|(_, version)| version))? {
+            return Ok(Some((grant, version)));
+        }
+    }
+    Grant::read(&*inner.store, id)
 }
 
 fn load_newest(inner: &Inner, account: &Account, id: &str, memory: &mut Guard) -> Result<Option<(Grant, u64)>> {
@@ -121,7 +152,7 @@ fn load_newest(inner: &Inner, account: &Account, id: &str, memory: &mut Guard) -
             }
         }
     }
-    Grant::read(&*inner.store, id)
+    stored(inner, account, id, memory)
 }
 
 enum Renewal {
@@ -157,9 +188,11 @@ fn renew(
     }
     let now = inner.clock.now();
     memory.check_pause(&account.client, now)?;
-    if let Some(lease) = grant.lease.as_ref().filter(|lease| lease.until > now && lease.owner != inner.owner) {
+    // Leases are judged by the clock that all nodes share.
+    let shared_now = now + inner.store.ahead();
+    if let Some(lease) = grant.lease.as_ref().filter(|lease| lease.until > shared_now && lease.owner != inner.owner) {
         // A lease that ends later than any lease can is a clock's mistake.
-        if lease.until <= now + 2 * limits::REFRESH_LEASE.as_secs() as i64 {
+        if lease.until <= shared_now + 2 * limits::REFRESH_LEASE.as_secs() as i64 {
             return Ok(Renewal::Leased);
         }
     }
@@ -177,7 +210,8 @@ fn renew(
     // With a store that cannot be written, a rotated token could be lost: nothing is asked then.
     // The request ends before the lease does, however long the store takes to write it.
     let request_deadline = deadline.at_most(limits::REFRESH_TIMEOUT);
-    grant.lease = Some(Lease { owner: inner.owner.clone(), until: now + limits::REFRESH_LEASE.as_secs() as i64 });
+    grant.lease =
+        Some(Lease { owner: inner.owner.clone(), until: shared_now + limits::REFRESH_LEASE.as_secs() as i64 });
     let Some(version) = grant.write(&*inner.store, id, Some(version))? else { return Ok(Renewal::Changed) };
     grant.lease = None;
 
@@ -244,7 +278,7 @@ fn save(
 ) -> Result<Option<Grant>> {
     match grant.write(&*inner.store, id, Some(version)) {
         Ok(Some(_)) => {
-            memory.remember(Some(grant.clone()));
+            memory.remember(Some(last(inner, &grant)));
             Ok(Some(grant))
         }
         Ok(None) => {
@@ -256,7 +290,7 @@ fn save(
                 "The renewed sign-in could not be saved; it is kept in memory and saved at the next use. {e}"
             ));
             memory.unsaved = Some((grant.clone(), version));
-            memory.remember(Some(grant.clone()));
+            memory.remember(Some(last(inner, &grant)));
             Ok(Some(grant))
         }
     }

@@ -123,6 +123,12 @@ pub(super) fn status(inner: &Inner, account: &Account) -> Result<Status> {
     if unsaved.is_some() {
         warnings.push(About::Store.now("The renewed sign-in could not be saved yet; check the disk of the store."));
     }
+    if inner.store.went_back().is_some_and(|at| (0..limits::STORE_BACK_TOLD).contains(&(now - at))) {
+        warnings.push(About::Store.now(
+            "The store went back to an earlier state: it was deleted, restored from a backup, or failed over to a \
+             standby that was behind. What this process knew better was written back; mail of the lost time may come again.",
+        ));
+    }
     let grant = match unsaved.map(Ok).unwrap_or_else(|| stored(inner, &id, &mut warnings)) {
         Ok(grant) => Some(grant),
         Err(Some(e)) => return Err(e),
@@ -140,7 +146,12 @@ pub(super) fn status(inner: &Inner, account: &Account) -> Result<Status> {
 /// `Err(None)`: there is none. What this process last knew stands in while the store is away: mail goes on with it too.
 fn stored(inner: &Inner, id: &str, warnings: &mut Vec<Warning>) -> Result<Grant, Option<Error>> {
     match Grant::read(&*inner.store, id) {
-        Ok(found) => found.map(|(grant, _)| grant).ok_or(None),
+        // What a store that went back has lost, the next use writes back.
+        Ok(found) => {
+            let found = found.map(|(grant, _)| grant);
+            let newer = inner.flights.last(id).filter(|last| found.as_ref().is_some_and(|found| last.succeeds(found)));
+            newer.or(found).ok_or(None)
+        }
         Err(e) => {
             let last = inner.flights.last(id).filter(|_| e.is_transient()).ok_or_else(|| Some(e))?;
             warnings.push(About::Store.now(

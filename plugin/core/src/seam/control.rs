@@ -6,12 +6,13 @@ use std::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
 use super::Way;
 
-/// `abort:N`, `fail:N` or `fail-from:N`: the plan of a process from its start.
+/// `abort:N`, `fail:N`, `fail-from:N` or `stall:N`: the plan of a process from its start.
 pub const VARIABLE: &str = "OAUTH_MAIL_SEAM";
 
 /// What happens at which step; steps count from 1.
@@ -25,6 +26,8 @@ pub enum Plan {
     Fail(u64),
     /// This step fails, and all after it that have its name.
     FailFrom(u64),
+    /// This step does not come back until the plan is another one: a disk, a network or a lock that hangs.
+    Stall(u64),
 }
 
 /// How a connection ends.
@@ -102,6 +105,14 @@ pub(super) fn step(name: &'static str) -> io::Result<()> {
         Plan::Abort(at) if at == now => process::abort(),
         Plan::FailFrom(at) if at == now => state.failing = Some(name),
         Plan::Fail(at) if at == now => return Err(wanted(name)),
+        Plan::Stall(at) if at == now => {
+            let plan = state.plan;
+            while state.plan == plan {
+                drop(state);
+                thread::sleep(Duration::from_millis(2));
+                state = self::state();
+            }
+        }
         _ => {}
     }
     if state.failing == Some(name) { Err(wanted(name)) } else { Ok(()) }
@@ -156,6 +167,7 @@ fn parse(text: &str) -> Option<Plan> {
         "abort" => Some(Plan::Abort(at)),
         "fail" => Some(Plan::Fail(at)),
         "fail-from" => Some(Plan::FailFrom(at)),
+        "stall" => Some(Plan::Stall(at)),
         _ => None,
     }
 }

@@ -1,5 +1,7 @@
 //! What must survive a crash: grants, consent states, cursors. Small sealed records, each replaced atomically.
 
+mod bounded;
+mod known;
 #[cfg(feature = "test-seam")]
 mod observed;
 pub mod postgres;
@@ -12,8 +14,10 @@ use std::{path::Path, sync::Arc};
 use zeroize::Zeroizing;
 
 use crate::{
+    clock::UnixSeconds,
     error::{Error, Fault, Kind, Result},
     limits,
+    log::Logger,
 };
 
 pub use postgres::PostgresStore;
@@ -27,24 +31,36 @@ pub use sqlite::SqliteStore;
 /// # Errors
 /// `Settings` for a URL that cannot be meant or used; and those of [`SqliteStore::open`] and [`PostgresStore::open`].
 pub fn open(url: &str, key: SealingKey) -> Result<Arc<dyn Store>> {
-    let store = open_database(url, key)?;
-    #[cfg(feature = "test-seam")]
-    let store: Arc<dyn Store> = Arc::new(observed::Observed(store));
-    Ok(store)
+    open_logging(url, key, Logger::silent())
+}
+
+/// As [`open`]; what is noticed of the store goes into `log`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_logging(url: &str, key: SealingKey, log: Logger) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(known::Known::new(open_database(url, key)?, log)))
 }
 
 fn open_database(url: &str, key: SealingKey) -> Result<Arc<dyn Store>> {
     match url.split_once(':') {
-        Some(("sqlite", ":memory:")) => Ok(Arc::new(SqliteStore::in_memory(key)?)),
+        Some(("sqlite", ":memory:")) => Ok(observed(Arc::new(SqliteStore::in_memory(key)?))),
         Some(("sqlite", path)) if !path.is_empty() => {
             // `sqlite:///var/lib/x` is what people write who think of it as a URL.
             let path = path.strip_prefix("//").unwrap_or(path);
-            Ok(Arc::new(SqliteStore::open(Path::new(path), key)?))
+            let store = observed(Arc::new(SqliteStore::open(Path::new(path), key)?));
+            Ok(Arc::new(bounded::Bounded::new(store, path.to_owned())?))
         }
-        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(PostgresStore::open(url, key)?)),
+        Some(("postgres" | "postgresql", _)) => Ok(observed(Arc::new(PostgresStore::open(url, key)?))),
         // The URL is not repeated: it may hold a password.
         _ => Err(fault("The store must be written as sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE.")),
     }
+}
+
+fn observed(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    #[cfg(feature = "test-seam")]
+    let store: Arc<dyn Store> = Arc::new(observed::Observed(store));
+    store
 }
 
 /// The kinds of record. The name goes into the database and into the seal, so that a record moved to another place
@@ -132,11 +148,47 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// Seconds by which the clock of the store is ahead of this machine's: leases and claims, which
+    /// several nodes judge, are judged by the clock of what they share.
+    fn ahead(&self) -> i64 {
+        0
+    }
+
+    /// Counts how often the store may have gone back to an earlier state: another file came under its
+    /// name, another server answers, or a record was older than this process knew it.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    /// What was noticed of the store since the last call, each in a sentence.
+    fn events(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// When it was last seen to have gone back.
+    fn went_back(&self) -> Option<UnixSeconds> {
+        None
+    }
+
+    /// Copies of the database that may take over; `None`: there is no such thing.
+    fn replication(&self) -> Result<Option<Replication>> {
+        Ok(None)
+    }
+
     /// Seals with the present key what a previous one sealed. May be killed and repeated at any moment, and run on
     /// several nodes at once; without previous keys it does nothing.
     fn reseal(&self) -> Result<Resealed> {
         Ok(Resealed::default())
     }
+}
+
+/// How the database is copied to standbys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replication {
+    /// Standbys that follow now.
+    pub standbys: i64,
+    /// A commit waits for one of them (`synchronous_standby_names` is set).
+    pub is_synchronous: bool,
 }
 
 fn check_size(table: Table, bytes: &[u8]) -> Result<()> {

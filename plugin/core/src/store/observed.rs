@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Record, Resealed, Store, Table};
+use super::{Record, Replication, Resealed, Store, Table};
 use crate::{
     error::{Error, Kind, Result},
     seam,
@@ -33,6 +33,22 @@ impl Store for Observed {
 
     fn is_shared(&self) -> bool {
         self.0.is_shared()
+    }
+
+    fn ahead(&self) -> i64 {
+        self.0.ahead()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.0.epoch()
+    }
+
+    fn events(&self) -> Vec<String> {
+        self.0.events()
+    }
+
+    fn replication(&self) -> Result<Option<Replication>> {
+        self.0.replication()
     }
 
     fn reseal(&self) -> Result<Resealed> {

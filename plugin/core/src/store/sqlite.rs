@@ -4,13 +4,19 @@
 //! `BEGIN IMMEDIATE` transaction, so that compare-and-swap holds among processes. The journal is replayed at the next
 //! open, whatever moment the last process was killed at.
 
+#[path = "sqlite_file.rs"]
+mod file;
+
 use std::{
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard},
+    ops::{Deref, DerefMut},
+    path::Path,
+    sync::{Arc, MutexGuard},
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use self::file::{Opened, StoreFile};
 
 use super::{
     Record, Store, Table, fault,
@@ -18,8 +24,9 @@ use super::{
     sealed::{KEY_CHECK, Place, SealingKey},
 };
 use crate::{
-    error::{Error, Kind, Result},
-    limits, seam,
+    call,
+    error::{About, Error, Kind, Result},
+    limits, machine, seam,
 };
 
 /// `PRAGMA user_version` of the layout below.
@@ -42,22 +49,19 @@ const UPGRADE_1: &str = "
     UPDATE record SET written_at = unixepoch();";
 
 pub struct SqliteStore {
-    connection: Mutex<Connection>,
+    file: Arc<StoreFile>,
     key: SealingKey,
-    path: Option<PathBuf>,
 }
 
 impl SqliteStore {
-    /// Opens the file at `path`, and creates it (mode 0600) when there is none.
+    /// Opens the file at `path`, and creates it (mode 0600) when there is none. Of one process, all
+    /// who open the same file share one connection.
     ///
     /// # Errors
     /// `Settings`: the path cannot be used, is no store of this library, or belongs to another key. `Unsupported`:
     /// a newer version of the library wrote it. `Transient`: another process keeps it locked.
     pub fn open(path: &Path, key: SealingKey) -> Result<Self> {
-        create_private(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(|error| failed(Some(path), error))?;
-        Self::prepare(connection, key, Some(path.to_owned()))
+        Self::prepare(StoreFile::open(path)?, key)
     }
 
     /// A store that lives and dies with this value: for tests and one-shot tools.
@@ -65,33 +69,40 @@ impl SqliteStore {
     /// # Errors
     /// `Internal` when SQLite has no memory.
     pub fn in_memory(key: SealingKey) -> Result<Self> {
-        Self::prepare(Connection::open_in_memory().map_err(|error| failed(None, error))?, key, None)
+        Self::prepare(StoreFile::in_memory().map_err(|error| failed(None, error))?, key)
     }
 
-    fn prepare(mut connection: Connection, key: SealingKey, path: Option<PathBuf>) -> Result<Self> {
-        let place = path.as_deref();
-        connection.busy_timeout(limits::STORE_BUSY_TIMEOUT).map_err(|error| failed(place, error))?;
-        check_ours(&connection, place)?;
-        configure(&connection, path.is_some()).map_err(|error| failed(place, error))?;
-        create_schema(&mut connection, &key, place)?;
-        check_key(&connection, &key, place)?;
-        let store = Self { connection: Mutex::new(connection), key, path };
+    fn prepare(file: Arc<StoreFile>, key: SealingKey) -> Result<Self> {
+        let store = Self { file, key };
+        let checked = store.make_ready(&mut store.file.lock().connection);
+        checked?;
+        store.file.watch();
         store.forget_old_consents()?;
         Ok(store)
     }
 
-    /// A panic of another thread cannot have left a transaction open: dropping it rolled back.
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        seam::lock("sqlite.connection", &self.connection)
+    fn make_ready(&self, connection: &mut Connection) -> Result<()> {
+        let place = self.file.path();
+        check_ours(connection, place)?;
+        configure(connection, place.is_some()).map_err(|error| failed(place, error))?;
+        create_schema(connection, &self.key, place)?;
+        check_key(connection, &self.key, place)
+    }
+
+    /// The connection, to the file that is under the name now.
+    fn lock(&self) -> Result<Locked<'_>> {
+        let mut opened = self.file.lock();
+        self.file.check(&mut opened, |connection| self.make_ready(connection))?;
+        Ok(Locked(opened))
     }
 
     fn failed(&self, error: rusqlite::Error) -> Error {
-        failed(self.path.as_deref(), error)
+        failed(self.file.path(), error)
     }
 
     /// Runs `work` in a write transaction; commits what `work` returns `Ok` for.
     fn change<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        let mut connection = self.lock();
+        let mut connection = self.lock()?;
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(|error| self.failed(error))?;
         let done = work(&transaction)?;
@@ -176,7 +187,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn read(&self, table: Table, id: &str) -> Result<Option<Record>> {
-        self.load(&self.lock(), table, id)
+        self.load(&*self.lock()?, table, id)
     }
 
     fn write(&self, table: Table, id: &str, expected: Option<u64>, bytes: &[u8]) -> Result<Option<u64>> {
@@ -221,11 +232,47 @@ impl Store for SqliteStore {
     fn reseal(&self) -> Result<Resealed> {
         reseal::reseal(self, &self.key)
     }
+
+    fn epoch(&self) -> u64 {
+        self.file.epoch()
+    }
+
+    fn events(&self) -> Vec<String> {
+        self.file.events()
+    }
+}
+
+/// The connection, for one operation.
+struct Locked<'a>(MutexGuard<'a, Opened>);
+
+impl Deref for Locked<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.0.connection
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.0.connection
+    }
+}
+
+/// While another process writes: waits a little and tries again, at most as long as the call has.
+fn wait_for_others(tries: i32) -> bool {
+    let pause = Duration::from_millis(u64::try_from(tries).unwrap_or(0).clamp(1, 10));
+    let tried = pause * u32::try_from(tries).unwrap_or(u32::MAX);
+    if tried >= limits::STORE_BUSY_TIMEOUT || call::left(limits::STORE_BUSY_TIMEOUT) <= pause {
+        return false;
+    }
+    seam::sleep(pause);
+    true
 }
 
 impl Rows for SqliteStore {
     fn next_after(&self, kind: &str, id: &str) -> Result<Option<Row>> {
-        self.lock()
+        self.lock()?
             .prepare_cached(
                 "SELECT kind, id, version, sealed FROM record WHERE (kind, id) > (?1, ?2) ORDER BY kind, id LIMIT 1",
             )
@@ -256,7 +303,7 @@ impl Rows for SqliteStore {
     }
 
     fn key_check(&self) -> Result<Vec<u8>> {
-        read_key_check(&self.lock())
+        read_key_check(&*self.lock()?)
             .and_then(|sealed| sealed.ok_or(rusqlite::Error::QueryReturnedNoRows))
             .map_err(|error| self.failed(error))
     }
@@ -287,14 +334,19 @@ fn create_private(path: &Path) -> Result<()> {
             #[cfg(unix)]
             if let Some(folder) = path.parent() {
                 let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-                std::fs::File::open(folder)
-                    .and_then(|folder| folder.sync_all())
-                    .map_err(|error| unusable(path).source_error(error))?;
+                std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| {
+                    let doing = format!("The store {} cannot be opened.", path.display());
+                    machine::or_else(&doing, error, |error| unusable(path).source_error(error))
+                })?;
             }
             Ok(())
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(unusable(path).source_error(error)),
+        Err(error) => {
+            Err(machine::or_else(&format!("The store {} cannot be opened.", path.display()), error, |error| {
+                unusable(path).source_error(error)
+            }))
+        }
     }
 }
 
@@ -377,6 +429,11 @@ fn read_key_check(connection: &Connection) -> rusqlite::Result<Option<Vec<u8>>> 
 
 fn failed(path: Option<&Path>, error: rusqlite::Error) -> Error {
     let code = error.sqlite_error_code();
+    // SQLite does not say that there was no descriptor left.
+    let may_lack = matches!(code, Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory | ErrorCode::CannotOpen));
+    if let Some(lack) = machine::Lack::of_now().filter(|_| may_lack) {
+        return lack.error(&format!("The store {} could not be used.", shown(path))).source_error(error);
+    }
     let mapped = match code {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             Error::new(Kind::Transient, format!("Another process keeps the store {} locked.", shown(path)))
@@ -400,7 +457,7 @@ fn failed(path: Option<&Path>, error: rusqlite::Error) -> Error {
         }
         _ => Error::new(Kind::Internal, format!("The store {} refused a command.", shown(path))),
     };
-    mapped.source_error(error)
+    mapped.with_about(About::Host).source_error(error)
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {
@@ -414,6 +471,15 @@ fn unusable(path: &Path) -> Error {
 
 fn shown(path: Option<&Path>) -> String {
     path.map_or_else(|| "in memory".to_owned(), |path| path.display().to_string())
+}
+
+#[cfg(test)]
+impl SqliteStore {
+    /// As a backup from before the record was written.
+    pub(super) fn roll_back(&self, table: Table, id: &str) {
+        let connection = self.lock().unwrap();
+        connection.execute("DELETE FROM record WHERE kind = ?1 AND id = ?2", params![table.name(), id]).unwrap();
+    }
 }
 
 #[cfg(test)]

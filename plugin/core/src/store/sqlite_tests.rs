@@ -1,6 +1,7 @@
 use std::{
     collections::HashSet,
     io::{BufRead, BufReader},
+    path::PathBuf,
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
 };

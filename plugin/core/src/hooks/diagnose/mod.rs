@@ -16,8 +16,8 @@ mod step;
 
 use serde_json::{Value, json};
 
-use self::step::Walk;
-use super::Work;
+use self::step::{Finding, KEEPER, Walk};
+use super::{Context, Work};
 use crate::{clock::Deadline, settings::Direction};
 
 /// What the host asks for beyond looking.
@@ -40,8 +40,9 @@ pub fn run(work: &mut Work, options: &Options, deadline: Deadline) -> Value {
     let session = &context.session;
     let incoming = session.account.direction == Direction::Incoming;
     // What is left over brings the document back in time.
-    let mut walk = Walk::new(session, deadline.at_most(deadline.left() / 10 * 9), if incoming { 9 } else { 10 });
+    let mut walk = Walk::new(session, deadline.at_most(deadline.left() / 10 * 9), if incoming { 10 } else { 11 });
     connection::settings(&mut walk);
+    store(&mut walk, &context);
     connection::walk(&mut walk);
     let server_time = grant::authorization(&mut walk);
     let token = grant::token(&mut walk, options.refresh, server_time);
@@ -63,4 +64,30 @@ pub fn run(work: &mut Work, options: &Options, deadline: Deadline) -> Value {
         "summary": walk.summary(),
         "steps": walk.into_json(),
     })
+}
+
+/// Only of a database that may fail over: would a standby that takes over have all that was committed?
+fn store(walk: &mut Walk<'_>, context: &Context) {
+    if !context.store.is_shared() {
+        return;
+    }
+    let account = walk.account();
+    walk.step("store", &[], |_| {
+        let found = match context.store.replication() {
+            Ok(found) => found,
+            Err(error) => return (Finding::failed("", &error, account).by(KEEPER), None),
+        };
+        let Some(found) = found else { return (Finding::ok("", "The store answers."), Some(())) };
+        let saw = match (found.standbys, found.is_synchronous) {
+            (0, _) => "PostgreSQL without a standby".to_owned(),
+            (count, true) => format!("PostgreSQL with {count} standby servers; a commit waits for one of them"),
+            (count, false) => format!("PostgreSQL with {count} standby servers; synchronous_standby_names is empty"),
+        };
+        if found.standbys == 0 || found.is_synchronous {
+            return (Finding::ok(saw, "The store answers."), Some(()));
+        }
+        let means = "When a standby takes over, it may lack the last sign-ins and sent messages.";
+        let remedy = "Set synchronous_standby_names on the database server, so that a commit waits for a standby.";
+        (Finding::warning(saw, means, "the administrator of the database", remedy), Some(()))
+    });
 }

@@ -67,7 +67,7 @@ impl Claim {
                 .map_err(|_| Error::new(Kind::Internal, "The outcome stored for an idempotency key is damaged."))?;
             let until =
                 earlier.as_object_mut().and_then(|answer| answer.remove(BEGUN_UNTIL)).and_then(|at| at.as_i64());
-            let left = until.map_or(0, |until| until - context.session.clock.now());
+            let left = until.map_or(0, |until| until - context.shared_now());
             // A moment that lies farther ahead than any call lasts is a clock's mistake.
             let longest = (limits::DEADLINE_MAX + limits::CLAIM_MARGIN).as_secs() as i64;
             if !(1..=longest).contains(&left) {
@@ -151,7 +151,7 @@ fn begun(context: &Context, message_id: &str, deadline: Deadline) -> Vec<u8> {
     let error = Error::new(Kind::Transient, "A message with this idempotency key was begun, and its end is not known.")
         .remedy("Look for its Message-ID in the sent folder before sending it again.");
     let mut answer = describe(&Outcome::Unknown(error), message_id);
-    let until = context.session.clock.now() + (deadline.left() + limits::CLAIM_MARGIN).as_secs() as i64;
+    let until = context.shared_now() + (deadline.left() + limits::CLAIM_MARGIN).as_secs() as i64;
     answer[BEGUN_UNTIL] = json!(until);
     answer.to_string().into_bytes()
 }

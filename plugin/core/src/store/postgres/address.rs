@@ -44,6 +44,11 @@ impl Address {
             return Err(fault("The PostgreSQL URL of the store must name a user and a host.")
                 .remedy("Write postgres://USER:PASSWORD@HOST:PORT/DATABASE."));
         }
+        let names = [config.get_user(), config.get_dbname()];
+        if names.into_iter().flatten().any(|name| name.chars().any(char::is_control)) {
+            return Err(fault("The PostgreSQL URL of the store has a control character in a name.")
+                .remedy("Write postgres://USER:PASSWORD@HOST:PORT/DATABASE."));
+        }
         if config.get_options().is_some() {
             return Err(fault("The PostgreSQL URL of the store must not have `options`: a pooler loses them.")
                 .remedy("Set them for the role instead: ALTER ROLE … SET …."));

@@ -3,11 +3,16 @@
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::{super::fault, pool::is_gone};
-use crate::error::{Error, Kind};
+use crate::{
+    error::{About, Error, Kind},
+    machine,
+};
 
 /// Why an operation did not succeed.
 pub enum Trouble {
     Database(Box<tokio_postgres::Error>),
+    /// The server speaks no TLS.
+    NoTls(Box<tokio_postgres::Error>),
     /// Said already.
     Own(Error),
 }
@@ -18,6 +23,12 @@ impl Trouble {
         match self {
             Self::Own(error) => error,
             Self::Database(error) => database(*error, shown),
+            Self::NoTls(error) => fault(format!("The store ({shown}) does not speak TLS."))
+                .remedy(
+                    "Switch TLS on there (ssl = on in postgresql.conf). For a database on this machine, add \
+                     sslmode=disable to the URL or name its Unix socket.",
+                )
+                .source_error(*error),
         }
     }
 }
@@ -39,6 +50,9 @@ pub fn unanswered(shown: &str) -> Error {
 }
 
 fn database(error: tokio_postgres::Error, shown: &str) -> Error {
+    if let Some(lack) = machine::Lack::of(&error) {
+        return lack.error(&format!("The store ({shown}) cannot be reached.")).source_error(error);
+    }
     let mapped = match error.as_db_error().map(DbError::code) {
         Some(code) => refused(code, shown).provider_code(code.code()),
         None if is_untrusted(&error) => fault(format!("The certificate of the store ({shown}) is not trusted."))
@@ -78,6 +92,7 @@ fn refused(code: &SqlState, shown: &str) -> Error {
 fn transient(message: String) -> Error {
     Error::new(Kind::Transient, message)
         .remedy("It is tried again at the next call; if it keeps happening, check the database and the way to it.")
+        .with_about(About::Host)
 }
 
 fn is_untrusted(error: &tokio_postgres::Error) -> bool {

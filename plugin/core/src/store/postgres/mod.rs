@@ -8,7 +8,10 @@ mod failure;
 mod pool;
 mod schema;
 
-use std::sync::{Arc, mpsc};
+use std::sync::{
+    Arc,
+    mpsc::{self, RecvTimeoutError},
+};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{
@@ -22,13 +25,14 @@ use self::{
     pool::{Pool, Seat, is_gone},
 };
 use super::{
-    Record, Store, Table, check_size, fault,
+    Record, Replication, Store, Table, check_size, fault,
     reseal::{self, Resealed, Row, Rows},
     sealed::{KEY_CHECK, Place, SealingKey},
 };
 use crate::{
-    error::{Error, Kind, Result},
-    limits, machine, net,
+    call::{self, Call},
+    error::Result,
+    limits, machine, net, seam,
 };
 
 /// The settings hold for this transaction only: a pooler hands the session on as it was. The times are those of
@@ -58,11 +62,10 @@ impl PostgresStore {
     /// `Unsupported`: a newer version of the library made them. `Transient`: the server cannot be reached.
     pub fn open(url: &str, key: SealingKey) -> Result<Self> {
         let Address { config, ca_file, shown } = Address::parse(url)?;
-        let tls = net::tls::client_config(ca_file.as_deref())
-            .map_err(|error| match error.is_transient() {
-                true => error,
-                false => fault(format!("sslrootcert cannot be used. {error}")),
-            })?;
+        let tls = net::tls::client_config(ca_file.as_deref()).map_err(|error| match error.is_transient() {
+            true => error,
+            false => fault(format!("sslrootcert cannot be used. {error}")),
+        })?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("oauth-mail-store")
@@ -88,14 +91,26 @@ impl PostgresStore {
         let Some(runtime) = &self.runtime else { return Err(unanswered(shown)) };
         let (sender, receiver) = mpsc::sync_channel(1);
         let work = work(self.shared.clone());
+        let left = call::left(limits::STORE_TIMEOUT);
         runtime.spawn(async move {
             // Dropped at its end, `work` closes the connection that it was using.
-            let _ = sender.send(tokio::time::timeout(limits::STORE_TIMEOUT, work).await);
+            let _ = sender.send(tokio::time::timeout(left, work).await);
         });
-        match receiver.recv_timeout(2 * limits::STORE_TIMEOUT) {
-            Ok(Ok(done)) => done.map_err(|trouble| trouble.into_error(shown)),
-            Ok(Err(_)) | Err(_) => Err(unanswered(shown)),
-        }
+        let caller = call::current();
+        let give_up = seam::instant() + left + limits::INNER_GRACE;
+        call::waiting("the store", || {
+            loop {
+                let patience = give_up.saturating_duration_since(seam::instant());
+                match receiver.recv_timeout(patience.min(limits::CANCEL_POLL)) {
+                    Ok(Ok(done)) => return done.map_err(|trouble| trouble.into_error(shown)),
+                    Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return Err(unanswered(shown)),
+                    Err(RecvTimeoutError::Timeout) => {}
+                }
+                if patience.is_zero() || caller.as_ref().is_some_and(Call::is_cancelled) {
+                    return Err(unanswered(shown));
+                }
+            }
+        })
     }
 }
 
@@ -180,6 +195,31 @@ impl Store for PostgresStore {
 
     fn reseal(&self) -> Result<Resealed> {
         reseal::reseal(self, &self.shared.key)
+    }
+
+    fn ahead(&self) -> i64 {
+        self.shared.pool.server.ahead()
+    }
+
+    fn epoch(&self) -> u64 {
+        self.shared.pool.server.epoch()
+    }
+
+    fn events(&self) -> Vec<String> {
+        let shown = &self.shared.shown;
+        self.shared.pool.server.events().into_iter().map(|event| format!("{event} ({shown})")).collect()
+    }
+
+    fn replication(&self) -> Result<Option<Replication>> {
+        self.run(|shared| async move {
+            let sql = "SELECT (SELECT count(*) FROM pg_stat_replication),
+                              coalesce(current_setting('synchronous_standby_names', true), '') <> ''";
+            let row = shared.select(sql, &[]).await?;
+            let told = |row: PgRow| -> Result<Replication, tokio_postgres::Error> {
+                Ok(Replication { standbys: row.try_get(0)?, is_synchronous: row.try_get(1)? })
+            };
+            Ok(row.map(told).transpose()?)
+        })
     }
 }
 
