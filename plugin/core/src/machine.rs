@@ -89,7 +89,10 @@ impl Lack {
                 "Free space on the disk of the temporary folder and of the store.",
             ),
         };
-        Error::new(Kind::Transient, format!("{doing} {why}")).remedy(remedy).who(Who::HelpdeskAdministrator)
+        Error::new(Kind::Transient, format!("{doing} {why}"))
+            .remedy(remedy)
+            .who(Who::HelpdeskAdministrator)
+            .with_about(About::Host)
     }
 }
 

@@ -423,3 +423,30 @@ fn tokens_whose_answer_came_after_the_lease_are_not_lost() {
     assert_eq!(bench.another().access_token(&account, &bench.net, soon()).unwrap().generation(), 2);
     assert_eq!(bench.idp.asked("/token").len(), 2);
 }
+
+/// A fail-over to a standby that was behind, or a backup put back.
+#[test]
+fn a_store_that_went_back_is_not_believed_and_gets_the_newer_sign_in_again() {
+    let (bench, server) = rotating(false);
+    let older = bench.store.backup();
+    bench.clock.advance(3600);
+    assert_eq!(token(&bench).unwrap(), "access-2");
+    bench.store.restore(&older);
+    // The older record would be fresh to nobody who knows better: its refresh token is spent.
+    assert_eq!(token(&bench).unwrap(), "access-2");
+    bench.clock.advance(3600);
+    assert_eq!(token(&bench).unwrap(), "access-3");
+    assert_eq!(server.replays.load(Ordering::SeqCst), 0, "a spent refresh token was presented");
+    // For everybody.
+    assert_eq!(bench.another().access_token(&bench.account, &bench.net, soon()).unwrap().generation(), 3);
+
+    // The consent itself is among what was lost.
+    bench.store.restore(&Default::default());
+    assert_eq!(token(&bench).err().unwrap().kind(), Kind::ConsentRequired, "somebody may have revoked it");
+    let (bench, _) = rotating(false);
+    assert_eq!(token(&bench).unwrap(), "access-1");
+    bench.store.restore(&Default::default());
+    bench.store.epoch.store(1, Ordering::SeqCst);
+    assert_eq!(token(&bench).unwrap(), "access-1");
+    assert_eq!(bench.store.count(Table::Grant), 1);
+}

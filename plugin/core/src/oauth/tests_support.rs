@@ -73,7 +73,7 @@ pub fn account(base: &str) -> Account {
     }
 }
 
-type Records = HashMap<(Table, String), (u64, Vec<u8>)>;
+pub type Records = HashMap<(Table, String), (u64, Vec<u8>)>;
 
 #[derive(Default)]
 pub struct MemoryStore {
@@ -82,15 +82,29 @@ pub struct MemoryStore {
     pub fail_writes: AtomicBool,
     /// Fails the n-th write from now on (1: the next); 0: none.
     pub fail_write_in: AtomicUsize,
+    /// As a store says that it may have gone back.
+    pub epoch: AtomicUsize,
 }
 
 impl MemoryStore {
+    pub fn backup(&self) -> Records {
+        self.records.lock().unwrap().clone()
+    }
+
+    pub fn restore(&self, backup: &Records) {
+        self.records.lock().unwrap().clone_from(backup);
+    }
+
     pub fn count(&self, table: Table) -> usize {
         self.records.lock().unwrap().keys().filter(|(t, _)| *t == table).count()
     }
 }
 
 impl Store for MemoryStore {
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst) as u64
+    }
+
     fn read(&self, table: Table, id: &str) -> Result<Option<Record>> {
         if self.fail_reads.load(Ordering::SeqCst) {
             return Err(Error::new(Kind::Transient, "The store is away."));

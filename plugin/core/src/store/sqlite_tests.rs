@@ -307,3 +307,86 @@ fn consents_that_nobody_completed_do_not_stay_for_ever() {
     assert!(store.read(Table::Grant, "old").unwrap().is_some());
     assert_eq!(store.write(Table::Consent, "old", None, b"again").unwrap(), Some(2), "a version was used twice");
 }
+
+#[test]
+fn a_store_that_is_deleted_under_a_running_process_is_missed_and_made_anew() {
+    let place = Bed::new();
+    let store = place.open();
+    store.write(Table::Grant, "a", None, b"tokens").unwrap();
+    std::fs::remove_dir_all(place.folder.path()).unwrap();
+    // Where the folder is gone, too, nothing is believed and nothing is written into nowhere.
+    let error = store.read(Table::Grant, "a").err().unwrap();
+    assert!(error.is_transient() && error.message().contains("was deleted"), "{error}");
+    assert!(store.write(Table::Grant, "a", Some(1), b"newer").is_err());
+    std::fs::create_dir(place.folder.path()).unwrap();
+    assert_eq!(read(&store, "a"), Some((1, b"tokens".to_vec())));
+    assert!(store.epoch() == 1 && store.events()[0].contains("deleted"));
+    assert_eq!(store.write(Table::Grant, "a", Some(1), b"newer").unwrap(), Some(2));
+    // It is on the disk, and the next process finds it.
+    drop(store);
+    assert_eq!(read(&place.open(), "a"), Some((2, b"newer".to_vec())));
+    let names: Vec<_> = std::fs::read_dir(place.folder.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(names, ["store.db"]);
+}
+
+#[test]
+fn a_store_that_is_replaced_under_a_running_process_is_noticed() {
+    let place = Bed::new();
+    let backup = place.folder.path().join("backup.db");
+    let store = place.open();
+    store.write(Table::Grant, "a", None, b"old").unwrap();
+    Connection::open(place.path()).unwrap().execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+    store.write(Table::Grant, "a", Some(1), b"new").unwrap();
+    assert_eq!(store.epoch(), 0);
+    for rest in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{rest}", place.path().display()));
+    }
+    std::fs::rename(&backup, place.path()).unwrap();
+    assert_eq!(read(&store, "a"), Some((1, b"old".to_vec())));
+    assert!(store.epoch() == 1 && store.events()[0].contains("replaced"));
+    // What was in the unlinked journal is not written into the restored file.
+    drop(store);
+    assert_eq!(read(&place.open(), "a"), Some((1, b"old".to_vec())));
+}
+
+#[test]
+fn a_journal_that_a_program_deleted_costs_nothing() {
+    let place = Bed::new();
+    let store = place.open();
+    store.write(Table::Grant, "a", None, b"one").unwrap();
+    for rest in ["-wal", "-shm"] {
+        std::fs::remove_file(format!("{}{rest}", place.path().display())).unwrap();
+    }
+    assert_eq!(store.write(Table::Grant, "a", Some(1), b"two").unwrap(), Some(2));
+    assert!(store.events()[0].contains("nothing is lost"));
+    drop(store);
+    assert_eq!(read(&place.open(), "a"), Some((2, b"two".to_vec())));
+}
+
+#[test]
+fn a_store_that_another_process_keeps_locked_is_waited_for_by_the_deadline_of_the_call() {
+    let place = Bed::new();
+    let store = super::super::open(&format!("sqlite:{}", place.path().display()), place.key.clone()).unwrap();
+    let locker = Connection::open(place.path()).unwrap();
+    locker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let wait = Duration::from_millis(400);
+    let begun = std::time::Instant::now();
+    let call = crate::call::Call::new(crate::clock::Deadline::after(wait), Arc::default());
+    let error = call.run(|| store.write(Table::Grant, "a", None, b"x")).unwrap_err();
+    let late = begun.elapsed().saturating_sub(wait);
+    assert!(error.is_transient() && error.message().contains("locked"), "{error}");
+    assert!(late < Duration::from_millis(100), "{late:?}");
+    // Cancelled by the host, it is back at once.
+    let cancelled = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let call = crate::call::Call::new(crate::clock::Deadline::after(Duration::from_secs(9)), cancelled.clone());
+    let begun = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            cancelled.fetch_add(1, Ordering::Relaxed);
+        });
+        call.run(|| store.write(Table::Grant, "a", None, b"x")).unwrap_err();
+    });
+    assert!(begun.elapsed() < Duration::from_millis(300 + 100), "{:?}", begun.elapsed());
+    locker.execute_batch("ROLLBACK").unwrap();
+}
