@@ -80,6 +80,54 @@ impl Postgres {
         url(self.port, &self.ca_file)
     }
 
+    /// The store in it, over its Unix socket.
+    pub fn socket_url(&self) -> String {
+        let folder = self.dir.path().display().to_string().replace('/', "%2F");
+        format!("postgres://{NAME}:{PASSWORD}@{folder}:{}/{NAME}", self.port)
+    }
+
+    /// The store on whichever of the two serves as primary.
+    pub fn url_with(&self, standby: &Self) -> String {
+        self.url().replace(
+            &format!("localhost:{}", self.port),
+            &format!("localhost:{},localhost:{}", self.port, standby.port),
+        )
+    }
+
+    /// A standby of this server that follows it asynchronously; can be read.
+    pub fn standby(&self) -> Result<Self> {
+        let dir = folder("omps")?;
+        self.identity.give(dir.path())?;
+        let (data, port, path) = (dir.path().join("data"), free_port()?, dir.path().display());
+        run(self
+            .client("pg_basebackup")
+            .args(["-R", "-X", "stream", "--checkpoint=fast", "--no-sync", "-D"])
+            .arg(&data))?;
+        let file = data.join("postgresql.conf");
+        let configuration = fs::read_to_string(&file)?;
+        fs::write(&file, format!("{configuration}port = {port}\nunix_socket_directories = '{path}'\n"))?;
+        let process = launch(&self.programs, &self.identity, dir.path())?;
+        let (programs, identity, ca_file) = (self.programs.clone(), self.identity.clone(), self.ca_file.clone());
+        let standby = Self { process, port, programs, identity, ca_file, dir };
+        standby.wait()?;
+        Ok(standby)
+    }
+
+    /// The standby gets nothing more from its primary.
+    pub fn stop_following(&self) -> Result<()> {
+        self.sql("postgres", "ALTER SYSTEM SET primary_conninfo = ''; SELECT pg_reload_conf();")?;
+        self.process.wait_until(START_TIMEOUT, || {
+            let running = self.sql("postgres", "SELECT count(*) FROM pg_stat_wal_receiver;").ok()?;
+            (running.trim() == "0").then_some(())
+        })
+    }
+
+    /// The standby takes over.
+    pub fn promote(&self) -> Result<()> {
+        let data = self.dir.path().join("data");
+        run(self.identity.command(&self.programs.join("pg_ctl")).args(["promote", "-w", "-D"]).arg(data)).map(drop)
+    }
+
     /// Gone after drop.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -291,6 +291,71 @@ fn a_postgres_url_that_cannot_be_used_says_what_to_do() {
 }
 
 #[test]
+fn a_unix_socket_needs_no_tls_and_a_server_without_tls_is_a_wrong_setting() {
+    let world = world();
+    world.empty();
+    let store = open(&world.postgres.socket_url());
+    store.write(Table::Grant, "a", None, b"x").unwrap();
+    assert_eq!(read(&*store, Table::Grant, "a"), Some((1, b"x".to_vec())));
+    let ssl = |state: &str| {
+        let sql = format!("ALTER SYSTEM SET ssl = {state}; SELECT pg_reload_conf();");
+        world.postgres.sql("postgres", &sql).unwrap();
+    };
+    ssl("off");
+    let end = Instant::now() + Duration::from_secs(10);
+    let error = loop {
+        match store::open(&world.postgres.url(), key('1')) {
+            Ok(_) if Instant::now() < end => thread::sleep(Duration::from_millis(50)),
+            outcome => break outcome.err().unwrap(),
+        }
+    };
+    ssl("on");
+    assert_eq!(error.kind(), Kind::Settings, "{error}");
+    assert!(error.message().contains("does not speak TLS"), "{error}");
+    let nul = store::open("postgres://u:hunter2@localhost/a%00b", key('1')).err().unwrap();
+    assert!(nul.kind() == Kind::Settings && !nul.to_string().contains('\0'), "{nul}");
+}
+
+/// The standby is asynchronous and stops following before the last commits.
+#[test]
+fn a_fail_over_to_a_standby_that_is_behind_loses_no_sign_in_and_sends_nothing_twice() {
+    let dir = tempfile::Builder::new().prefix("omfail").tempdir().unwrap();
+    let ca = Ca::create(dir.path()).unwrap();
+    let mut primary = Postgres::start(&ca).unwrap();
+    let standby = primary.standby().unwrap();
+    let store = open(&primary.url_with(&standby));
+    let replication = || store.replication().unwrap().unwrap();
+    assert_eq!((replication().standbys, replication().is_synchronous), (1, false));
+    store.write(Table::Grant, "g", None, b"older").unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while standby.store_sql("SELECT count(*) FROM oauth_mail_record;").is_ok_and(|count| count.trim() != "1") {
+        assert!(Instant::now() < end, "the standby does not follow");
+        thread::sleep(Duration::from_millis(50));
+    }
+    standby.stop_following().unwrap();
+    store.write(Table::Sent, "k1", None, b"begun").unwrap();
+    store.write(Table::Sent, "k1", Some(1), b"sent").unwrap();
+    assert_eq!(store.write(Table::Grant, "g", Some(1), b"newer").unwrap(), Some(2));
+    assert_eq!((store.epoch(), store.went_back()), (0, None));
+    primary.kill();
+    standby.promote().unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    let claim = loop {
+        match store.read(Table::Sent, "k1") {
+            Err(error) if error.is_transient() && Instant::now() < end => thread::sleep(Duration::from_millis(100)),
+            other => break other.unwrap().unwrap(),
+        }
+    };
+    // Sent stays sent, for the other nodes, too.
+    assert_eq!(claim.bytes.to_vec(), b"sent");
+    let other = open(&primary.url_with(&standby));
+    assert_eq!(read(&*other, Table::Sent, "k1").unwrap().1, b"sent");
+    // The sign-in went back; whoever has the newer one in memory hears that it did.
+    assert_eq!(read(&*store, Table::Grant, "g").unwrap().1, b"older");
+    assert!(store.epoch() > 0 && store.went_back().is_some());
+}
+
+#[test]
 fn nothing_that_is_secret_reaches_postgres() {
     let world = world();
     world.empty();

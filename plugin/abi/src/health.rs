@@ -27,7 +27,7 @@ pub struct HealthTable {
 #[derive(StableAbi)]
 pub struct HealthCallback {
     /// userdata, mailbox, health as JSON: `{"state","direction","why","remedy","who","what","when","field",…}`. Called on
-    /// the thread of the hook that noticed the change, before that hook returns, several at once; must not unwind. It may
+    /// a thread of the library, before the hook that noticed the change returns, several at once; must not unwind. It may
     /// ask the same account for its status.
     pub call: extern "C" fn(usize, RStr<'_>, RStr<'_>),
     /// Called once, after the last `call`: from then on userdata may be freed.

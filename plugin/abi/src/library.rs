@@ -91,8 +91,8 @@ impl Library {
 
     /// As [`Library::plugin`], and `watcher` is called with mailbox and health once per change: `{"state":"ok"/"expiring"/
     /// "degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","direction","why","remedy","who","what","when",
-    /// "field",…}`. A mailbox begins as `ok`. On the thread of the hook that noticed the change, before that hook returns;
-    /// it may ask the same account for its status.
+    /// "field",…}`. A mailbox begins as `ok`. On a thread of the library, before the hook that noticed the change
+    /// returns; a callback that hangs keeps no caller. It may ask the same account for its status.
     ///
     /// # Errors
     /// As [`Library::plugin`]; `Unsupported` by a library that is older than this ability.
