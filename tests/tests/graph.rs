@@ -277,7 +277,7 @@ fn a_forgotten_delta_link_brings_nothing_twice() {
     let handle = desk.incoming(|_| {});
     let mail = round(&handle, &json!({})).unwrap();
     settle(&handle, mail.keys().into_iter().take(3), "imported").unwrap();
-    desk.sandbox.state.graph.expire_delta_links();
+    desk.sandbox.state.graph.expire_delta_links(None);
     desk.deliver(&note(4));
     let mail = round(&handle, &json!({})).unwrap();
     assert_eq!(mail.subjects(), ["note 3", "note 4"]);
@@ -311,14 +311,104 @@ fn a_poison_message_is_put_aside_and_blocks_nobody() {
 fn what_is_gone_is_told_once_also_when_nothing_is_settled() {
     let desk = Desk::with_notes(3);
     let handle = desk.incoming(|_| {});
-    let key = round(&handle, &json!({})).unwrap().keys()[1].to_owned();
-    let id = key.rsplit('/').next().unwrap();
-    desk.order(json!({"face": "graph", "match": format!("{id}/$value"), "times": 20, "status": 404,
-        "code": "ErrorItemNotFound"}));
+    round(&handle, &json!({})).unwrap();
+    let uid = desk.stored(NAME, "INBOX")[1].uid;
+    desk.sandbox.state.mail.with(&sandboxed::address(NAME), |mailbox| mailbox.remove("INBOX", uid)).unwrap();
     let mail = round(&handle, &json!({})).unwrap();
     assert_eq!((mail.subjects(), mail.skipped.len()), (vec!["note 0", "note 2"], 1));
     let mail = round(&handle, &json!({})).unwrap();
     assert_eq!((mail.messages.len(), mail.skipped.len()), (2, 0), "{:?}", mail.skipped);
+}
+
+fn ids(desk: &Desk, folder: &str) -> Vec<String> {
+    desk.stored(NAME, folder).iter().map(|message| message.id.clone()).collect()
+}
+
+/// exchange.md F1: one poll in which every `$value` is answered 404, with whatever code.
+#[test]
+fn a_poll_of_404_loses_no_mail() {
+    for code in ["MailboxNotEnabledForRESTAPI", "ResourceNotFound", "ErrorInvalidUser", "ErrorItemNotFound"] {
+        let desk = Desk::with_notes(5);
+        let handle = desk.incoming(|_| {});
+        desk.order(json!({"face": "graph", "match": "/$value", "times": 1000, "status": 404, "code": code}));
+        for _ in 0..4 {
+            let Err(_) = round(&handle, &json!({})) else { panic!("{code}: as if all were well") };
+        }
+        desk.sandbox.state.faults.clear();
+        let mail = round(&handle, &json!({})).unwrap();
+        assert_eq!((mail.messages.len(), mail.skipped.len(), mail.quarantined.len()), (5, 0, 0), "{code}");
+    }
+}
+
+/// exchange.md F2: what is not the message, once for each.
+#[test]
+fn what_is_not_the_message_is_read_again() {
+    for fault in [
+        json!({"status": 200, "body": ""}),
+        json!({"status": 200, "body": "{}"}),
+        json!({"status": 200, "body": "<html><title>Sign in</title></html>", "content_type": "text/html"}),
+        json!({"gzip": true}),
+        json!({"content_type": "application/json"}),
+    ] {
+        let desk = Desk::with_notes(3);
+        let handle = desk.incoming(|form| form["advanced"]["after_import"] = json!("delete"));
+        let id = &ids(&desk, "INBOX")[1];
+        let mut order = json!({"face": "graph", "match": format!("{id}/$value"), "times": 1});
+        order.as_object_mut().unwrap().extend(fault.as_object().unwrap().clone());
+        desk.order(order);
+        let mail = round(&handle, &json!({})).unwrap();
+        assert_eq!((mail.subjects(), mail.quarantined.len()), (vec!["note 0", "note 2"], 1), "{fault}");
+        settle(&handle, mail.keys(), "imported").unwrap();
+        assert_eq!(round(&handle, &json!({})).unwrap().subjects(), ["note 1"], "{fault}");
+    }
+}
+
+/// exchange.md F3: the answer to the first `$batch` is lost, and a person deletes one.
+#[test]
+fn a_delete_that_was_done_already_is_done() {
+    let desk = Desk::with_notes(3);
+    let handle = desk.incoming(|form| form["advanced"]["after_import"] = json!("delete"));
+    let mail = round(&handle, &json!({})).unwrap();
+    let uid = desk.stored(NAME, "INBOX")[0].uid;
+    desk.sandbox.state.mail.with(&sandboxed::address(NAME), |mailbox| mailbox.remove("INBOX", uid)).unwrap();
+    let answer = settle(&handle, mail.keys(), "imported").unwrap();
+    let words: Vec<_> = answer.values().cloned().collect();
+    assert_eq!(words.iter().filter(|word| *word == "gone").count(), 1, "{answer:?}");
+    assert!(desk.stored(NAME, "INBOX").is_empty());
+    let again = settle(&handle, mail.keys(), "imported").unwrap();
+    assert!(again.values().all(|word| word == "gone"), "{again:?}");
+    desk.deliver(&note(3));
+    assert_eq!(round(&handle, &json!({})).unwrap().subjects(), ["note 3"]);
+}
+
+/// exchange.md F5: four parts of each batch are throttled, and it comes to an end all the same.
+#[test]
+fn a_batch_in_parts_throttled_goes_on() {
+    let desk = Desk::with_notes(20);
+    let handle = desk.incoming(|form| form["advanced"]["after_import"] = json!("delete"));
+    for left in [4, 0] {
+        let mail = round(&handle, &json!({})).unwrap();
+        if left > 0 {
+            desk.order(json!({"face": "graph", "match": "DELETE /v1.0/me/messages/", "times": 4, "status": 429,
+                "retry_after": 1}));
+        }
+        let answer = settle(&handle, mail.keys(), "imported").unwrap();
+        assert_eq!(answer.values().filter(|word| *word == "later").count(), left, "{answer:?}");
+        assert_eq!(desk.stored(NAME, "INBOX").len(), left);
+    }
+    assert!(round(&handle, &json!({})).unwrap().messages.is_empty());
+}
+
+/// exchange.md F12.
+#[test]
+fn a_delta_link_that_is_refused_with_400_is_given_up() {
+    let desk = Desk::with_notes(3);
+    let handle = desk.incoming(|_| {});
+    settle(&handle, round(&handle, &json!({})).unwrap().keys(), "imported").unwrap();
+    desk.sandbox.state.graph.expire_delta_links(Some((400, "BadRequest".into())));
+    desk.deliver(&note(3));
+    let mail = round(&handle, &json!({})).unwrap();
+    assert_eq!((mail.subjects(), mail.resets.len()), (vec!["note 3"], 1));
 }
 
 #[test]

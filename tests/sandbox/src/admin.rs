@@ -7,7 +7,9 @@
 //! | POST /_sandbox/clock `{"skew_seconds": N}` | sets the provider's clock |
 //! | POST /_sandbox/deliver `{"from": …, "to": …, "raw": …}` | puts a message into an inbox; without `from` its Return-Path is empty, as that of a bounce |
 //! | POST /_sandbox/revoke `{"user": …}` | takes back every consent of a person |
-//! | POST /_sandbox/expire_delta_links | Graph knows no link that it gave out before |
+//! | POST /_sandbox/expire_delta_links, with `{"status": 400, "code": …}` or without | Graph knows no link that it gave out before |
+//! | POST /_sandbox/forget_sync_states | EWS knows no SyncState that it gave out before |
+//! | POST /_sandbox/restore `{"user": …, "folder": …}` | the folder comes out of a backup: it and all messages in it have other ids |
 //! | GET /_sandbox/requests | how many there were, by face, and the newest |
 
 use std::sync::atomic::Ordering;
@@ -60,9 +62,19 @@ pub fn handle(state: &State, request: &Request) -> Response {
             Response::new(204)
         }
         ("POST", "expire_delta_links") => {
-            state.graph.expire_delta_links();
+            let code = body["code"].as_str().unwrap_or("BadRequest").to_owned();
+            let status = body["status"].as_u64().and_then(|status| status.try_into().ok());
+            state.graph.expire_delta_links(status.map(|status| (status, code)));
             Response::new(204)
         }
+        ("POST", "forget_sync_states") => {
+            state.ews.forget_sync_states();
+            Response::new(204)
+        }
+        ("POST", "restore") => match state.mail.with(&text("user"), |mailbox| mailbox.restore(&text("folder"))) {
+            Some(true) => Response::new(204),
+            _ => wrong("there is no such folder"),
+        },
         ("GET", "requests") => Response::json(200, &state.faults.report()),
         _ => Response::json(404, &json!({"error": "see GET /_sandbox"})),
     }

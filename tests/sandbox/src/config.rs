@@ -21,6 +21,8 @@ pub struct Config {
     pub ews_enabled: bool,
     /// The newest RequestServerVersion that EWS takes: `Exchange2010_SP2`, `Exchange2016`, …
     pub ews_version: String,
+    /// `true`: EWS takes any SyncState and begins anew for one that it does not know, as gromox does.
+    pub ews_any_sync_state: bool,
     /// So many requests to Graph at once for one mailbox and application; one more is answered 429. 0: no limit.
     pub graph_concurrency: usize,
     /// Addresses of mailboxes that Graph does not reach: 404 MailboxNotEnabledForRESTAPI.
@@ -110,6 +112,7 @@ impl Default for Config {
             message_size_max: 64 << 20,
             ews_enabled: true,
             ews_version: "Exchange2016".into(),
+            ews_any_sync_state: false,
             graph_concurrency: 4,
             on_premises: Vec::new(),
         }

@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    io::Write,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use flate2::{Compression, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -68,6 +70,18 @@ pub struct What {
     /// EWS: every item of the request is refused with this ResponseCode, inside HTTP 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_code: Option<String>,
+    /// EWS: only the items whose message holds this text are refused; the others get what they asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
+    /// Content-Type of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The answer comes compressed, although nobody asked for it.
+    #[serde(default)]
+    pub gzip: bool,
+    /// In the body of the answer the first text is replaced by the second, wherever it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace: Option<(String, String)>,
     /// So long nothing is heard, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_ms: Option<u64>,
@@ -183,9 +197,31 @@ impl Plan {
         self.what.status.is_some()
     }
 
-    /// The ResponseCode for every item, of EWS.
-    pub fn response_code(&self) -> Option<&str> {
-        self.what.response_code.as_deref()
+    /// The ResponseCode for items, of EWS, and the text that their messages hold.
+    pub fn response_code(&self) -> Option<(&str, Option<&str>)> {
+        Some((self.what.response_code.as_deref()?, self.what.only.as_deref()))
+    }
+
+    /// What becomes of an answer, the right one or another.
+    pub fn changed(&self, mut response: Response) -> Response {
+        if let Some((from, to)) = &self.what.replace {
+            response.body = String::from_utf8_lossy(&response.body).replace(from, to).into_bytes();
+        }
+        if let Some(kind) = &self.what.content_type {
+            response.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+            response = response.header("Content-Type", kind.as_str());
+        }
+        if self.what.gzip {
+            let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+            // Into memory: it cannot fail.
+            if packed.write_all(&response.body).is_ok()
+                && let Ok(body) = packed.finish()
+            {
+                response.body = body;
+                response = response.header("Content-Encoding", "gzip");
+            }
+        }
+        response
     }
 
     /// The answer instead of the right one.

@@ -238,9 +238,10 @@ fn serve_http(state: &State, stream: &mut Tls) -> io::Result<()> {
         let response = match (&slot, plan.answer(face), plan.response_code()) {
             (Err(response), ..) => response.clone(),
             (_, Some(response), _) => response,
-            (_, None, Some(code)) if face == Face::Ews => ews::refused(state, &request, code),
+            (_, None, Some((code, only))) if face == Face::Ews => ews::refused(state, &request, code, only),
             (_, None, _) => handle(state, &request),
         };
+        let response = plan.changed(response);
         // Before the answer is written: who has it may ask again at once.
         drop(slot);
         let response = if plan.malformed { spoiled(response) } else { response };

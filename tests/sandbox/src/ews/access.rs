@@ -27,6 +27,8 @@ pub struct Caller<'a> {
     pub state: &'a State,
     /// Address of the mailbox that is meant when none is named.
     pub own: String,
+    /// An ordered fault: a ResponseCode, for the items whose message holds the text.
+    pub refused: Option<(String, String)>,
     subject: Subject,
 }
 
@@ -63,7 +65,7 @@ impl<'a> Caller<'a> {
         });
         match (&bearer.subject, wanted) {
             (Subject::User(user), wanted) if wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(user)) => {
-                Ok(Self { state, own: user.clone(), subject: bearer.subject.clone() })
+                Ok(Self { state, own: user.clone(), refused: None, subject: bearer.subject.clone() })
             }
             (Subject::User(_), _) => Err(refuse(
                 "ErrorImpersonateUserDenied",
@@ -74,7 +76,7 @@ impl<'a> Caller<'a> {
                 "ExchangeImpersonation SOAP header must be present for this type of OAuth token.",
             )),
             (Subject::App(_), Some(wanted)) if state.config.mailbox_exists(wanted) => {
-                Ok(Self { state, own: wanted.to_owned(), subject: Subject::User(wanted.to_owned()) })
+                Ok(Self { state, own: wanted.to_owned(), refused: None, subject: Subject::User(wanted.to_owned()) })
             }
             (Subject::App(_), Some(wanted)) => Err(no_mailbox(wanted)),
         }

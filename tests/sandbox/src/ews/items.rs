@@ -37,7 +37,7 @@ pub fn update_item(caller: &Caller<'_>, request: Node<'_, '_>) -> Answer {
             return Err(refuse("ErrorMessageDispositionRequired", "MessageDisposition is required for messages."));
         }
         let id = child(change, "ItemId").ok_or_else(|| invalid("ItemId is missing"))?;
-        let item = caller.item(id)?;
+        let item = admitted(caller, id)?;
         let is_read = is_read(change)?;
         let id = caller.with(&item.mailbox, |mailbox| {
             check_change_key(mailbox, &item, resolution)?;
@@ -168,5 +168,19 @@ pub fn transfer(caller: &Caller<'_>, item: &Item, target: &Place, is_move: bool)
 /// One outcome for each id in ItemIds.
 fn each(caller: &Caller<'_>, request: Node<'_, '_>, work: impl Fn(&Item) -> Outcome) -> Answer {
     let ids = child(request, "ItemIds").ok_or_else(|| invalid("ItemIds is missing"))?;
-    Ok(elements(ids).map(|id| work(&caller.item(id)?)).collect())
+    Ok(elements(ids).map(|id| work(&admitted(caller, id)?)).collect())
+}
+
+/// Unless a fault was ordered for it.
+fn admitted(caller: &Caller<'_>, id: Node<'_, '_>) -> Result<Item, Refusal> {
+    let item = caller.item(id)?;
+    if let Some((code, text)) = &caller.refused {
+        let holds = |mailbox: &mut Mailbox| {
+            find(mailbox, &item).is_ok_and(|(_, message)| String::from_utf8_lossy(&message.raw).contains(text.as_str()))
+        };
+        if caller.with(&item.mailbox, holds)? {
+            return Err(refuse(code, "A fault that was ordered."));
+        }
+    }
+    Ok(item)
 }

@@ -67,12 +67,13 @@ pub fn handle(state: &State, request: &Request) -> Response {
     answer_with(state, request, None)
 }
 
-/// Every item of the request is refused with this ResponseCode, inside HTTP 200: an ordered fault.
-pub fn refused(state: &State, request: &Request, code: &str) -> Response {
-    answer_with(state, request, Some(code))
+/// Every item of the request is refused with this ResponseCode, inside HTTP 200: an ordered fault. `only`: those whose
+/// message holds this text.
+pub fn refused(state: &State, request: &Request, code: &str, only: Option<&str>) -> Response {
+    answer_with(state, request, Some((code, only)))
 }
 
-fn answer_with(state: &State, request: &Request, item_code: Option<&str>) -> Response {
+fn answer_with(state: &State, request: &Request, refused: Option<(&str, Option<&str>)>) -> Response {
     if !state.config.ews_enabled {
         return Response::html(403, "<html><body>EWS is disabled for this tenant.</body></html>");
     }
@@ -103,10 +104,14 @@ fn answer_with(state: &State, request: &Request, item_code: Option<&str>) -> Res
             let operation = operation(&name)
                 .filter(|_| body.tag_name().namespace() == Some(MESSAGES))
                 .ok_or_else(|| refuse("ErrorInvalidRequest", format!("{name} is not served here.")))?;
-            let caller = Caller::new(state, &bearer, header)?;
-            let outcomes = match item_code {
+            let mut caller = Caller::new(state, &bearer, header)?;
+            let outcomes = match refused {
                 None => operation(&caller, body)?,
-                Some(code) => {
+                Some((code, Some(only))) => {
+                    caller.refused = Some((code.to_owned(), only.to_owned()));
+                    operation(&caller, body)?
+                }
+                Some((code, None)) => {
                     let refused = || Err(refuse(code, "A fault that was ordered."));
                     (0..targets(body).max(1)).map(|_| refused()).collect()
                 }

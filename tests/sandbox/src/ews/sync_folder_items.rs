@@ -22,6 +22,8 @@ const CHANGES_MAX: usize = 512;
 
 /// What a SyncState stands for.
 struct Position {
+    /// [`Exchanges::epoch`](super::Exchanges::epoch).
+    epoch: u64,
     /// [`Folder::id`].
     folder: String,
     /// Changes up to this number are known.
@@ -32,14 +34,16 @@ struct Position {
 
 impl Position {
     fn seal(&self) -> String {
-        seal_state(&format!("{}/{}/{}", self.folder, self.sequence, self.shown_down_to))
+        seal_state(&format!("{}/{}/{}/{}", self.folder, self.sequence, self.shown_down_to, self.epoch))
     }
 
     fn open(state: &str) -> Option<Self> {
         let inner = open_state(state)?;
         let mut parts = inner.split('/');
-        let (folder, sequence, shown) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Self { folder: folder.to_owned(), sequence: sequence.parse().ok()?, shown_down_to: shown.parse().ok()? })
+        let (folder, sequence, shown, epoch) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let folder = folder.to_owned();
+        let (sequence, shown_down_to, epoch) = (sequence.parse().ok()?, shown.parse().ok()?, epoch.parse().ok()?);
+        Some(Self { epoch, folder, sequence, shown_down_to })
     }
 }
 
@@ -61,18 +65,28 @@ fn sync(caller: &Caller<'_>, request: Node<'_, '_>, max: usize) -> Result<String
     let shape = Shape::parse(child(request, "ItemShape"));
     let place = caller.place_in(child(request, "SyncFolderId"))?;
     let name = place.folder()?;
-    let state = child_text(request, "SyncState").map(|state| Position::open(state).ok_or_else(invalid_state));
-    let state = state.transpose()?;
+    // Servers that are not Exchange begin anew for what they do not know, and say nothing of it (gromox 3.10).
+    let is_lenient = caller.state.config.ews_any_sync_state;
+    let opened = |state: &str| Position::open(state).filter(|state| state.epoch == caller.state.ews.epoch());
+    let state = match child_text(request, "SyncState").map(opened) {
+        Some(None) if !is_lenient => return Err(invalid_state()),
+        state => state.flatten(),
+    };
     let ignored: HashSet<&str> =
         child(request, "Ignore").into_iter().flat_map(elements).filter_map(|id| id.attribute("Id")).collect();
     caller.with(&place.mailbox, |mailbox| {
         let now = mailbox.sequence;
         let folder = mailbox.folder(name).ok_or_else(gone)?;
-        if state.as_ref().is_some_and(|state| state.folder != folder.id || state.sequence > now) {
+        let (state, is_other) = match state {
+            Some(state) if state.folder != folder.id || state.sequence > now => (None, true),
+            state => (state, false),
+        };
+        if is_other && !is_lenient {
             return Err(invalid_state());
         }
+        let epoch = caller.state.ews.epoch();
         let mut position =
-            state.unwrap_or(Position { folder: folder.id.clone(), sequence: now, shown_down_to: u32::MAX });
+            state.unwrap_or(Position { epoch, folder: folder.id.clone(), sequence: now, shown_down_to: u32::MAX });
         let (changes, is_last) = step(folder, &mut position, max, now);
         let shown: String = changes.iter().map(|change| show(folder, change, &shape, &ignored)).collect();
         Ok(format!(

@@ -102,7 +102,7 @@ fn step(state: &State, outer: &Request, one: &Value) -> Answer {
     thread::sleep(plan.delay);
     let response = plan.answer(Face::Graph).unwrap_or_else(|| handle(state, &request));
     drop(slot);
-    Ok(response)
+    Ok(plan.changed(response))
 }
 
 fn shown(id: &str, response: &Response) -> Value {

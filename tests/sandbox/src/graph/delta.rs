@@ -24,19 +24,24 @@ const PAGE_DEFAULT: usize = 10;
 const PAGE_MAX: usize = 1000;
 
 /// Links of another one are unknown.
-pub struct Epoch(Mutex<String>);
+pub struct Epoch(Mutex<(String, Option<(u16, String)>)>);
 
 impl Epoch {
     pub fn new() -> Self {
-        Self(Mutex::new(oauth::random()))
+        Self(Mutex::new((oauth::random(), None)))
     }
 
-    pub fn renew(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = oauth::random();
+    /// `refusal`: how links of before are refused, where it is not the usual way.
+    pub fn renew(&self, refusal: Option<(u16, String)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (oauth::random(), refusal);
     }
 
     fn now(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    fn refusal(&self) -> Option<(u16, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 }
 
@@ -146,6 +151,9 @@ fn open(caller: &Caller<'_>, folder: &Folder, handed: &str) -> Result<Token, Ref
 /// Begin again there.
 fn forgotten(caller: &Caller<'_>) -> Refusal {
     let location = link(caller.state, caller.request, &[("$deltatoken".to_owned(), String::new())]);
+    if let Some((status, code)) = caller.state.graph.delta.refusal() {
+        return refuse(status, code, "The link is refused.");
+    }
     let text = "The sync state generation is not found.";
     Refusal { location: Some(location), ..refuse(410, "syncStateNotFound", text) }
 }

@@ -18,6 +18,8 @@ mod translate;
 mod upload;
 mod view;
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 use time::{OffsetDateTime, UtcOffset, format_description::BorrowedFormatItem, macros::format_description};
 use url::Url;
@@ -49,9 +51,9 @@ impl Graph {
         Self { running: Default::default(), uploads: Default::default(), delta: delta::Epoch::new() }
     }
 
-    /// Every delta link that was given out stands for nothing from now on: 410 with syncStateNotFound.
-    pub fn expire_delta_links(&self) {
-        self.delta.renew();
+    /// Every delta link that was given out stands for nothing from now on: 410 with syncStateNotFound, or another refusal.
+    pub fn expire_delta_links(&self, refusal: Option<(u16, String)>) {
+        self.delta.renew(refusal);
     }
 }
 
@@ -59,13 +61,13 @@ impl Graph {
 #[derive(Debug)]
 pub struct Refusal {
     status: u16,
-    code: &'static str,
+    code: Cow<'static, str>,
     text: String,
     location: Option<String>,
 }
 
-fn refuse(status: u16, code: &'static str, text: impl Into<String>) -> Refusal {
-    Refusal { status, code, text: text.into(), location: None }
+fn refuse(status: u16, code: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Refusal {
+    Refusal { status, code: code.into(), text: text.into(), location: None }
 }
 
 type Answer = Result<Response, Refusal>;

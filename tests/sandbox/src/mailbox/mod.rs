@@ -193,6 +193,23 @@ impl Mailbox {
         self.put(to, message)
     }
 
+    /// The folder comes out of a backup: it and all messages in it have other ids and UIDs. `false`: it is not there.
+    pub fn restore(&mut self, name: &str) -> bool {
+        let id = self.new_id("F");
+        let Some(folder) = self.folder(name) else { return false };
+        folder.id = id;
+        folder.uid_validity += 1;
+        folder.uid_next = 1;
+        folder.gone.clear();
+        folder.gone_uids.clear();
+        let name = folder.name.clone();
+        for mut message in std::mem::take(&mut folder.messages) {
+            message.id = self.new_id("M");
+            self.put(&name, message);
+        }
+        true
+    }
+
     /// The message, noted as changed.
     pub fn change(&mut self, folder: &str, uid: u32) -> Option<&mut Message> {
         self.sequence += 1;
