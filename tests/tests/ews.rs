@@ -234,6 +234,69 @@ fn a_forgotten_sync_state_resynchronises_without_a_flood() {
     assert!(again.resets[0].contains("ErrorInvalidSyncStateData"), "{:?}", again.resets);
 }
 
+/// exchange.md F1: one poll in which every item is refused as if it were not there.
+#[test]
+fn a_poll_in_which_nothing_is_found_loses_no_mail() {
+    for code in ["ErrorItemNotFound", "ErrorInvalidIdMalformed", "ErrorInsufficientResources"] {
+        let desk = Desk::new();
+        (0..5).for_each(|number| desk.deliver("alice", &note(number)));
+        let inbox = desk.open("alice", "incoming", |_| {});
+        desk.order(json!({"match": "IncludeMimeContent", "times": 1000, "response_code": code}));
+        let _ = round(&inbox, &json!({}));
+        desk.sandbox.state.faults.clear();
+        let mail = round(&inbox, &json!({})).unwrap();
+        assert_eq!((mail.messages.len(), mail.skipped.len()), (5, 0), "{code}");
+    }
+}
+
+/// exchange.md F4: one item is refused to this account.
+#[test]
+fn one_item_that_may_not_be_moved_keeps_back_no_other() {
+    let desk = Desk::new();
+    (0..3).for_each(|number| desk.deliver("alice", &note(number)));
+    let inbox = desk.open("alice", "incoming", |form| form["advanced"]["after_import"] = json!("delete"));
+    let mail = round(&inbox, &json!({})).unwrap();
+    desk.order(json!({"match": "DeleteItem", "times": 10, "response_code": "ErrorAccessDenied", "only": "note 1"}));
+    let done = settle(&inbox, mail.keys(), "imported").unwrap();
+    assert_eq!(done.values().filter(|word| *word == "deleted").count(), 2, "{done:?}");
+    assert_eq!(done.values().filter(|word| *word == "kept").count(), 1, "{done:?}");
+    assert!(round(&inbox, &json!({})).unwrap().messages.is_empty());
+}
+
+/// exchange.md F7, in every answer that holds the mailbox's own words.
+#[test]
+fn forbidden_characters_in_old_mail_stop_nothing() {
+    for forbidden in ["&#x1F;", "&#xFFFE;", "\u{B}"] {
+        let desk = Desk::new();
+        (0..2).for_each(|number| desk.deliver("alice", &note(number)));
+        let inbox = desk.open("alice", "incoming", |_| {});
+        desk.order(json!({"match": "SyncFolderItems", "times": 100,
+            "replace": ["<m:ResponseCode>", format!("<m:MessageText>{forbidden}</m:MessageText><m:ResponseCode>")]}));
+        assert_eq!(round(&inbox, &json!({})).unwrap().messages.len(), 2, "{forbidden:?}");
+    }
+}
+
+/// As gromox: any SyncState passes, and one that is not known is a fresh start without a word.
+#[test]
+fn a_sync_state_forgotten_in_silence_brings_nothing_twice() {
+    for (any, restored) in [(true, false), (false, false), (true, true), (false, true)] {
+        let desk = Desk::with(Config { ews_any_sync_state: any, ..Config::default() });
+        (0..30).for_each(|number| desk.deliver("alice", &note(number)));
+        let inbox = desk.open("alice", "incoming", |_| {});
+        let mail = round(&inbox, &json!({})).unwrap();
+        settle(&inbox, mail.keys().into_iter().take(29), "imported").unwrap();
+        match restored {
+            true => drop(desk.sandbox.state.mail.with("alice@example.test", |mailbox| mailbox.restore("INBOX"))),
+            false => desk.sandbox.state.ews.forget_sync_states(),
+        }
+        desk.deliver("alice", &note(30));
+        let mail = round(&inbox, &json!({})).unwrap();
+        assert_eq!((mail.subjects(), mail.resets.len()), (vec!["note 29", "note 30"], 1), "{any} {restored}");
+        settle(&inbox, mail.keys(), "imported").unwrap();
+        assert!(round(&inbox, &json!({})).unwrap().messages.is_empty());
+    }
+}
+
 #[test]
 fn a_poison_message_costs_only_itself() {
     let desk = Desk::new();

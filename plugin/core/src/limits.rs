@@ -98,6 +98,9 @@ pub const GRAPH_BATCH: usize = 20;
 pub const GRAPH_TRANSLATE: usize = 1_000;
 /// Messages in one page of a delta, which names only their ids and dates.
 pub const GRAPH_PAGE: usize = 500;
+/// Pages of folders that are looked through for a name: 10 folders to a page unless it takes `$top`; 1,000 folders and more
+/// below one are not known.
+pub const GRAPH_FOLDER_PAGES_MAX: usize = 100;
 /// One page of ids, or another JSON answer, bytes. Pages of GRAPH_PAGE messages have about 300 KB.
 pub const GRAPH_PAGE_BYTES_MAX: usize = 8 << 20;
 /// An id, a link and an error code of Graph's, characters. Real ones have 150, 2,000 and 40.

@@ -403,7 +403,8 @@ fn correlation(headers: &HeaderMap) -> Option<String> {
     (!words.is_empty()).then(|| words.join(" "))
 }
 
-fn retry_after(text: &str, date: Option<UnixSeconds>) -> Option<Duration> {
+/// Retry-After, as seconds or as a date (RFC 9110 10.2.3). `date`: the sender's own clock.
+pub fn retry_after(text: &str, date: Option<UnixSeconds>) -> Option<Duration> {
     let seconds = match text.trim().parse::<u64>() {
         Ok(seconds) => seconds,
         Err(_) => http_date(text)?.saturating_sub(date.unwrap_or_else(|| Clock::default().now())).max(0) as u64,

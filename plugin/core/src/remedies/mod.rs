@@ -8,6 +8,8 @@
 //! Sources: Microsoft Entra reference-error-codes; Google OAuth 2.0 and Gmail API error pages; Exchange Online SMTP and
 //! limits pages; EWS ResponseCode; Microsoft Graph errors; RFC 6749 5.2, 8628 3.5, 5530.
 
+pub mod ews_codes;
+
 use std::sync::LazyLock;
 
 use serde::Deserialize;

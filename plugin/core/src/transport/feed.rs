@@ -1,7 +1,7 @@
 //! What is settled in one folder of a server that tells changes since a position (Graph's delta link, EWS's sync state):
 //! the position, and by id what it has passed and the host has not settled yet.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -28,15 +28,24 @@ pub struct Feed {
     pub open: BTreeMap<String, Listed>,
     /// Settled lately: an item may be named more than once.
     pub settled: VecDeque<String>,
+    /// Left the folder lately before the host had settled it. It may come back under the same id, and
+    /// the host may still settle what it was handed.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub left: VecDeque<String>,
+    /// While a folder is gone through again: open before, and not named since. What is still here at the
+    /// end is not in the folder any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unseen: BTreeSet<String>,
     /// For whoever takes over from here.
     #[serde(default)]
     pub marks: Marks,
-    /// While a folder is taken over and gone through: what was settled over the former protocol, ascending by fingerprint.
+    /// While a folder is gone through again, or taken over: what was settled before (over the former protocol),
+    /// ascending by fingerprint. Ids may have changed: a restored mailbox has new ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<Former>,
 }
 
-/// One message that was settled over the former protocol; of several copies, one for each.
+/// One message that was settled before; of several copies, one for each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Former {
     pub fingerprint: Fingerprint,
@@ -91,7 +100,7 @@ impl Feed {
     }
 
     pub fn listed(&self, id: &str) -> bool {
-        self.open.contains_key(id) || self.is_settled(id)
+        self.open.contains_key(id) || self.left.iter().any(|left| left == id) || self.is_settled(id)
     }
 
     pub fn is_settled(&self, id: &str) -> bool {
@@ -109,19 +118,31 @@ impl Feed {
 
     /// Was it open until now?
     pub fn settle(&mut self, id: &str) -> bool {
-        let was_open = self.open.remove(id).is_some();
+        let was_open = self.open.remove(id).is_some() | self.forget_left(id);
         if was_open {
-            self.settled.push_back(id.to_owned());
-            while self.settled.len() > limits::FEED_SETTLED_MAX {
-                self.settled.pop_front();
-            }
+            self.unseen.remove(id);
+            keep(&mut self.settled, id);
         }
         was_open
     }
 
-    /// Is this one of those that were settled over the former protocol? Of several copies the oldest are, in whatever order
-    /// they are listed.
+    /// The server says that it is not in the folder any more. Whoever brings it back brings it back
+    /// unsettled.
+    pub fn leave(&mut self, id: &str) {
+        self.unseen.remove(id);
+        if self.open.remove(id).is_some() {
+            keep(&mut self.left, id);
+        }
+    }
+
+    fn forget_left(&mut self, id: &str) -> bool {
+        let place = self.left.iter().position(|left| left == id);
+        place.and_then(|place| self.left.remove(place)).is_some()
+    }
+
+    /// Is this one of those that were settled before? Of several copies the oldest are, in whatever order they are listed.
     pub fn recognise(&mut self, id: &str, listed: Listed, traits: impl FnOnce() -> Traits) -> bool {
+        self.unseen.remove(id);
         if self.former.is_empty() || self.open.contains_key(id) {
             return false;
         }
@@ -163,15 +184,19 @@ impl Feed {
     /// it is the first of this call.
     ///
     /// # Errors
-    /// Of the first page any; of a later one what no waiting cures.
+    /// Of the first page any, and of the first after a restart: nothing is given up before the folder can be
+    /// listed anew. Of a later one what no waiting cures.
     pub fn walk(&mut self, now: UnixSeconds, mut take: impl FnMut(&mut Self, bool) -> Result<Page>) -> Result<Walk> {
-        let mut reset = None;
+        let (mut reset, mut is_begun) = (None, false);
         for page in 0..limits::FEED_PAGES_MAX {
             if self.is_full() {
                 break;
             }
             let error = match take(self, page == 0) {
-                Ok(Page::More) => continue,
+                Ok(Page::More) => {
+                    is_begun = true;
+                    continue;
+                }
                 Ok(Page::Last) => {
                     self.rest(now);
                     return Ok(Walk { more: false, reset });
@@ -179,11 +204,12 @@ impl Feed {
                 Ok(Page::Forgotten { reset: words, .. }) if reset.is_none() => {
                     self.restart();
                     reset = Some(words);
+                    is_begun = false;
                     continue;
                 }
                 Ok(Page::Forgotten { error, .. }) | Err(error) => error,
             };
-            if page == 0 || !error.is_transient() {
+            if !is_begun || !error.is_transient() {
                 return Err(error);
             }
             // What the pages before said is kept; the next listing meets it again.
@@ -198,8 +224,10 @@ impl Feed {
 
     /// The server names a message of the folder, perhaps again.
     pub fn add(&mut self, id: &str, listed: Listed) {
+        self.unseen.remove(id);
         let old = self.begin.is_some_and(|begin| listed.received_at.is_some_and(|at| at < begin));
         if !old && !self.is_settled(id) {
+            self.forget_left(id);
             self.open.insert(id.to_owned(), listed);
         }
     }
@@ -209,6 +237,9 @@ impl Feed {
         self.position = Some(position);
         if is_end {
             self.begin = None;
+            for id in std::mem::take(&mut self.unseen) {
+                self.leave(&id);
+            }
             for (id, _) in self.former.drain(..).filter_map(|former| former.found) {
                 if !self.settled.contains(&id) {
                     self.settled.push_back(id);
@@ -217,12 +248,18 @@ impl Feed {
         }
     }
 
-    /// The server forgot the position: what came since all was settled last is listed again. A folder that was still gone
-    /// through for the first time keeps its own beginning.
-    fn restart(&mut self) {
+    /// The server forgot the position: what came since all was settled last is listed again, and compared with what
+    /// was settled: by id, and by fingerprint where the ids are new ones. A folder that was still gone through for
+    /// the first time keeps its own beginning.
+    pub fn restart(&mut self) {
         let begin = self.resume_at.saturating_sub(limits::RESYNC_MARGIN);
         self.begin = Some(self.begin.unwrap_or(begin));
         self.position = None;
+        self.unseen = self.open.keys().cloned().collect();
+        if self.former.is_empty() {
+            let known = self.marks.all();
+            self.former = known.into_iter().map(|fingerprint| Former { fingerprint, found: None }).collect();
+        }
     }
 
     /// All is listed: what is older than the oldest that is left is settled. Noted now and then only, because each note is a
@@ -244,6 +281,14 @@ impl Feed {
         let mut entries: Vec<Entry> = self.open.iter().map(entry).collect();
         entries.sort_by_key(|entry| entry.received_at);
         entries
+    }
+}
+
+/// The newest are enough: as many as one call can settle.
+fn keep(ids: &mut VecDeque<String>, id: &str) {
+    ids.push_back(id.to_owned());
+    while ids.len() > limits::FEED_SETTLED_MAX {
+        ids.pop_front();
     }
 }
 

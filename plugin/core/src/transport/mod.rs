@@ -11,6 +11,7 @@ pub mod moving;
 pub mod smtp;
 pub mod spool;
 pub mod stub;
+pub mod witness;
 
 use std::{
     fs::File,

@@ -61,7 +61,8 @@ impl Marks {
         }
     }
 
-    fn all(&self) -> Vec<Fingerprint> {
+    /// Ascending.
+    pub(super) fn all(&self) -> Vec<Fingerprint> {
         let mut all: Vec<_> = self.lately.iter().flat_map(|(_, marks)| marks.iter().copied()).collect();
         all.sort_unstable();
         all

@@ -27,7 +27,7 @@ use crate::{
         Net,
         http::{self, Http, HttpAnswer},
     },
-    remedies,
+    remedies::{self, ews_codes},
     secret::Secret,
     settings::Account,
     transport::{Raw, Settled, Transcript},
@@ -86,17 +86,6 @@ impl Failure {
         matches!(self, Self::Code(code, _) if codes.contains(&code.as_str()))
     }
 
-    fn error(&self) -> Option<&Error> {
-        match self {
-            Self::Unauthorized(error) | Self::Code(_, error) | Self::Other(error) => Some(error),
-        }
-    }
-
-    /// The folder that mail is moved to is not there.
-    pub fn is_folder_of_move(&self) -> bool {
-        self.is(&["ErrorToFolderNotFound", "ErrorFolderNotFound"])
-    }
-
     pub fn is_folder_missing(&self) -> bool {
         self.is(&["ErrorFolderNotFound", "ErrorSyncFolderNotFound", "ErrorItemNotFound"])
     }
@@ -112,8 +101,8 @@ impl From<Error> for Failure {
 const TOO_NEW: [&str; 3] =
     ["ErrorInvalidServerVersion", "ErrorIncorrectSchemaVersion", "ErrorInvalidSchemaVersionForMailboxVersion"];
 
-/// Nothing has this id (any more): moved, deleted, or given out by a server that the mailbox has left.
-pub const NO_ITEM: [&str; 3] = ["ErrorItemNotFound", "ErrorInvalidIdMalformed", "ErrorInvalidId"];
+/// The only code that says of an item that it is not there. An id that is malformed or invalid may be the server's error.
+pub const ITEM_NOT_FOUND: &str = "ErrorItemNotFound";
 
 /// Of one response message.
 pub type Outcome<'a> = Result<Node<'a, 'a>, Failure>;
@@ -170,10 +159,10 @@ impl Client {
                 Ok((answer, text, contents)) => {
                     let document = soap::parse(&text).ok_or_else(no_answer)?;
                     let outcomes = match soap::body(&document).ok_or_else(no_answer)? {
-                        Body::Fault(refusal) => Err(self.refused(refusal, &answer, About::Unknown)),
+                        Body::Fault(refusal) => Err(self.refused(refusal, &answer)),
                         Body::Messages(messages) => Ok(messages
                             .into_iter()
-                            .map(|message| message.map_err(|refusal| self.refused(refusal, &answer, About::Item)))
+                            .map(|message| message.map_err(|refusal| self.refused(refusal, &answer)))
                             .collect::<Vec<_>>()),
                     };
                     let refusal = match &outcomes {
@@ -210,23 +199,13 @@ impl Client {
         ids: &[&str],
         body: &dyn Fn(Version) -> String,
         deadline: Deadline,
-    ) -> Result<Vec<Settled>, Failure> {
+    ) -> Result<Vec<Result<Settled>>, Failure> {
         self.ask(operation, body, deadline, |outcomes, _| {
             if outcomes.len() != ids.len() {
                 return Err(misbehaved("left out answers").into());
             }
-            // Rights, quota and target folder are the same for all of them.
-            let is_of_all = |failure: &Failure| {
-                failure.is_folder_of_move() || failure.error().is_some_and(|error| error.about() == About::Mailbox)
-            };
-            let was_done = outcomes.iter().any(Result::is_ok);
-            let settled = |outcome: Outcome<'_>| match outcome {
-                Ok(_) => Ok(Settled::Done),
-                Err(failure) if failure.is(&NO_ITEM) => Ok(Settled::Gone),
-                Err(failure) if is_of_all(&failure) && !was_done => Err(failure),
-                Err(failure) => Ok(Settled::refused(failure.into_error())),
-            };
-            outcomes.into_iter().map(settled).collect()
+            let each = outcomes.into_iter().map(|outcome| outcome.map(|_| Settled::Done).map_err(Failure::into_error));
+            Ok(each.collect())
         })
     }
 
@@ -276,7 +255,7 @@ impl Client {
     fn failure(&self, answer: &HttpAnswer) -> Failure {
         let status = answer.status;
         if let Some(refusal) = fault(&answer.body) {
-            return self.refused(refusal, answer, About::Unknown);
+            return self.refused(refusal, answer);
         }
         let code = match status {
             // Exchange Online says no more than that: the tenant, the app or the licence.
@@ -296,18 +275,25 @@ impl Client {
             _ => Kind::ServerMisbehaved,
         };
         let error = self.said(&code, &format!("HTTP {status}"), usual, answer.retry_after, answer);
-        let error = scoped(error, About::Unknown);
+        let error = error.with_about(match status {
+            401 | 403 => About::Mailbox,
+            408 | 429 | 500..=599 => About::Server,
+            _ => About::Unknown,
+        });
         if status == 401 { Failure::Unauthorized(error) } else { Failure::Other(error) }
     }
 
-    /// An unknown code keeps the meaning of the status that it came with.
-    fn refused(&self, refusal: Refusal, answer: &HttpAnswer, of: About) -> Failure {
+    /// An unknown code keeps the meaning of the status that it came with, and speaks of nothing that is known.
+    fn refused(&self, refusal: Refusal, answer: &HttpAnswer) -> Failure {
         let Refusal { code, inner, back_off_ms, primary } = refusal;
         // What was wrapped says more than what it was wrapped in.
         let code = inner.filter(|_| code == "ErrorInternalServerError").unwrap_or(code);
-        let usual = if answer.status >= 500 { Kind::Transient } else { Kind::ServerMisbehaved };
+        let about = ews_codes::about(&code);
+        let usual = if answer.status >= 500 && about.is_none() { Kind::Transient } else { Kind::ServerMisbehaved };
+        let usual = about.and_then(ews_codes::kind).unwrap_or(usual);
         let wait = back_off_ms.map(Duration::from_millis).or(answer.retry_after);
-        let mut error = scoped(self.said(&code, &code, usual, wait, answer).with_code(&code), of);
+        let mut error = self.said(&code, &code, usual, wait, answer).with_code(&code);
+        error = error.with_about(about.unwrap_or_default());
         if let Some(address) = primary {
             error = error.remedy(format!("Enter {address} as Username: it is the primary address of this mailbox."));
         }
@@ -343,16 +329,6 @@ impl Client {
         }
         error
     }
-}
-
-/// What a refusal speaks of. Whoever must act, or how long is to be waited, it is not for the message that was asked for.
-fn scoped(error: Error, of: About) -> Error {
-    let about = match error.kind() {
-        Kind::Transient | Kind::Throttled => About::Server,
-        Kind::Refused | Kind::AdminRequired | Kind::Settings | Kind::ConsentRequired => About::Mailbox,
-        _ => of,
-    };
-    error.or_about(about)
 }
 
 /// The fault in an answer that is no success, read under the same bounds as any other.

@@ -4,7 +4,7 @@ use super::{
     client::{Client, Failure},
     soap::{Version, item_ids},
 };
-use crate::{clock::Deadline, transport::Settled};
+use crate::{clock::Deadline, error::Result, transport::Settled};
 
 #[derive(Clone, Copy)]
 pub enum How {
@@ -26,6 +26,6 @@ fn request(ids: &[&str], how: How, version: Version) -> String {
 }
 
 /// What became of each.
-pub fn run(client: &Client, ids: &[&str], how: How, deadline: Deadline) -> Result<Vec<Settled>, Failure> {
+pub fn run(client: &Client, ids: &[&str], how: How, deadline: Deadline) -> Result<Vec<Result<Settled>>, Failure> {
     client.ask_each("DeleteItem", ids, &|version| request(ids, how, version), deadline)
 }

@@ -32,7 +32,7 @@ use std::{
 
 use super::{
     Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Settled,
-    Transcript, ahead::Ahead, feed::Feed, moving,
+    Transcript, ahead::Ahead, feed::Feed, moving, witness,
 };
 use crate::{
     clock::{Clock, Deadline},
@@ -86,7 +86,8 @@ fn connect(
     let client = Client::new(account, net, url, login.token, transcript);
     let proof = Proof { protocol: "EWS", mechanism: "Bearer", port, tls };
     let moved_from = account.fetching.as_ref().and_then(|fetching| fetching.moved_from);
-    let mailbox = Mailbox { client, proof, moved_from, folders: HashMap::new(), ahead: Ahead::default() };
+    let mailbox =
+        Mailbox { client, proof, moved_from, folders: HashMap::new(), refuses_states: false, ahead: Ahead::default() };
     match get_folder::exists(&mailbox.client, &FolderId::INBOX, deadline) {
         Ok(()) => Ok(mailbox),
         Err(Failure::Unauthorized(error)) => Err(OpenError::LoginRefused(error)),
@@ -100,6 +101,8 @@ struct Mailbox {
     moved_from: Option<Former>,
     /// By name.
     folders: HashMap<String, FolderId>,
+    /// The server was seen to refuse a SyncState that it does not know.
+    refuses_states: bool,
     ahead: Ahead,
 }
 
@@ -142,12 +145,36 @@ impl Mailbox {
         let id = match create_folder::create(&self.client, &parent, leaf, deadline) {
             // Another node was faster.
             Err(failure) if failure.is(&["ErrorFolderExists"]) => {
-                find_folder::child_of(&self.client, &parent, leaf, deadline)?.ok_or(failure)?
+                find_folder::any_child_of(&self.client, &parent, leaf, deadline)?.ok_or(failure)?
             }
             created => created?,
         };
         self.folders.insert(name.to_owned(), id.clone());
         Ok(id)
+    }
+}
+
+impl Mailbox {
+    /// Who is not found, or cannot be deleted, is asked for again: it may be gone already, and it may be there.
+    fn second_look(
+        &self,
+        ids: &[&str],
+        mut answers: Vec<Result<Settled>>,
+        action: &Action,
+        deadline: Deadline,
+    ) -> Result<Vec<Result<Settled>>> {
+        let codes = [client::ITEM_NOT_FOUND, "ErrorCannotDeleteObject"];
+        let codes = if *action == Action::Delete { &codes[..] } else { &codes[..1] };
+        let is_open = |answer: &Result<Settled>| answer.as_ref().is_err_and(|error| error.has_code(codes));
+        let places: Vec<usize> = (0..answers.len()).filter(|at| is_open(&answers[*at])).collect();
+        for part in places.chunks(limits::EWS_BATCH) {
+            let doubtful: Vec<&str> = part.iter().map(|at| ids[*at]).collect();
+            let missing = get_item::are_missing(&self.client, &doubtful, deadline).map_err(Failure::into_error)?;
+            for (at, _) in part.iter().zip(missing).filter(|(_, is_missing)| *is_missing) {
+                answers[*at] = Ok(Settled::Gone);
+            }
+        }
+        Ok(answers)
     }
 }
 
@@ -176,8 +203,16 @@ impl Inbox for Mailbox {
         deadline: Deadline,
         sink: &mut dyn FnMut(usize, Item) -> ControlFlow<()>,
     ) -> Result<usize> {
+        let mut folders = HashMap::new();
+        for entry in entries {
+            let name = &entry.key.folder;
+            if !folders.contains_key(name) {
+                // Known from the listing, or one that needs no request.
+                folders.extend(self.folder(name, deadline).map_err(Failure::into_error)?.map(|id| (name.clone(), id)));
+            }
+        }
         let client = &self.client;
-        let fetch = |group: &[Entry]| get_item::get(client, group, deadline);
+        let fetch = |group: &[Entry]| get_item::get(client, &folders, group, deadline);
         self.ahead.read(entries, limits::EWS_PARALLEL, get_item::group, &fetch, sink)
     }
 
@@ -195,13 +230,24 @@ impl Inbox for Mailbox {
                 (Action::Delete, _) => delete_item::run(&self.client, &ids, delete_item::How::Recoverable, deadline),
                 _ => update_item::mark_read(&self.client, &ids, deadline),
             };
-            if let (Err(failure), Action::Move { folder }) = (&done, action)
-                && failure.is_folder_of_move()
-            {
-                // Deleted meanwhile: the next call looks for it again.
-                self.folders.remove(folder);
+            let done = match done {
+                Ok(answers) => self.second_look(&ids, answers, action, deadline).and_then(witness::settled),
+                Err(failure) => Err(failure.into_error()),
+            };
+            if let Action::Move { folder } = action {
+                let of_target = ["ErrorToFolderNotFound", "ErrorFolderNotFound"];
+                let is_gone = match &done {
+                    Ok(done) => {
+                        done.iter().any(|one| matches!(one, Settled::Later(error) if error.has_code(&of_target)))
+                    }
+                    Err(error) => error.has_code(&of_target),
+                };
+                if is_gone {
+                    // Deleted meanwhile: the next call looks for it again.
+                    self.folders.remove(folder);
+                }
             }
-            match done.map_err(Failure::into_error) {
+            match done {
                 Ok(done) => settled.extend(done),
                 Err(error) if settled.is_empty() => return Err(error),
                 Err(error) => return Ok(super::rest_later(settled, keys.len(), &error)),

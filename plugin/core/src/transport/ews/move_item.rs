@@ -4,7 +4,7 @@ use super::{
     client::{Client, Failure},
     soap::{FolderId, item_ids},
 };
-use crate::{clock::Deadline, transport::Settled};
+use crate::{clock::Deadline, error::Result, transport::Settled};
 
 fn request(client: &Client, ids: &[&str], target: &FolderId) -> String {
     format!(
@@ -15,6 +15,11 @@ fn request(client: &Client, ids: &[&str], target: &FolderId) -> String {
 }
 
 /// What became of each.
-pub fn run(client: &Client, ids: &[&str], target: &FolderId, deadline: Deadline) -> Result<Vec<Settled>, Failure> {
+pub fn run(
+    client: &Client,
+    ids: &[&str],
+    target: &FolderId,
+    deadline: Deadline,
+) -> Result<Vec<Result<Settled>>, Failure> {
     client.ask_each("MoveItem", ids, &|_| request(client, ids, target), deadline)
 }

@@ -41,6 +41,9 @@ fn request(client: &Client, folder: &FolderId, state: Option<&str>, taken_over: 
     )
 }
 
+/// A SyncState that no server gave out.
+const NOBODYS: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
+
 pub(super) fn list(
     mailbox: &mut Mailbox,
     name: &str,
@@ -49,28 +52,51 @@ pub(super) fn list(
     deadline: Deadline,
 ) -> Result<Listing> {
     let folder = mailbox.folder(name, deadline).map_err(Failure::into_error)?.ok_or_else(|| folder_missing(name))?;
-    let Walk { more, reset } = feed.walk(now, |feed, _| {
-        let (position, taken_over) = (feed.position.clone(), !feed.former.is_empty());
-        let taken = mailbox.client.ask_one(
-            "SyncFolderItems",
-            &|_| request(&mailbox.client, &folder, position.as_deref(), taken_over),
-            deadline,
-            |message| take(feed, message).map_err(Failure::Other),
-        );
-        match taken {
+    let Walk { more, reset } = feed.walk(now, |feed, is_first| {
+        let (position, with_traits) = (feed.position.clone(), !feed.former.is_empty());
+        let ask = |state: Option<&str>| {
+            let client = &mailbox.client;
+            let body = |_| request(client, &folder, state, with_traits);
+            client.ask_one("SyncFolderItems", &body, deadline, |message| Changes::of(message).map_err(Failure::Other))
+        };
+        let changes = match ask(position.as_deref()) {
             Err(failure) if failure.is(&["ErrorInvalidSyncStateData"]) && position.is_some() => {
                 let reset = format!(
                     "Exchange forgot where reading {name} stood (ErrorInvalidSyncStateData): mail received since all was \
                      settled last is listed again."
                 );
-                Ok(Page::Forgotten { reset, error: failure.into_error() })
+                return Ok(Page::Forgotten { reset, error: failure.into_error() });
             }
             Err(failure) if failure.is_folder_missing() => {
                 mailbox.folders.remove(name);
-                Err(folder_missing(name))
+                return Err(folder_missing(name));
             }
-            taken => taken.map_err(Failure::into_error),
+            asked => asked.map_err(Failure::into_error)?,
+        };
+        let stood_at_the_end = is_first && position.is_some() && feed.begin.is_none();
+        if stood_at_the_end && changes.are_odd(feed) && !mailbox.refuses_states {
+            // Old mail that was moved in looks the same, so the server is asked what it makes of a state of nobody's.
+            match ask(Some(NOBODYS)) {
+                Err(failure) if failure.is(&["ErrorInvalidSyncStateData"]) => mailbox.refuses_states = true,
+                answered => {
+                    let from_the_beginning = answered.map_err(Failure::into_error)?;
+                    if changes.begin_as(&from_the_beginning) {
+                        let is_known = changes.created.iter().any(|one| feed.listed(&one.id));
+                        if !is_known && feed.marks.complete_from.is_some() {
+                            // Whatever was settled has left the folder.
+                            feed.begin = Some(feed.marks.since);
+                        }
+                        let reset = format!(
+                            "Exchange began {name} anew without saying so (it takes any SyncState): what was settled \
+                             is passed over."
+                        );
+                        let error = misbehaved("takes SyncStates that it does not know");
+                        return Ok(Page::Forgotten { reset, error });
+                    }
+                }
+            }
         }
+        changes.into_feed(feed)
     })?;
     Ok(Listing { entries: feed.entries(name), more, covers: Covers::unless(more), cursor: Cursor::Ews(feed), reset })
 }
@@ -80,44 +106,103 @@ pub(super) fn list(
 /// # Errors
 /// `ServerMisbehaved` without a SyncState that can be gone on from.
 pub fn take(feed: &mut Feed, message: Node<'_, '_>) -> Result<Page> {
-    let state = child(message, "SyncState").map(text).filter(|state| !state.is_empty());
-    let state = state.ok_or_else(|| misbehaved("sent changes without a SyncState"))?;
-    if state.len() > limits::EWS_STATE_MAX {
-        return Err(misbehaved("sent a SyncState that is longer than any should be"));
-    }
-    let is_end = child(message, "IncludesLastItemInRange").is_none_or(is_true);
-    let mut changes = 0;
-    for change in child(message, "Changes").into_iter().flat_map(|changes| changes.children()) {
-        changes += usize::from(change.is_element());
-        match change.tag_name().name() {
-            "Create" => {
-                let Some(item) = change.children().find(Node::is_element) else { continue };
-                let Some(id) = id(item, "ItemId") else { continue };
-                let is_draft = child(item, "IsDraft").is_some_and(is_true);
-                if !is_draft && !NO_MAIL.contains(&item.tag_name().name()) {
-                    let size = child(item, "Size").and_then(|size| text(size).trim().parse().ok()).unwrap_or_default();
-                    let received_at = child(item, "DateTimeReceived").and_then(|at| moment(text(at)));
-                    let listed = Listed { received_at, size };
-                    if !feed.recognise(id, listed, || traits(item)) {
-                        feed.add(id, listed);
+    Changes::of(message)?.into_feed(feed)
+}
+
+/// What one page says.
+struct Changes {
+    state: String,
+    is_end: bool,
+    is_empty: bool,
+    created: Vec<Created>,
+    deleted: Vec<String>,
+    /// In the order of the page.
+    order: Vec<Change>,
+}
+
+/// A place in `created`, or in `deleted`.
+enum Change {
+    Created(usize),
+    Deleted(usize),
+}
+
+struct Created {
+    id: String,
+    listed: Listed,
+    traits: Traits,
+}
+
+impl Changes {
+    fn of(message: Node<'_, '_>) -> Result<Self> {
+        let state = child(message, "SyncState").map(text).filter(|state| !state.is_empty());
+        let state = state.ok_or_else(|| misbehaved("sent changes without a SyncState"))?;
+        if state.len() > limits::EWS_STATE_MAX {
+            return Err(misbehaved("sent a SyncState that is longer than any should be"));
+        }
+        let is_end = child(message, "IncludesLastItemInRange").is_none_or(is_true);
+        let (mut created, mut deleted, mut order) = (Vec::new(), Vec::new(), Vec::new());
+        let mut is_empty = true;
+        for change in child(message, "Changes").into_iter().flat_map(|changes| changes.children()) {
+            is_empty &= !change.is_element();
+            match change.tag_name().name() {
+                "Create" => {
+                    let Some(item) = change.children().find(Node::is_element) else { continue };
+                    let Some(id) = id(item, "ItemId") else { continue };
+                    let is_draft = child(item, "IsDraft").is_some_and(is_true);
+                    if !is_draft && !NO_MAIL.contains(&item.tag_name().name()) {
+                        let size = child(item, "Size").and_then(|size| text(size).trim().parse().ok());
+                        let received_at = child(item, "DateTimeReceived").and_then(|at| moment(text(at)));
+                        let listed = Listed { received_at, size: size.unwrap_or_default() };
+                        order.push(Change::Created(created.len()));
+                        created.push(Created { id: id.to_owned(), listed, traits: traits(item) });
                     }
                 }
-            }
-            // Moved away or deleted before it was read: nobody can hand it out any more.
-            "Delete" => {
-                if let Some(id) = id(change, "ItemId") {
-                    feed.settle(id);
+                "Delete" => {
+                    if let Some(id) = id(change, "ItemId") {
+                        order.push(Change::Deleted(deleted.len()));
+                        deleted.push(id.to_owned());
+                    }
                 }
+                // Update, ReadFlagChange: what it is called or whether somebody read it changes nothing here.
+                _ => {}
             }
-            // Update, ReadFlagChange: what it is called or whether somebody read it changes nothing here.
-            _ => {}
         }
+        Ok(Self { state: state.to_owned(), is_end, is_empty, created, deleted, order })
     }
-    if !is_end && changes == 0 && feed.position.as_deref() == Some(state) {
-        return Err(misbehaved("sends changes without end"));
+
+    /// Names what no page after the end should name: known messages, or such as were received before all was settled.
+    fn are_odd(&self, feed: &Feed) -> bool {
+        let begin = feed.resume_at.saturating_sub(limits::RESYNC_MARGIN);
+        let is_odd = |one: &Created| feed.listed(&one.id) || one.listed.received_at.is_some_and(|at| at < begin);
+        self.created.iter().any(is_odd)
     }
-    feed.reached(state.to_owned(), is_end);
-    Ok(if is_end { Page::Last } else { Page::More })
+
+    /// Is this page the first of the folder? Mail that came in between is in the later answer only.
+    fn begin_as(&self, first: &Self) -> bool {
+        let newest = self.created.iter().map(|one| one.listed.received_at).max().flatten();
+        let is_here = |one: &Created| self.created.iter().any(|own| own.id == one.id);
+        first.created.iter().all(|one| is_here(one) || one.listed.received_at > newest)
+    }
+
+    fn into_feed(self, feed: &mut Feed) -> Result<Page> {
+        for change in &self.order {
+            match *change {
+                Change::Created(at) => {
+                    let Created { id, listed, traits } = &self.created[at];
+                    if !feed.recognise(id, *listed, || traits.clone()) {
+                        feed.add(id, *listed);
+                    }
+                }
+                // Moved away or deleted before it was read: nobody can hand it out any more.
+                Change::Deleted(at) => feed.leave(&self.deleted[at]),
+            }
+        }
+        if !self.is_end && self.is_empty && feed.position.as_deref() == Some(&self.state) {
+            return Err(misbehaved("sends changes without end"));
+        }
+        feed.reached(self.state, self.is_end);
+        Ok(if self.is_end { Page::Last } else { Page::More })
+    }
 }
 
 fn traits(item: Node<'_, '_>) -> Traits {

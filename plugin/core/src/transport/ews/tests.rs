@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Kind},
     limits,
     log::Logger,
+    message::fingerprint::Traits,
     oauth::tests_support::{Answer, Asked, Idp, account, soon},
     secret::Secret,
     settings::{Account, Action, GrantType, Protocol, Since},
@@ -228,6 +229,74 @@ fn a_forgotten_state_is_listed_anew_without_a_flood() {
     }
 }
 
+/// gromox 3.10 takes any SyncState for a fresh start, in silence. `knows`: Exchange refuses it.
+fn of_any_state(knows: bool, folder: Vec<String>, new: Vec<String>) -> (Idp, Account) {
+    exchange(move |_, asked| match body(asked) {
+        text if text.contains("<m:SyncState>AAAAAAAA") && knows => messages(&[refused("ErrorInvalidSyncStateData")]),
+        text if text.contains("<m:SyncState>mine</m:SyncState>") => page(&new.concat(), "mine2", true),
+        _ => page(&folder.concat(), "fresh", true),
+    })
+}
+
+#[test]
+fn a_state_that_was_forgotten_in_silence_is_one_told_resynchronisation() {
+    let at = 1_800_000_000;
+    let of = |number: usize| create("Message", &format!("m{number}"), "2027-01-10T08:00:00Z");
+    let fresh = create("Message", "fresh", "2027-01-15T08:00:00Z");
+    let all: Vec<String> = (0..500).map(of).chain([fresh.clone()]).collect();
+    let mut stored = Feed { position: Some("mine".into()), resume_at: at - 60, ..Feed::default() };
+    stored.settled.extend(["m498".to_owned(), "m499".to_owned()]);
+    let stored = Cursor::Ews(stored);
+
+    // It began anew: far more than is remembered, and nothing of it comes again.
+    let (server, account) = of_any_state(false, all.clone(), all.clone());
+    let listing = opened(&server, &account).list("INBOX", Some(&stored), Since::Now, soon()).unwrap();
+    let ids: Vec<_> = listing.entries.iter().map(|entry| entry.key.id.as_str()).collect();
+    assert_eq!(ids, ["fresh"]);
+    assert!(listing.reset.unwrap().contains("began"), "it is told");
+
+    // The same server kept the state: old mail that somebody moved in is new here.
+    let (server, account) = of_any_state(false, all.clone(), vec![of(1000), fresh.clone()]);
+    let listing = opened(&server, &account).list("INBOX", Some(&stored), Since::Now, soon()).unwrap();
+    assert!(listing.reset.is_none() && listing.entries.len() == 2);
+    // A server that refuses what it does not know is asked once.
+    let (server, account) = of_any_state(true, all, vec![of(1000), fresh]);
+    let mut inbox = opened(&server, &account);
+    for _ in 0..2 {
+        let listing = inbox.list("INBOX", Some(&stored), Since::Now, soon()).unwrap();
+        assert!(listing.reset.is_none() && listing.entries.len() == 2);
+    }
+    let probes = server.all_asked().iter().filter(|asked| body(asked).contains("<m:SyncState>AAAAAAAA")).count();
+    assert_eq!(probes, 1);
+}
+
+/// A folder that came out of a backup: all ids are new, and what was settled is known by its fingerprint.
+#[test]
+fn a_restored_folder_brings_nothing_twice() {
+    let with_id = |id: &str, message_id: &str| {
+        let trait_ = format!("<t:InternetMessageId>&lt;{message_id}&gt;</t:InternetMessageId><t:Size>");
+        create("Message", id, "2027-01-15T08:00:00Z").replace("<t:Size>", &trait_)
+    };
+    let all = [with_id("new1", "settled@a"), with_id("new2", "open@a")].concat();
+    let (server, account) = exchange(move |_, asked| match body(asked).contains("<m:SyncState>") {
+        true => messages(&[refused("ErrorInvalidSyncStateData")]),
+        false => page(&all, "s", true),
+    });
+    let mut cursor = Cursor::Ews(Feed { position: Some("x".into()), resume_at: 1_800_000_000, ..Feed::default() });
+    let Cursor::Ews(feed) = &mut cursor else { unreachable!() };
+    feed.open.insert("old1".into(), Listed { received_at: Some(1_800_000_000), size: 0 });
+    feed.open.insert("old2".into(), Listed { received_at: Some(1_800_000_000), size: 0 });
+    let traits = Traits { message_id: Some("<settled@a>".into()), ..Traits::default() };
+    cursor.settle(&[(key("old1"), traits.fingerprint())], 1_800_000_100);
+    let listing = opened(&server, &account).list("INBOX", Some(&cursor), Since::Now, soon()).unwrap();
+    assert_eq!(listing.entries.iter().map(|entry| entry.key.id.as_str()).collect::<Vec<_>>(), ["new2"]);
+    assert!(listing.reset.is_some());
+    // What is not in the folder any more is not listed for ever, and whoever was handed it may settle it.
+    assert!(listing.cursor.listed(&key("old2")));
+    let asked = server.all_asked().iter().map(body).find(|text| text.contains("InternetMessageId"));
+    assert!(asked.is_some(), "what they are known by is asked for");
+}
+
 #[test]
 fn a_listing_is_bounded_and_goes_on() {
     let count = AtomicUsize::new(0);
@@ -328,7 +397,89 @@ fn small_messages_travel_together_and_a_poisoned_one_stops_nobody() {
     asked.sort();
     assert!(asked.iter().all(|ids| ids.len() <= limits::EWS_BATCH));
     assert!(asked.contains(&vec!["large".to_owned()]), "a large one travels alone: {asked:?}");
-    assert_eq!(asked.len(), 6, "four requests, and two that ask again: {asked:?}");
+    assert_eq!(asked.len(), 7, "four requests, and three that ask again: {asked:?}");
+}
+
+/// What FindItem says of the folder: these ids, and whether that is all.
+fn found(ids: &[&str], is_all: bool) -> Answer {
+    let items: String = ids.iter().map(|id| format!("<t:Message><t:ItemId Id=\"{id}\"/></t:Message>")).collect();
+    messages(&[done(&format!(
+        "<m:RootFolder IncludesLastItemInRange=\"{is_all}\"><t:Items>{items}</t:Items></m:RootFolder>"
+    ))])
+}
+
+/// exchange.md F1: with such a code for all of them in one poll, all were settled for ever.
+#[test]
+fn no_message_is_gone_before_its_folder_lacks_it() {
+    for (code, listed, is_all, expected) in [
+        ("ErrorItemNotFound", &["1", "2"][..], true, ["ErrorItemNotFound", "ErrorItemNotFound"]),
+        ("ErrorItemNotFound", &["2"], true, ["gone", "ErrorItemNotFound"]),
+        ("ErrorItemNotFound", &["2"], false, ["ErrorItemNotFound", "ErrorItemNotFound"]),
+        ("ErrorInvalidIdMalformed", &[], true, ["ErrorInvalidIdMalformed", "ErrorInvalidIdMalformed"]),
+        ("ErrorInvalidId", &[], true, ["ErrorInvalidId", "ErrorInvalidId"]),
+    ] {
+        let listed: Vec<String> = listed.iter().map(|id| (*id).to_owned()).collect();
+        let (server, account) = exchange(move |operation, asked| match operation {
+            "FindItem" => found(&listed.iter().map(String::as_str).collect::<Vec<_>>(), is_all),
+            _ => messages(&ids(asked).iter().map(|_| refused(code)).collect::<Vec<_>>()),
+        });
+        let mut wanted = entries(&[("1", 100), ("2", 100)]);
+        wanted.iter_mut().for_each(|entry| entry.received_at = Some(1_800_000_000));
+        let got = Got::default();
+        read(opened(&server, &account).as_mut(), &wanted, &got).unwrap();
+        assert_eq!(*got.lock().unwrap(), expected, "{code}");
+        let asked = server.all_asked().iter().map(body).find(|text| text.contains("<m:FindItem"));
+        assert!(asked.is_none_or(|text| text.contains("2027-01-15T07:59:59Z")), "around the second");
+    }
+}
+
+/// exchange.md F6: the server is at fault for all of them, and none is blamed.
+#[test]
+fn what_stops_all_messages_is_no_messages_fault() {
+    for code in ["ErrorInsufficientResources", "ErrorWrongServerVersion", "ErrorMailboxStoreUnavailable"] {
+        let (server, account) =
+            exchange(move |_, asked| messages(&ids(asked).iter().map(|_| refused(code)).collect::<Vec<_>>()));
+        let wanted = entries(&["1", "2", "3", "4"].map(|id| (id, 100)));
+        let error = read(opened(&server, &account).as_mut(), &wanted, &Got::default()).unwrap_err();
+        assert_eq!((error.kind(), error.code()), (Kind::Transient, Some(code)));
+        assert!(!error.is_of_item());
+        // Of one alone it is that one's, and costs one more request.
+        server.set(move |asked| match body(asked) {
+            text if text.contains("GetFolder") => messages(&[done("")]),
+            _ => {
+                let one = |id: &String| if id == "2" { refused(code) } else { mail(id, id) };
+                messages(&ids(asked).iter().map(one).collect::<Vec<_>>())
+            }
+        });
+        let got = Got::default();
+        read(opened(&server, &account).as_mut(), &wanted, &got).unwrap();
+        assert_eq!(*got.lock().unwrap(), ["1", code, "3", "4"]);
+    }
+}
+
+/// exchange.md F4 and F5, over EWS: what was done counts; what one may not is that one's own.
+#[test]
+fn one_item_refused_keeps_back_no_other() {
+    let (server, account) = exchange(|operation, asked| {
+        let one = |id: &String| match (operation, id.as_str()) {
+            ("GetItem", "denied") => done(""),
+            (_, "denied") => refused("ErrorAccessDenied"),
+            (_, "busy") => refused("ErrorServerBusy"),
+            (_, "corrupt") => refused("ErrorMoveCopyFailed"),
+            (_, "gone") => refused("ErrorItemNotFound"),
+            ("GetItem", _) => done(""),
+            (_, "deleted") => refused("ErrorCannotDeleteObject"),
+            (_, "back") => refused("ErrorItemNotFound"),
+            _ => done(""),
+        };
+        messages(&ids(asked).iter().map(one).collect::<Vec<_>>())
+    });
+    let mut inbox = opened(&server, &account);
+    let keys: Vec<Key> = ["1", "denied", "busy", "corrupt", "gone", "back", "2"].iter().map(|id| key(id)).collect();
+    let settled = inbox.settle(&keys, &Action::Delete, soon()).unwrap();
+    assert_eq!(words(&settled), ["done", "kept", "later", "kept", "gone", "later", "done"]);
+    let error = inbox.settle(&[key("denied")], &Action::Delete, soon()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "refused to all there are");
 }
 
 #[test]
@@ -495,7 +646,7 @@ fn settling_is_batched_makes_its_folder_and_gone_counts_as_done() {
     for action in [Action::MarkSeen, Action::Delete, Action::Move { folder: "Done".into() }] {
         assert_eq!(
             words(&inbox.settle(&keys, &action, soon()).unwrap()),
-            ["done", "gone", "gone", "done"],
+            ["done", "gone", "kept", "done"],
             "{action:?}"
         );
     }

@@ -4,7 +4,7 @@ use super::{
     client::{Client, Failure},
     soap::{Version, escape},
 };
-use crate::{clock::Deadline, transport::Settled};
+use crate::{clock::Deadline, error::Result, transport::Settled};
 
 fn request(ids: &[&str], version: Version) -> String {
     let quiet = if version.suppresses_receipts() { " SuppressReadReceipts=\"true\"" } else { "" };
@@ -25,6 +25,6 @@ fn request(ids: &[&str], version: Version) -> String {
 }
 
 /// What became of each.
-pub fn mark_read(client: &Client, ids: &[&str], deadline: Deadline) -> Result<Vec<Settled>, Failure> {
+pub fn mark_read(client: &Client, ids: &[&str], deadline: Deadline) -> Result<Vec<Result<Settled>>, Failure> {
     client.ask_each("UpdateItem", ids, &|version| request(ids, version), deadline)
 }

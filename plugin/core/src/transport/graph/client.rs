@@ -23,7 +23,7 @@ use crate::{
         Net,
         http::{self, Http, HttpAnswer, Sink},
     },
-    remedies,
+    remedies::{self, ews_codes},
     secret::Secret,
     settings::Account,
     transport::Transcript,
@@ -285,11 +285,14 @@ impl Refusal {
     }
 
     pub fn inside(one: &Value) -> Self {
-        let header = |name: &str| {
-            let headers = one["headers"].as_object()?;
-            headers.iter().find(|(one, _)| one.eq_ignore_ascii_case(name))?.1.as_str()
-        };
-        let wait = header("retry-after").and_then(|wait| wait.trim().parse().ok()).map(Duration::from_secs);
+        let headers = one["headers"].as_object();
+        let wait =
+            headers.and_then(|headers| headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after")));
+        let wait = wait.and_then(|(_, wait)| match wait {
+            Value::String(wait) => http::retry_after(wait, None),
+            // JSON may write it as a number, too.
+            wait => wait.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds.ceil()).ok()),
+        });
         Self {
             status: one["status"].as_u64().and_then(|status| status.try_into().ok()).unwrap_or_default(),
             code: code(&one["body"]),
@@ -302,7 +305,10 @@ impl Refusal {
     pub fn failure(self) -> Failure {
         let Self { status, code, wait, correlation } = self;
         let by_status = format!("HTTP {status}");
-        let known = remedies::by_graph(&code).or_else(|| remedies::by_graph(&by_status));
+        // Graph's mail API passes the codes of Exchange on.
+        let of_exchange = ews_codes::about(&code);
+        let known =
+            remedies::by_graph(&code).or_else(|| remedies::by_ews(&code)).or_else(|| remedies::by_graph(&by_status));
         let usual = match status {
             // 509: more bytes than a mailbox may move.
             429 | 509 => Kind::Throttled,
@@ -310,6 +316,10 @@ impl Refusal {
             401 | 403 | 404 => Kind::Refused,
             413 => Kind::TooLarge,
             _ => Kind::ServerMisbehaved,
+        };
+        let usual = match of_exchange.and_then(ews_codes::kind) {
+            Some(kind) if !matches!(status, 403 | 429) => kind,
+            _ => usual,
         };
         let wait = wait.filter(|_| matches!(status, 429 | 503 | 504));
         let kind =
@@ -322,13 +332,17 @@ impl Refusal {
         if !code.is_empty() {
             said = said.with_code(&code);
         }
-        said = match kind {
-            Kind::Transient | Kind::Throttled => said.with_about(About::Server),
-            Kind::Refused | Kind::AdminRequired | Kind::Settings | Kind::ConsentRequired => {
-                said.with_about(About::Mailbox)
-            }
-            _ => said,
-        };
+        let said_by_all = known.is_some() || code.is_empty();
+        said = said.with_about(match (of_exchange, kind) {
+            (Some(about), _) => about,
+            // A code that nobody knows speaks of nothing that is known.
+            (None, _) if !said_by_all => About::Unknown,
+            (None, Kind::Transient | Kind::Throttled) => About::Server,
+            // RFC 9110 15.5.5: it does not say of what.
+            (None, _) if status == 404 && code.is_empty() => About::Unknown,
+            (None, Kind::Refused | Kind::AdminRequired | Kind::Settings | Kind::ConsentRequired) => About::Mailbox,
+            (None, _) => About::Unknown,
+        });
         if let Some(row) = known {
             said = said.remedy(row.sentence());
             if row.kind() == kind {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
-    error::Result,
+    error::{Error, Result},
     limits,
     message::fingerprint::Traits,
     transport::{
@@ -29,7 +29,7 @@ pub fn list(
     now: UnixSeconds,
     deadline: Deadline,
 ) -> Result<Listing> {
-    let id = mailbox.folder(folder, deadline)?.ok_or_else(|| folder_missing(folder))?;
+    let mut id = mailbox.folder(folder, deadline)?.ok_or_else(|| folder_missing(folder))?;
     let Walk { more, reset } = feed.walk(now, |feed, is_first| {
         let url = match &feed.position {
             Some(link) => match mailbox.client.link(link) {
@@ -52,7 +52,13 @@ pub fn list(
                 mailbox.client.url(&format!("/mailFolders/{folder}/messages/delta?changeType=created&{select}"))?
             }
         };
-        match mailbox.client.page("GET", &url, None, deadline) {
+        let is_stored = is_first && feed.position.is_some();
+        let mut answered = mailbox.client.page("GET", &url, None, deadline);
+        if is_stored && matches!(&answered, Err(Failure::Other(error)) if is_refused(error)) {
+            // Once may be a moment's weakness.
+            answered = mailbox.client.page("GET", &url, None, deadline);
+        }
+        match answered {
             Ok(answer) => take(feed, &answer),
             Err(Failure::Resync(error)) if feed.position.is_some() => {
                 let reset = format!(
@@ -62,9 +68,30 @@ pub fn list(
                 );
                 Ok(Page::Forgotten { reset, error })
             }
-            Err(Failure::NotFound(_)) => {
+            // The list of codes that mean "begin again" is open ("delta query overview": "such as"). The walk goes
+            // on only if the folder can be listed from its beginning.
+            Err(Failure::Other(error)) if is_stored && is_refused(&error) => {
+                let reset = format!(
+                    "Microsoft Graph refuses the link that tells where reading {folder} stood ({}): mail received since \
+                     all was settled last is listed again.",
+                    error.provider_code_text().unwrap_or_default()
+                );
+                Ok(Page::Forgotten { reset, error })
+            }
+            Err(Failure::NotFound(error)) if is_of_folder(&error) => {
                 mailbox.folders.remove(folder);
-                Err(folder_missing(folder))
+                match mailbox.folder(folder, deadline)? {
+                    // Another folder has the name now: a restored mailbox, or one that was made anew.
+                    Some(now) if is_stored => {
+                        id = now;
+                        let reset = format!(
+                            "{folder} is another folder than the one that was read before: mail received since all was \
+                             settled last is listed again."
+                        );
+                        Ok(Page::Forgotten { reset, error })
+                    }
+                    _ => Err(folder_missing(folder)),
+                }
             }
             Err(failure) => Err(failure.into_error()),
         }
@@ -78,6 +105,22 @@ pub fn list(
     })
 }
 
+/// Does the 404 speak of the folder? With another code it speaks of the mailbox or of the moment (RFC 9110 15.5.5).
+pub(super) fn is_of_folder(error: &Error) -> bool {
+    error.has_code(&[
+        "ErrorItemNotFound",
+        "ErrorFolderNotFound",
+        "ErrorSyncFolderNotFound",
+        "ErrorParentFolderNotFound",
+    ])
+}
+
+/// Refused for what it is: neither for now nor for who asks.
+fn is_refused(error: &Error) -> bool {
+    let status = error.status().unwrap_or_default();
+    (400..500).contains(&status) && !matches!(status, 408 | 409 | 423 | 425 | 429) && !error.is_transient()
+}
+
 /// Takes in one page. What is not understood of an item never fails it.
 fn take(feed: &mut Feed, page: &Value) -> Result<Page> {
     let items = page["value"].as_array().ok_or_else(|| misbehaved("sent a page without messages"))?;
@@ -85,7 +128,7 @@ fn take(feed: &mut Feed, page: &Value) -> Result<Page> {
         let Some(id) = id_of(item) else { continue };
         if item.get("@removed").is_some() {
             // Moved away or deleted before it was read: nobody can hand it out any more.
-            feed.settle(id);
+            feed.leave(id);
         } else if item["isDraft"] != true {
             let listed = Listed { received_at: item["receivedDateTime"].as_str().and_then(moment), size: 0 };
             if !feed.recognise(id, listed, || traits(item)) {

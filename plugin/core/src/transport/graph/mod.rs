@@ -124,15 +124,38 @@ impl Mailbox {
         Ok(id)
     }
 
+    /// The id that messages name as their parent; well-known names are no ids.
+    fn folder_id(&mut self, name: &str, deadline: Deadline) -> Result<Option<String>> {
+        let Some(id) = self.folder(name, deadline)? else { return Ok(None) };
+        let path = format!("/mailFolders/{}?$select=id", client::segment(&id));
+        let folder = self.client.json("GET", &path, None, deadline).map_err(Failure::into_error)?;
+        Ok(id_of(&folder).map(str::to_owned))
+    }
+
     fn child(&self, parent: Option<&str>, name: &str, deadline: Deadline) -> Result<Option<String>> {
-        let path = match parent {
-            None => "/mailFolders".to_owned(),
-            Some(id) => format!("/mailFolders/{}/childFolders", client::segment(id)),
-        };
         let filter = client::segment(&format!("displayName eq '{}'", name.replace('\'', "''")));
-        let found = self.client.json("GET", &format!("{path}?$select=id&$filter={filter}"), None, deadline);
-        let found = found.map_err(Failure::into_error)?;
-        Ok(found["value"][0]["id"].as_str().map(str::to_owned))
+        self.named(parent, &format!("$filter={filter}"), name, deadline)
+    }
+
+    /// The folder with this name among all pages of an answer. Only a missing nextLink ends them, and a server that takes
+    /// the filter lightly must not have mail moved into the first folder it names.
+    fn named(&self, parent: Option<&str>, query: &str, name: &str, deadline: Deadline) -> Result<Option<String>> {
+        let mut url = self.client.url(&format!("{}?$select=id,displayName&{query}", folders_of(parent)))?;
+        let wanted = name.to_lowercase();
+        for _ in 0..limits::GRAPH_FOLDER_PAGES_MAX {
+            let page = self.client.page("GET", &url, None, deadline).map_err(Failure::into_error)?;
+            let folders = page["value"].as_array().into_iter().flatten();
+            let is_named =
+                |folder: &&Value| folder["displayName"].as_str().is_some_and(|shown| shown.to_lowercase() == wanted);
+            if let Some(id) = folders.filter(is_named).find_map(id_of) {
+                return Ok(Some(id.to_owned()));
+            }
+            match page["@odata.nextLink"].as_str() {
+                Some(next) => url = self.client.link(next)?,
+                None => return Ok(None),
+            }
+        }
+        Err(client::misbehaved("gives out pages of folders without end"))
     }
 
     /// The id of a folder that is created when it is not there, as IMAP's target folders are.
@@ -141,15 +164,22 @@ impl Mailbox {
             return Ok(id);
         }
         let (parent, leaf) = name.rsplit_once('/').map_or((None, name), |(parent, leaf)| (Some(parent), leaf));
-        let path = match parent {
-            None => "/mailFolders".to_owned(),
-            Some(parent) => format!("/mailFolders/{}/childFolders", client::segment(&self.target(parent, deadline)?)),
+        let parent = parent.map(|parent| self.target(parent, deadline)).transpose()?;
+        let parent = parent.as_deref();
+        let made = self.client.json("POST", &folders_of(parent), Some(&json!({"displayName": leaf})), deadline);
+        let id = match made.map_err(Failure::into_error) {
+            Ok(made) => {
+                id_of(&made).map(str::to_owned).ok_or_else(|| client::misbehaved("created a folder without an id"))?
+            }
+            // Another node was faster, or the folder is one that the filter does not find: hidden, or named in another
+            // spelling.
+            Err(error) if error.has_code(&["ErrorFolderExists"]) => {
+                self.named(parent, "$top=100&includeHiddenFolders=true", leaf, deadline)?.ok_or(error)?
+            }
+            Err(error) => return Err(error),
         };
-        let made = self.client.json("POST", &path, Some(&json!({"displayName": leaf})), deadline);
-        let made = made.map_err(Failure::into_error)?;
-        let id = made["id"].as_str().ok_or_else(|| client::misbehaved("created a folder without an id"))?;
-        self.folders.insert(name.to_owned(), id.to_owned());
-        Ok(id.to_owned())
+        self.folders.insert(name.to_owned(), id.clone());
+        Ok(id)
     }
 }
 
@@ -178,8 +208,16 @@ impl Inbox for Mailbox {
         deadline: Deadline,
         sink: &mut dyn FnMut(usize, Item) -> ControlFlow<()>,
     ) -> Result<usize> {
+        let mut folders = HashMap::new();
+        for entry in entries {
+            let name = &entry.key.folder;
+            if !folders.contains_key(name) {
+                // Known from the listing, or one that needs no request.
+                folders.extend(self.folder(name, deadline)?.map(|id| (name.clone(), id)));
+            }
+        }
         let client = &self.client;
-        let fetch = |group: &[Entry]| read::get(client, group, deadline);
+        let fetch = |group: &[Entry]| read::get(client, &folders, group, deadline);
         self.ahead.read(entries, limits::GRAPH_PARALLEL, |_| 1, &fetch, sink)
     }
 
@@ -204,7 +242,7 @@ impl Inbox for Mailbox {
         let id = client::segment(&id);
         let about = self.client.json("GET", &format!("/mailFolders/{id}?$select=totalItemCount"), None, deadline);
         let about = match about {
-            Err(Failure::NotFound(_)) => return Ok(None),
+            Err(Failure::NotFound(error)) if list::is_of_folder(&error) => return Ok(None),
             about => about.map_err(Failure::into_error)?,
         };
         let newest = format!("/mailFolders/{id}/messages?$select=id&$top=1&$orderby=receivedDateTime%20desc");
@@ -216,6 +254,14 @@ impl Inbox for Mailbox {
         });
         let messages = about["totalItemCount"].as_u64().unwrap_or_default();
         Ok(Some(FolderLook { messages: u32::try_from(messages).unwrap_or(u32::MAX), newest, rights: None }))
+    }
+}
+
+/// Below this folder, or at the top.
+fn folders_of(parent: Option<&str>) -> String {
+    match parent {
+        None => "/mailFolders".to_owned(),
+        Some(id) => format!("/mailFolders/{}/childFolders", client::segment(id)),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     error::{About, Error, Kind, Result},
     limits,
     settings::Action,
-    transport::{Key, Settled},
+    transport::{Key, Settled, witness},
 };
 
 /// What became of each.
@@ -39,54 +39,94 @@ pub fn settle(mailbox: &mut Mailbox, keys: &[Key], action: &Action, deadline: De
     Ok(settled)
 }
 
-/// Not the message is missing but where it is to go.
-fn is_of_folder(answer: &Value) -> bool {
-    answer["body"]["error"]["code"].as_str().is_some_and(|code| code.to_ascii_lowercase().contains("folder"))
+/// Not the message is missing but where it is to go. Graph names the folder in the code ("ErrorToFolderNotFound").
+fn is_of_target(error: &Error) -> bool {
+    error.about() == About::Folder
 }
 
 fn batch(
-    mailbox: &Mailbox,
+    mailbox: &mut Mailbox,
     keys: &[Key],
     action: &Action,
     target: Option<&str>,
     deadline: Deadline,
 ) -> Result<Vec<Settled>> {
-    let requests: Vec<Value> = keys
-        .iter()
-        .enumerate()
-        .map(|(at, key)| {
-            let url = mailbox.client.relative(&format!("/messages/{}", segment(&key.id)));
-            let headers = json!({"Content-Type": "application/json", "Prefer": "IdType=\"ImmutableId\""});
-            match action {
-                Action::Delete => json!({"id": at.to_string(), "method": "DELETE", "url": url, "headers": headers}),
-                Action::Move { .. } => json!({"id": at.to_string(), "method": "POST", "url": format!("{url}/move"),
-                    "headers": headers, "body": {"destinationId": target}}),
-                Action::Leave | Action::MarkSeen => json!({"id": at.to_string(), "method": "PATCH", "url": url,
-                    "headers": headers, "body": {"isRead": true}}),
-            }
-        })
-        .collect();
+    let request = |at: usize, key: &Key| {
+        let url = mailbox.client.relative(&format!("/messages/{}", segment(&key.id)));
+        let headers = json!({"Content-Type": "application/json", "Prefer": "IdType=\"ImmutableId\""});
+        match action {
+            Action::Delete => json!({"id": at.to_string(), "method": "DELETE", "url": url, "headers": headers}),
+            Action::Move { .. } => json!({"id": at.to_string(), "method": "POST", "url": format!("{url}/move"),
+                "headers": headers, "body": {"destinationId": target}}),
+            Action::Leave | Action::MarkSeen => json!({"id": at.to_string(), "method": "PATCH", "url": url,
+                "headers": headers, "body": {"isRead": true}}),
+        }
+    };
+    let requests = keys.iter().enumerate().map(|(at, key)| request(at, key)).collect();
+    let mut answers: Vec<Result<Settled>> =
+        ask(mailbox, requests, deadline)?.into_iter().map(|answer| answer.map(|_| Settled::Done)).collect();
+    let doubtful: Vec<usize> =
+        (0..keys.len()).filter(|at| matches!(&answers[*at], Err(error) if is_in_doubt(error, action))).collect();
+    if !doubtful.is_empty() {
+        let asked: Vec<&Key> = doubtful.iter().map(|at| &keys[*at]).collect();
+        for (at, _) in doubtful.iter().zip(are_gone(mailbox, &asked, deadline)?).filter(|(_, is_gone)| *is_gone) {
+            answers[*at] = Ok(Settled::Gone);
+        }
+    }
+    for error in answers.iter_mut().filter_map(|answer| answer.as_mut().err()).filter(|error| is_of_target(error)) {
+        let said = Error::new(Kind::Transient, "The folder that mail is moved to was deleted meanwhile.")
+            .remedy("It is created again when settle_batch is called again.")
+            .with_about(About::Folder);
+        *error = match error.code() {
+            Some(code) => said.with_code(code),
+            None => said,
+        };
+    }
+    witness::settled(answers)
+}
+
+/// It may be gone already, and it may be there: a message that was deleted is found by its immutable id among the recoverable
+/// items, where nothing deletes it again (msgraph-sdk-dotnet issue 3047).
+fn is_in_doubt(error: &Error, action: &Action) -> bool {
+    error.has_code(&["ErrorItemNotFound"]) || *action == Action::Delete && error.has_code(&["ErrorCannotDeleteObject"])
+}
+
+/// The body of a success, or why it is none, for each request in order.
+fn ask(mailbox: &Mailbox, requests: Vec<Value>, deadline: Deadline) -> Result<Vec<Result<Value>>> {
+    let count = requests.len();
     let url: Url = mailbox.client.batch_url()?;
     let answer = mailbox.client.page("POST", &url, Some(client::json(&json!({"requests": requests}))), deadline);
-    let answer = answer.map_err(Failure::into_error)?;
-    let answers = answer["responses"].as_array().ok_or_else(|| misbehaved("answered a batch without its answers"))?;
-    let mut settled: Vec<Option<Settled>> = keys.iter().map(|_| None).collect();
-    for one in answers {
-        let Some(slot) = one["id"].as_str().and_then(|id| id.parse::<usize>().ok()).and_then(|at| settled.get_mut(at))
-        else {
-            continue;
+    let mut answer = answer.map_err(Failure::into_error)?;
+    let parts = answer["responses"].as_array_mut().ok_or_else(|| misbehaved("answered a batch without its answers"))?;
+    let mut answers: Vec<Result<Value>> =
+        (0..count).map(|_| Err(misbehaved("left out answers of a batch").with_about(About::Server))).collect();
+    for one in parts {
+        let place = one["id"].as_str().and_then(|id| id.parse::<usize>().ok());
+        let Some(slot) = place.and_then(|at| answers.get_mut(at)) else { continue };
+        *slot = match one["status"].as_u64() {
+            Some(200..=299) => Ok(one["body"].take()),
+            _ => Err(Refusal::inside(one).failure().into_error()),
         };
-        *slot = Some(match one["status"].as_u64() {
-            Some(200..=299) => Settled::Done,
-            Some(404) if !is_of_folder(one) => Settled::Gone,
-            Some(404) => Settled::Later(
-                Error::new(Kind::Transient, "The folder that mail is moved to was deleted meanwhile.")
-                    .remedy("It is created again with the next try.")
-                    .with_about(About::Folder),
-            ),
-            _ => Settled::refused(Refusal::inside(one).failure().into_error().or_about(About::Item)),
+    }
+    Ok(answers)
+}
+
+/// Which of these are not in their folder any more: the server says so of them once more, or they are elsewhere.
+fn are_gone(mailbox: &mut Mailbox, keys: &[&Key], deadline: Deadline) -> Result<Vec<bool>> {
+    let get = |(at, key): (usize, &&Key)| {
+        let url = mailbox.client.relative(&format!("/messages/{}?$select=id,parentFolderId", segment(&key.id)));
+        json!({"id": at.to_string(), "method": "GET", "url": url, "headers": {"Prefer": "IdType=\"ImmutableId\""}})
+    };
+    let answers = ask(mailbox, keys.iter().enumerate().map(get).collect(), deadline)?;
+    let mut gone = Vec::with_capacity(keys.len());
+    for (key, answer) in keys.iter().zip(answers) {
+        gone.push(match answer {
+            Ok(message) => match message["parentFolderId"].as_str() {
+                Some(parent) => mailbox.folder_id(&key.folder, deadline)?.is_some_and(|folder| folder != parent),
+                None => false,
+            },
+            Err(error) => error.has_code(&["ErrorItemNotFound"]),
         });
     }
-    let left_out = || Settled::Later(misbehaved("left out answers of a batch"));
-    Ok(settled.into_iter().map(|one| one.unwrap_or_else(left_out)).collect())
+    Ok(gone)
 }

@@ -139,7 +139,9 @@ fn the_token_goes_nowhere_else() {
 fn messages_come_in_order_and_large_ones_in_a_spool() {
     let large = format!("Subject: large\r\n\r\n{}", "x".repeat(limits::SPOOL_THRESHOLD));
     let (server, account) = linked(move |asked, _| match asked.path.as_str() {
-        "/v1.0/me/messages/gone/$value" => answer(404, r#"{"error":{"code":"ErrorItemNotFound"}}"#),
+        "/v1.0/me/messages/gone/$value" | "/v1.0/me/messages/gone?$select=id" => {
+            answer(404, r#"{"error":{"code":"ErrorItemNotFound"}}"#)
+        }
         "/v1.0/me/messages/large/$value" => plain(200, &large),
         path => plain(200, &format!("Subject: {path}\r\n\r\n")),
     });
@@ -192,24 +194,280 @@ fn throttling_names_the_pause_and_a_refused_token_is_a_refused_login() {
     assert_eq!(error.kind(), Kind::Transient);
 }
 
+/// Each part of a $batch answered by itself: its method and URL, and then status, headers and body.
+fn batched(asked: &Asked, part: impl Fn(&str, &str) -> (u16, Value, Value)) -> Answer {
+    let all: Value = serde_json::from_slice(&asked.body).unwrap();
+    let one = |one: &Value| {
+        let (status, headers, body) = part(one["method"].as_str().unwrap(), one["url"].as_str().unwrap());
+        json!({"id": one["id"], "status": status, "headers": headers, "body": body})
+    };
+    let mut responses: Vec<Value> = all["requests"].as_array().unwrap().iter().map(one).collect();
+    // In whatever order they are done.
+    responses.reverse();
+    answer(200, json!({"responses": responses}).to_string())
+}
+
+fn said(status: u16, code: &str) -> (u16, Value, Value) {
+    (status, json!({}), json!({"error": {"code": code}}))
+}
+
+fn keys<const N: usize>(ids: [&str; N]) -> [Key; N] {
+    ids.map(|id| Key { folder: "INBOX".into(), id: id.into() })
+}
+
 #[test]
-fn settling_is_batched_and_gone_counts_as_done() {
-    let (server, account) =
-        linked(|_, _| answer(200, r#"{"responses":[{"id":"1","status":404},{"id":"0","status":200,"body":{}}]}"#));
-    let keys = ["a", "b"].map(|id| Key { folder: "INBOX".into(), id: id.into() });
+fn settling_is_batched_and_gone_is_looked_at_twice() {
+    let (server, account) = linked(|asked, _| {
+        batched(asked, |method, url| match (method, url) {
+            (_, "/me/messages/a") => (200, json!({}), json!({})),
+            // Not there at first sight, and there at the second.
+            ("GET", "/me/messages/back?$select=id,parentFolderId") => (200, json!({}), json!({"parentFolderId": "I"})),
+            ("PATCH", "/me/messages/other") => said(404, "MailboxNotEnabledForRESTAPI"),
+            _ => said(404, "ErrorItemNotFound"),
+        })
+    });
     let mut inbox = opened(&server, &account);
-    assert_eq!(words(&inbox.settle(&keys, &Action::MarkSeen, soon()).unwrap()), ["done", "gone"]);
-    assert_eq!(server.asked("/v1.0/$batch").len(), 1);
+    let settled = inbox.settle(&keys(["a", "gone", "back", "other"]), &Action::MarkSeen, soon()).unwrap();
+    assert_eq!(words(&settled), ["done", "gone", "later", "kept"]);
+    assert_eq!(server.asked("/v1.0/$batch").len(), 2);
+    // Nothing was done to any, and the 404 speaks of all: the call fails.
+    let error = inbox.settle(&keys(["other"]), &Action::MarkSeen, soon()).unwrap_err();
+    assert_eq!(error.code(), Some("MailboxNotEnabledForRESTAPI"));
+}
+
+/// exchange.md F3: Exchange Online answers so for what is among the recoverable items already.
+#[test]
+fn what_was_deleted_already_is_gone_and_holds_up_no_other() {
+    let (server, account) = linked(|asked, _| {
+        batched(asked, |method, url| {
+            let parent = |id: &str| (200, json!({}), json!({"id": "x", "parentFolderId": id}));
+            match (method, url) {
+                ("GET", url) if url.starts_with("/me/messages/deleted?") => parent("RecoverableItemsDeletions"),
+                ("GET", url) if url.starts_with("/me/messages/held?") => parent("I"),
+                ("GET", _) => said(404, "ErrorItemNotFound"),
+                (_, "/me/messages/well") => (204, json!({}), Value::Null),
+                (_, "/me/messages/held") => said(400, "ErrorCannotDeleteObject"),
+                _ => said(403, "ErrorCannotDeleteObject"),
+            }
+        })
+    });
+    let mut inbox = opened(&server, &account);
+    let settled = inbox.settle(&keys(["well", "deleted", "held", "none"]), &Action::Delete, soon()).unwrap();
+    assert_eq!(words(&settled), ["done", "gone", "kept", "gone"]);
+    let all = inbox.settle(&keys(["deleted", "none"]), &Action::Delete, soon()).unwrap();
+    assert_eq!(words(&all), ["gone", "gone"], "a $batch whose answer was lost");
+    // Of a move the same word says something else.
+    let moved = inbox.settle(&keys(["well", "held"]), &Action::MarkSeen, soon()).unwrap();
+    assert_eq!(words(&moved), ["done", "kept"]);
+}
+
+/// exchange.md F4: one of three answered 403, for ever.
+#[test]
+fn one_message_refused_for_want_of_a_right_keeps_back_no_other() {
+    let (server, account) = linked(|asked, _| match asked.path.as_str() {
+        "/v1.0/$batch" => batched(asked, |_, url| match url {
+            "/me/messages/2" => said(403, "ErrorAccessDenied"),
+            _ => (200, json!({}), json!({})),
+        }),
+        "/v1.0/me/messages/2/$value" => answer(403, r#"{"error":{"code":"ErrorAccessDenied"}}"#),
+        "/v1.0/me/messages/3/$value" => answer(400, r#"{"error":{"code":"ErrorInvalidUser"}}"#),
+        "/v1.0/me/messages/4/$value" => answer(500, r#"{"error":{"code":"ErrorContentConversionFailed"}}"#),
+        _ => plain(200, "Subject: fine\r\n\r\n"),
+    });
+    let mut inbox = opened(&server, &account);
+    let got = each(inbox.as_mut(), &["1", "2", "3", "4", "5"]);
+    assert_eq!(got, ["read", "ErrorAccessDenied", "ErrorInvalidUser", "ErrorContentConversionFailed", "read"]);
+    let settled = inbox.settle(&keys(["1", "2", "5"]), &Action::MarkSeen, soon()).unwrap();
+    assert_eq!(words(&settled), ["done", "kept", "done"]);
+    let error = inbox.settle(&keys(["2"]), &Action::MarkSeen, soon()).unwrap_err();
+    assert_eq!(error.kind(), Kind::AdminRequired, "refused to all there are");
+}
+
+/// exchange.md F5: what was done counts, the rest waits for the longest pause, which may be a number in JSON.
+#[test]
+fn throttled_parts_of_a_batch_are_left_for_later() {
+    let (server, account) = linked(|asked, _| {
+        batched(asked, |_, url| match url {
+            "/me/messages/2" => (429, json!({"Retry-After": 9}), json!({"error": {"code": "ApplicationThrottled"}})),
+            "/me/messages/3" => (429, json!({"retry-after": "4"}), Value::Null),
+            "/me/messages/4" => (503, json!({}), Value::Null),
+            _ => (201, json!({}), json!({})),
+        })
+    });
+    let mut inbox = opened(&server, &account);
+    let settled = inbox.settle(&keys(["1", "2", "3", "4", "5"]), &Action::Delete, soon()).unwrap();
+    assert_eq!(words(&settled), ["done", "later", "later", "later", "done"]);
+    let wait = |one: &Settled| match one {
+        Settled::Later(error) => error.wait().map(|wait| wait.as_secs()),
+        _ => None,
+    };
+    assert_eq!(settled.iter().map(wait).collect::<Vec<_>>(), [None, Some(9), Some(9), None, None]);
     server.set(|asked| match asked.path.as_str() {
-        "/v1.0/$batch" => answer(
-            200,
-            r#"{"responses":[{"id":"0","status":200},{"id":"1","status":429,"headers":{"Retry-After":"9"}}]}"#,
-        ),
+        "/v1.0/$batch" => batched(asked, |_, _| (429, json!({"Retry-After": 0.5}), Value::Null)),
         _ => answer(200, "{}"),
     });
-    let settled = inbox.settle(&keys, &Action::Delete, soon()).unwrap();
-    let [Settled::Done, Settled::Later(error)] = settled.as_slice() else { panic!("{settled:?}") };
-    assert_eq!((error.kind(), error.wait().unwrap().as_secs()), (Kind::Throttled, 9));
+    let settled = inbox.settle(&keys(["1"]), &Action::Delete, soon()).unwrap();
+    assert_eq!(settled.iter().map(wait).collect::<Vec<_>>(), [Some(1)]);
+}
+
+/// What reading these comes to.
+fn each(inbox: &mut dyn Inbox, ids: &[&str]) -> Vec<String> {
+    let entry = |id: &&str| super::Entry {
+        key: Key { folder: "INBOX".into(), id: (*id).into() },
+        size: 0,
+        received_at: Some(1_800_000_000),
+    };
+    let mut got = Vec::new();
+    let mut take = |_, item| {
+        got.push(match item {
+            Item::Failed(error) => {
+                error.code().map_or_else(|| error.provider_code_text().unwrap().into(), str::to_owned)
+            }
+            Item::Read(_) => "read".into(),
+            Item::Gone | Item::LeftOut => "gone".into(),
+        });
+        ControlFlow::Continue(())
+    };
+    let entries: Vec<_> = ids.iter().map(entry).collect();
+    inbox.read(&entries, soon(), &mut take).unwrap();
+    got
+}
+
+/// exchange.md F1: a 404 of any code was taken as "deleted", and the mail settled for ever.
+#[test]
+fn a_404_is_not_the_end_of_a_message_until_the_folder_lacks_it() {
+    let (server, account) = linked(|asked, _| match asked.path.as_str() {
+        "/v1.0/me/messages/1/$value" => answer(404, r#"{"error":{"code":"MailboxNotEnabledForRESTAPI"}}"#),
+        "/v1.0/me/messages/2/$value" => answer(404, r#"{"error":{"code":"ResourceNotFound"}}"#),
+        "/v1.0/me/messages/3/$value" => answer(404, r#"{"error":{"code":"ErrorInvalidUser"}}"#),
+        "/v1.0/me/messages/4/$value" => (404, "Content-Type: text/html\r\n".into(), "<html>Not found</html>".into()),
+        "/v1.0/me/messages/listed/$value" | "/v1.0/me/messages/gone/$value" => {
+            answer(404, r#"{"error":{"code":"ErrorItemNotFound"}}"#)
+        }
+        path if path.starts_with("/v1.0/me/mailFolders/inbox/messages?") => {
+            assert!(path.contains("receivedDateTime%20ge%202027-01-15T08%3A00%3A00Z%20and"), "{path}");
+            answer(200, r#"{"value":[{"id":"listed"}]}"#)
+        }
+        _ => plain(200, "Subject: fine\r\n\r\n"),
+    });
+    let mut inbox = opened(&server, &account);
+    let got = each(inbox.as_mut(), &["1", "2", "3", "4", "listed", "gone", "well"]);
+    let expected = [
+        "MailboxNotEnabledForRESTAPI",
+        "ResourceNotFound",
+        "ErrorInvalidUser",
+        "HTTP 404",
+        "ErrorItemNotFound",
+        "gone",
+        "read",
+    ];
+    assert_eq!(got, expected);
+}
+
+/// exchange.md F12: with any code, for as long as the link is kept.
+#[test]
+fn a_link_that_is_refused_for_ever_is_given_up_when_the_folder_can_be_listed() {
+    for code in ["BadRequest", "ErrorInvalidIdMalformed", ""] {
+        let (server, account) = linked(move |asked, base| match asked.path.as_str() {
+            "/v1.0/dead" => answer(400, json!({"error": {"code": code}}).to_string()),
+            _ => page(&[("old", OLD), ("new", NEW)], ("@odata.deltaLink", format!("{base}/v1.0/delta"))),
+        });
+        let dead = format!("{}/v1.0/dead", server.base);
+        let stored = AnyCursor::Graph(Feed { position: Some(dead), resume_at: 1_772_625_600, ..Feed::default() });
+        let mut inbox = opened(&server, &account);
+        let listing = inbox.list("INBOX", Some(&stored), Since::Now, soon()).unwrap();
+        assert!(listing.reset.is_some(), "it is told");
+        assert_eq!(listing.entries.iter().map(|entry| entry.key.id.as_str()).collect::<Vec<_>>(), ["new"]);
+        assert_eq!(server.asked("/v1.0/dead").len(), 2, "once may be chance");
+        // Everything is refused: nothing is given up.
+        server.set(move |asked| match asked.path.as_str() {
+            "/v1.0/me/mailFolders/inbox?$select=id" => answer(200, r#"{"id":"I"}"#),
+            _ => answer(400, json!({"error": {"code": code}}).to_string()),
+        });
+        assert_eq!(
+            inbox.list("INBOX", Some(&stored), Since::Now, soon()).err().unwrap().kind(),
+            Kind::ServerMisbehaved
+        );
+    }
+}
+
+/// exchange.md F13, and a folder that came out of a backup: its link leads to one that is not there any more.
+#[test]
+fn a_404_of_the_list_speaks_of_the_folder_by_its_code_only() {
+    let (server, account) = linked(|_, _| answer(404, r#"{"error":{"code":"MailboxNotEnabledForRESTAPI"}}"#));
+    let mut inbox = opened(&server, &account);
+    let error = inbox.list("INBOX", None, Since::Now, soon()).err().unwrap();
+    assert_eq!((error.kind(), error.code()), (Kind::AdminRequired, Some("MailboxNotEnabledForRESTAPI")));
+    assert!(error.remedy_text().unwrap().contains("licence"), "{error}");
+    let (server, account) = linked(|_, _| answer(404, r#"{"error":{"code":"ErrorItemNotFound"}}"#));
+    let error = opened(&server, &account).list("INBOX", None, Since::Now, soon()).err().unwrap();
+    assert!(error.is_of_folder(), "{error}");
+
+    let (server, account) = linked(|asked, base| match asked.path.as_str() {
+        "/v1.0/other" => answer(404, r#"{"error":{"code":"ErrorItemNotFound"}}"#),
+        _ => page(&[("new", NEW)], ("@odata.deltaLink", format!("{base}/v1.0/delta"))),
+    });
+    let position = Some(format!("{}/v1.0/other", server.base));
+    let stored = AnyCursor::Graph(Feed { position, resume_at: 1_772_625_600, ..Feed::default() });
+    let listing = opened(&server, &account).list("INBOX", Some(&stored), Since::Now, soon()).unwrap();
+    assert!(listing.reset.unwrap().contains("another folder") && listing.entries.len() == 1);
+}
+
+/// exchange.md F8: there, and not listed under its name; and pages that are empty and go on.
+#[test]
+fn a_folder_whose_name_is_taken_is_looked_for_again() {
+    let (server, account) = linked(|asked, base| match (asked.method.as_str(), asked.path.as_str()) {
+        ("POST", "/v1.0/me/mailFolders") => answer(409, r#"{"error":{"code":"ErrorFolderExists"}}"#),
+        ("POST", _) => batched(asked, |_, _| (201, json!({}), json!({}))),
+        ("GET", "/v1.0/page2") => {
+            answer(200, r#"{"value":[{"id":"x","displayName":"Donet"},{"id":"D","displayName":"done"}]}"#)
+        }
+        ("GET", path) if path.contains("includeHiddenFolders=true") => {
+            answer(200, json!({"value": [], "@odata.nextLink": format!("{base}/v1.0/page2")}).to_string())
+        }
+        // As if $filter meant nothing.
+        ("GET", path) if path.contains("$filter") => answer(200, r#"{"value":[{"id":"I","displayName":"Inbox"}]}"#),
+        _ => answer(200, r#"{"value":[]}"#),
+    });
+    let mut inbox = opened(&server, &account);
+    let done = inbox.settle(&keys(["1"]), &Action::Move { folder: "Done".into() }, soon()).unwrap();
+    assert_eq!(words(&done), ["done"]);
+    let batch: Value = serde_json::from_slice(&server.asked("/v1.0/$batch")[0].body).unwrap();
+    assert_eq!(batch["requests"][0]["body"], json!({"destinationId": "D"}));
+    let error = inbox.settle(&keys(["1"]), &Action::Move { folder: "Nowhere".into() }, soon()).unwrap_err();
+    assert_eq!((error.kind(), error.code()), (Kind::Settings, Some("ErrorFolderExists")));
+}
+
+/// exchange.md F16a: moved out and back by a rule.
+#[test]
+fn what_left_the_folder_and_came_back_is_handed_out() {
+    let removed = |id: &str| json!({"id": id, "@removed": {"reason": "changed"}});
+    let here = |id: &str| json!({"id": id, "receivedDateTime": NEW});
+    let pages = [
+        json!([here("a"), here("b"), removed("a"), removed("b")]),
+        json!([here("a")]),
+        json!([removed("a"), here("a"), removed("never")]),
+    ];
+    let next = AtomicUsize::new(0);
+    let (server, account) = linked(move |_, base| {
+        let at = next.fetch_add(1, Ordering::SeqCst);
+        let value = pages.get(at).cloned().unwrap_or(json!([]));
+        answer(200, json!({"value": value, "@odata.deltaLink": format!("{base}/v1.0/d{at}")}).to_string())
+    });
+    let mut inbox = opened(&server, &account);
+    let ids = |listing: &super::Listing| listing.entries.iter().map(|entry| entry.key.id.clone()).collect::<Vec<_>>();
+    let first = inbox.list("INBOX", None, Since::Now, soon()).unwrap();
+    assert!(ids(&first).is_empty());
+    let [b] = keys(["b"]);
+    assert!(first.cursor.listed(&b), "whoever was handed it may settle it");
+    let second = inbox.list("INBOX", Some(&first.cursor), Since::Now, soon()).unwrap();
+    assert_eq!(ids(&second), ["a"]);
+    let mut stored = second.cursor.clone();
+    let third = inbox.list("INBOX", Some(&stored), Since::Now, soon()).unwrap();
+    assert_eq!(ids(&third), ["a"]);
+    // Settled, it stays so wherever it goes.
+    stored.settle(&[(keys(["a"])[0].clone(), None)], 0);
+    assert!(stored.is_settled(&keys(["a"])[0]));
 }
 
 #[test]
@@ -308,7 +566,7 @@ fn what_is_not_the_message_is_not_handed_out_as_one() {
 fn folders_are_found_by_path_and_special_use_and_made_where_mail_is_moved_to() {
     let (server, account) = linked(|asked, _| match (asked.method.as_str(), asked.path.as_str()) {
         ("GET", path) if path.contains("/mailFolders/inbox/childFolders?") => {
-            answer(200, r#"{"value":[{"id":"C/1"}]}"#)
+            answer(200, r#"{"value":[{"id":"other","displayName":"Client"},{"id":"C/1","displayName":"CLIENTS"}]}"#)
         }
         ("GET", path) if path.contains("/mailFolders/C%2F1/childFolders?") => answer(200, r#"{"value":[]}"#),
         ("POST", "/v1.0/me/mailFolders/C%2F1/childFolders") => answer(201, r#"{"id":"made"}"#),
