@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo sandbox test lint gen gen-check bench fuzz refresh-race sweep soak servers test-hosts test-page abi-report
+.PHONY: help demo sandbox test lint gen gen-check bench fuzz refresh-race sweep soak model servers test-hosts test-page abi-report
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -63,6 +63,10 @@ refresh-race: servers ## one token request per expiry, whoever asks, whoever die
 sweep: servers ## stop, fail, cut off and power off at every step (minutes; SWEEPS="kill …" for some; a short form is among the tests)
 	$(CARGO) build --quiet -p oauth-mail-tests --features test-seam --bin oauth-mail-sweep
 	@target/debug/oauth-mail-sweep $(SWEEPS)
+
+model: ## a random mailbox, host and server until STEPS (2,000,000) things happened, from SEED on (minutes; a short form is among the tests)
+	$(CARGO) build --quiet --release -p oauth-mail-tests --bin oauth-mail-model
+	@target/release/oauth-mail-model $(if $(STEPS),--steps $(STEPS)) $(if $(SEED),--seed $(SEED))
 
 soak: servers ## four hosts on PostgreSQL, 200 mailboxes, 100,000 mails, faults, kills, freezes (SOAK_MAILBOXES, SOAK_MAILS, SOAK_SECONDS … for less)
 	$(CARGO) build --quiet --release -p oauth-mail-tests --bin oauth-mail-soak

@@ -13,6 +13,8 @@
 //! | [`fuzz`] | mutates inputs of every parser |
 //! | [`mailbox`] | fetches and settles as a host does, and looks at the mailbox beside the library |
 //! | [`postgres`], [`strict_idp`], [`race`] | PostgreSQL with pgbouncer; a token endpoint that forgives nothing; many who refresh at once |
+//! | [`scripted_imap`] | an IMAP server that does on request what real ones do now and then |
+//! | [`model`] | a random mailbox, host and server, and the account of every message |
 //! | [`tls_server`] | what the scripted servers stand on |
 //! | [`wayward_idp`], [`wayward_imap`] | a token endpoint that answers with any bytes, or none; an IMAP server with poison in its mail |
 //! | [`mailgen`] | deterministic mail |
@@ -37,6 +39,7 @@ pub mod idp;
 pub mod janitor;
 pub mod mailbox;
 pub mod mailgen;
+pub mod model;
 pub mod postfix;
 pub mod postgres;
 pub mod process;
@@ -44,6 +47,7 @@ pub mod race;
 pub mod relay;
 pub mod sandboxed;
 pub mod scenario;
+pub mod scripted_imap;
 pub mod served;
 pub mod servers;
 pub mod soak;
