@@ -13,7 +13,8 @@ pub struct Mail {
     pub taken_away: bool,
     /// It was there before the host looked for the first time, and was not to be fetched.
     pub old: bool,
-    /// The keys under which the host filed it, and how often the mailbox had been renumbered or restored by then.
+    /// The keys under which the host filed it, and how often the mailbox had been renumbered or restored
+    /// when the round began.
     pub filed: Vec<(String, u64)>,
     /// The host cannot take it, ever.
     pub is_indigestible: bool,
@@ -90,19 +91,19 @@ impl Ledger {
         number
     }
 
-    /// The host made a request of it.
-    pub fn file(&mut self, number: u64, key: &str) {
+    /// The host made a request of it. `listed_in`: the epoch in which the round began that handed it out.
+    pub fn file(&mut self, number: u64, key: &str, listed_in: u64) {
         let epoch = self.epoch;
         let Some(mail) = self.mails.get_mut(&number) else { return };
         if let Some((first, at)) = mail.filed.last() {
-            if *at == epoch {
+            if *at == epoch && listed_in == epoch {
                 self.doubled.insert(number);
                 self.told.push(format!("note {number} was filed as {first} and again as {key}"));
             } else {
                 self.again += 1;
             }
         }
-        mail.filed.push((key.to_owned(), epoch));
+        mail.filed.push((key.to_owned(), listed_in));
     }
 
     /// Not filed, and nobody took them away: these must be in the mailbox or in quarantine.

@@ -45,7 +45,8 @@ impl Post {
             server_key: folder.join("server.key"),
         };
         let imap = ScriptedImap::start(&ca)?;
-        let mut post = Self { kind, seed, sandbox, imap, snapshot: None, without: without.to_vec(), rudeness: usize::MAX };
+        let mut post =
+            Self { kind, seed, sandbox, imap, snapshot: None, without: without.to_vec(), rudeness: usize::MAX };
         post.choose_manners();
         Ok(post)
     }
@@ -128,9 +129,8 @@ impl Post {
             Kind::Ews | Kind::Graph => {
                 self.sandbox.state.mail.with(&address(NAME), |mailbox| {
                     let uids: Vec<u32> = mailbox.folder("INBOX").map_or_else(Vec::new, |folder| {
-                        let is = |message: &&oauth_mail_sandbox::mailbox::Message| {
-                            number_of(&message.raw) == Some(number)
-                        };
+                        let is =
+                            |message: &&oauth_mail_sandbox::mailbox::Message| number_of(&message.raw) == Some(number);
                         folder.messages.iter().filter(is).map(|message| message.uid).collect()
                     });
                     uids.into_iter().for_each(|uid| drop(mailbox.remove("INBOX", uid)));
@@ -163,7 +163,9 @@ impl Post {
                 false
             }
             Kind::Ews if self.may("renumber") => {
-                self.order(json!({"face": "ews", "match": "SyncFolderItems", "response_code": "ErrorInvalidSyncStateData"}));
+                self.order(
+                    json!({"face": "ews", "match": "SyncFolderItems", "response_code": "ErrorInvalidSyncStateData"}),
+                );
                 true
             }
             Kind::Graph if self.may("renumber") => {
@@ -204,13 +206,17 @@ impl Post {
                     1 => fault["back_off_ms"] = json!(0),
                     2 => fault["cut_after"] = json!(rng.below(600)),
                     3 => fault["malformed"] = json!(true),
-                    _ => fault["response_code"] = json!(rng.pick(&["ErrorTimeoutExpired", "ErrorMailboxStoreUnavailable"])),
+                    _ => {
+                        fault["response_code"] =
+                            json!(rng.pick(&["ErrorTimeoutExpired", "ErrorMailboxStoreUnavailable"]))
+                    }
                 }
                 self.order(fault);
             }
             Kind::Graph => {
                 let what = rng.pick(&["/$value", "delta", "$batch", "/messages", ""]);
-                let mut fault = json!({"face": "graph", "match": what, "skip": rng.below(3), "times": 1 + rng.below(2)});
+                let mut fault =
+                    json!({"face": "graph", "match": what, "skip": rng.below(3), "times": 1 + rng.below(2)});
                 match rng.below(4) {
                     0 => fault["status"] = json!(503),
                     1 => {

@@ -74,6 +74,11 @@ struct Run {
     excused: BTreeSet<u64>,
     errors: Vec<String>,
     is_calm: bool,
+    /// How often the mailbox had been renumbered when the round began, and whether the next fetch begins another.
+    listed_in: u64,
+    begins: bool,
+    /// The same for each key that was handed out.
+    handed_in: BTreeMap<String, u64>,
 }
 
 impl Run {
@@ -108,6 +113,9 @@ impl Run {
             excused: BTreeSet::new(),
             errors: Vec::new(),
             is_calm: false,
+            listed_in: 0,
+            begins: true,
+            handed_in: BTreeMap::new(),
             rng,
         };
         let old = run.rng.below(8);
@@ -233,6 +241,9 @@ impl Run {
     fn fetch(&mut self, max: usize) -> Option<bool> {
         self.steps += 1;
         let request = json!({"max_messages": max, "deadline_ms": 60_000});
+        if self.begins || self.open.is_none() {
+            self.listed_in = self.ledger.epoch;
+        }
         let answer = self.handle().and_then(|handle| mailbox::batch(handle, &request));
         let mail = match answer {
             Ok(mail) => mail,
@@ -241,6 +252,7 @@ impl Run {
                 return None;
             }
         };
+        self.begins = !mail.more;
         self.take(&mail);
         self.note(format!("{} handed out{}", mail.messages.len(), if mail.resets.is_empty() { "" } else { ", reset" }));
         Some(mail.more)
@@ -256,6 +268,7 @@ impl Run {
                 self.ledger.lost.insert(number);
                 self.ledger.told.push(format!("{} was note {known} and is note {number} now", message.key));
             }
+            self.handed_in.entry(message.key.clone()).or_insert(self.listed_in);
             self.pending.insert(message.key.clone(), number);
         }
     }
@@ -311,13 +324,14 @@ impl Run {
             _ if self.rng.once_in(15) => return "retry",
             _ => "imported",
         };
+        let epoch = self.handed_in.get(key).copied().unwrap_or_default();
         match self.plant.as_deref() {
             // Said to be imported, and forgotten.
             Some("swallow-mail") if self.rng.once_in(10) => {}
             // Two requests for one message.
             Some("forget-key") if self.rng.once_in(10) => {
-                self.ledger.file(number, key);
-                self.ledger.file(number, key);
+                self.ledger.file(number, key, epoch);
+                self.ledger.file(number, key, epoch);
             }
             // The host dies in between.
             Some("settle-before-import") => {
@@ -328,9 +342,9 @@ impl Run {
                     self.pending.remove(key);
                     return "retry";
                 }
-                self.ledger.file(number, key);
+                self.ledger.file(number, key, epoch);
             }
-            _ => self.ledger.file(number, key),
+            _ => self.ledger.file(number, key, epoch),
         }
         self.desk.insert(key.to_owned(), (number, verdict));
         verdict

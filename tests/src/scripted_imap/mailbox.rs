@@ -121,9 +121,8 @@ impl Message {
 
     /// ` 7-Jul-1996 02:44:25 +0000`.
     pub fn internal_date(&self) -> String {
-        let format = format_description!(
-            "[day padding:space]-[month repr:short]-[year] [hour]:[minute]:[second] +0000"
-        );
+        let format =
+            format_description!("[day padding:space]-[month repr:short]-[year] [hour]:[minute]:[second] +0000");
         let at = OffsetDateTime::from_unix_timestamp(self.received).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         at.format(format).unwrap_or_default()
     }

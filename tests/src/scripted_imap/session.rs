@@ -280,8 +280,7 @@ impl Session<'_> {
             }
         }
         let words: Vec<&str> = words.collect();
-        let mut found: Vec<&Message> =
-            folder.messages.iter().filter(|message| fits(&words, message, last)).collect();
+        let mut found: Vec<&Message> = folder.messages.iter().filter(|message| fits(&words, message, last)).collect();
         let mut answer = Answer::ok();
         if let Some(limit) = state.behaviour.message_limit.filter(|limit| found.len() > *limit) {
             found = found.split_off(found.len() - limit);
