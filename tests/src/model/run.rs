@@ -32,7 +32,7 @@ const EVENTS: usize = 150;
 const CALM_ROUNDS: usize = 14;
 
 pub fn run(seed: u64, options: &Options) -> Report {
-    let outcome = catch_unwind(AssertUnwindSafe(|| Run::new(seed, options).map(Run::to_the_end)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| Run::new(seed, options).map(Run::complete)));
     match outcome {
         Ok(Ok(report)) => report,
         Ok(Err(error)) => broken(seed, format!("the run could not begin: {error}")),
@@ -130,7 +130,7 @@ impl Run {
         Ok(run)
     }
 
-    fn to_the_end(mut self) -> Report {
+    fn complete(mut self) -> Report {
         for _ in 0..EVENTS {
             self.event();
             if !self.ledger.told.is_empty() {
