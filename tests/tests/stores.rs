@@ -207,6 +207,30 @@ fn old_consents_do_not_stay_in_postgres() {
     assert_eq!(store.write(Table::Consent, "old", None, b"again").unwrap(), Some(2));
 }
 
+/// reliability.md, growth: claims and counts of automatic mail expire, a few at a time.
+#[test]
+fn growth_old_records_of_sending_are_forgotten_in_postgres() {
+    let world = world();
+    world.empty();
+    let store = open(&world.postgres.url());
+    for number in 0..5 {
+        store.write(Table::Sent, &format!("old {number}"), None, b"{}").unwrap();
+    }
+    store.write(Table::Sent, "new", None, b"{}").unwrap();
+    store.write(Table::Brake, "old of another kind", None, b"{}").unwrap();
+    world
+        .postgres
+        .store_sql("UPDATE oauth_mail_record SET written_at = now() - interval '366 days' WHERE id LIKE 'old%';")
+        .unwrap();
+    let year = 365 * 86_400;
+    let forgotten: Vec<u32> = (0..4).map(|_| store.forget_old(Table::Sent, year, 2).unwrap()).collect();
+    assert_eq!(forgotten, [2, 2, 1, 0]);
+    assert!(
+        read(&*store, Table::Sent, "new").is_some() && read(&*store, Table::Brake, "old of another kind").is_some()
+    );
+    assert_eq!(store.write(Table::Sent, "old 1", None, b"{}").unwrap(), Some(2), "a version was used twice");
+}
+
 #[test]
 fn a_postgres_that_goes_and_comes_back_is_no_more_than_a_pause() {
     let mut world = world();

@@ -191,6 +191,12 @@ impl Error {
         error
     }
 
+    /// Another sentence in place of the first.
+    pub fn saying(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
+    }
+
     /// What the person should do, in one sentence.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.0.remedy = Some(remedy.into());

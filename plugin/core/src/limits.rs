@@ -148,6 +148,8 @@ pub const EWS_TIMEOUT: Duration = Duration::from_secs(420);
 /// Bytes at the beginning of a message in which one of the usual header fields must stand. Headers of real mail have 2 to 60
 /// KB, and its trace fields come first.
 pub const HEADER_LOOK: usize = 64 << 10;
+/// Copies of one Message-ID that are counted in a sent folder: one to each of so many recipients is more than a helpdesk sends.
+pub const SENT_COPIES_MAX: usize = 1_000;
 /// An opened mailbox sends further messages for this long: its token was given out with more than TOKEN_EARLY left.
 pub const EWS_IDLE_KEEP: Duration = Duration::from_secs(60);
 /// A closing connection tries to say LOGOUT for this long.
@@ -267,6 +269,8 @@ pub const CONSENT_KEPT: i64 = 86_400;
 /// One record of the store, bytes. Grants stay below 20 KB; a cursor lists settled UIDs and may reach 1 MiB.
 pub const STORE_RECORD_MAX: usize = 8 << 20;
 
+/// Recipients that one sentence about a refusal names.
+pub const RECIPIENTS_NAMED_MAX: usize = 5;
 /// One line of an SMTP reply, bytes (RFC 5321 4.5.3.1.5 says 512; real servers send longer texts).
 pub const SMTP_LINE_MAX: usize = 8 * 1024;
 /// Read at once of SMTP replies, bytes: a whole pipelined group of them.
@@ -356,6 +360,19 @@ pub const QUARANTINE_MAX: usize = 2_000;
 pub const MEMORY_MB_DEFAULT: u64 = 512;
 pub const MEMORY_MB_MIN: u64 = 16;
 pub const MEMORY_MB: u64 = 1 << 20;
+/// What became of a message under an idempotency key is forgotten this long after it was written, seconds: a year. A key that
+/// comes back later sends again.
+pub const CLAIM_KEPT: i64 = 365 * 86_400;
+/// The count of automatic mails to one correspondent likewise: long after [`BRAKE_WINDOW`].
+pub const BRAKE_KEPT: i64 = 90 * 86_400;
+/// Old records of one kind are looked for this often by each process, seconds, and so many are deleted at once: a few
+/// milliseconds, and faster than messages come.
+pub const EXPIRY_INTERVAL: i64 = 600;
+pub const EXPIRY_BATCH: u32 = 200;
+/// Sendings of one Message-ID that are told apart by their keys.
+pub const OFFERS_MAX: usize = 1_000;
+/// Counting the copies of a Message-ID in the sent folder before it is offered.
+pub const SENT_COUNT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A record that several may make at once is tried again this often.
 pub const CLAIM_ATTEMPTS: usize = 3;
 /// Whoever began to send under an idempotency key counts as dead this long after the deadline of its call: the write of the

@@ -10,12 +10,13 @@ use crate::{
     transport::{Inbox, Login, OpenError, Outbox, Transcript, ews, graph, imap, smtp},
 };
 
-/// Was a Message-ID found in the sent folder?
+/// What a look into the sent folder for one Message-ID found.
 #[derive(Debug)]
 pub struct Found {
     pub folder: String,
     pub server: String,
-    pub is_there: bool,
+    /// Messages with this Message-ID.
+    pub copies: usize,
 }
 
 /// One mailbox in one direction, ready to connect.
@@ -55,8 +56,8 @@ impl Session {
     pub fn find_sent(&self, message_id: &str, deadline: Deadline) -> Result<Found> {
         if let Protocol::Ews { url } | Protocol::Graph { base_url: url } = &self.account.protocol {
             let found = self.open_inbox(deadline)?.find_sent(message_id, deadline)?;
-            let (folder, is_there) = found.unwrap_or_default();
-            return Ok(Found { folder, server: url.host_str().unwrap_or_default().to_owned(), is_there });
+            let (folder, copies) = found.unwrap_or_default();
+            return Ok(Found { folder, server: url.host_str().unwrap_or_default().to_owned(), copies });
         }
         let server = self.account.sending.as_ref().and_then(|sending| sending.sent_folder_server.clone());
         let Some(server) = server else {
@@ -71,7 +72,7 @@ impl Session {
             imap::open(&account, &self.net, &login, &self.transcript, &self.log, deadline)
         })?;
         match inbox.find_sent(message_id, deadline)? {
-            Some((folder, is_there)) => Ok(Found { folder, server: host, is_there }),
+            Some((folder, copies)) => Ok(Found { folder, server: host, copies }),
             None => Err(Error::new(Kind::Unsupported, format!("{} has no sent folder at {host}.", account.username))
                 .remedy("Look for the Message-ID where the server keeps what was sent.")),
         }

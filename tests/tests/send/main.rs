@@ -5,6 +5,7 @@
 mod alternate;
 mod broken;
 mod content;
+mod evidence;
 mod once;
 mod refused;
 mod restraint;

@@ -11,6 +11,10 @@
 //! | [`Handle::settle_batch`] | `{"results":{KEY:"imported"/"duplicate"/"refused"/"retry"/"failed"}}`; of what was put aside also `"replay"/"drop"` | `{"done":{KEY:…}}`, with `"reasons":{KEY:ERROR}` for those that are `kept` or `later` |
 //! | [`Handle::send_message`] | `{"to","cc","bcc","subject","text","html","attachments","in_reply_to","references","auto_submitted","envelope","request_id","idempotency_key","resend_unknown"}` + raw MIME, or `{"look_up":MESSAGE_ID}` | `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}`; `sent` with `"refused":[{"address","reply","transient"}]`: who did not get it, `transient` who may get it when it is sent again to them alone |
 //!
+//! A key is bound to what is sent under it: another content, envelope, `request_id` or From address is `misuse`. What became of it is
+//! kept for a year after it was written last ([`limits::CLAIM_KEPT`](crate::limits::CLAIM_KEPT)), counts of automatic mail for 90 days.
+//! `sent_folder` in an answer says what the sent folder told: `{"found","copies","folder","why"}`.
+//!
 //! Every request may carry `deadline_ms`. A handle serves one call at a time; any number of handles run side by side.
 
 mod assembly;
@@ -84,6 +88,7 @@ struct Shared {
     signing: send::Signing,
     rates: send::Rates,
     unreleased: send::Unreleased,
+    expiry: send::Expiry,
     memory: memory::Memory,
     /// Who this plugin is among those on the same store: 128 bits by chance.
     node: String,

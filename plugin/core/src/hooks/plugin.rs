@@ -10,7 +10,7 @@ use super::{
     health::Book,
     memory::Memory,
     request,
-    send::{Rates, Signing, Unreleased},
+    send::{Expiry, Rates, Signing, Unreleased},
 };
 use crate::{
     clock::Clock,
@@ -100,6 +100,7 @@ impl Plugin {
             signing: Signing::default(),
             rates: Rates::default(),
             unreleased: Unreleased::default(),
+            expiry: Expiry::default(),
             node: hex::random::<NODE_BYTES>()?,
             memory: Memory::new(config.memory_mb.saturating_mul(limits::MEMORY_MB)),
         });

@@ -198,17 +198,19 @@ pub fn accept_raw(
     let (fields, header_end) = wire::fields(&raw);
     let has = |name: &str| fields.iter().any(|field| field.name.eq_ignore_ascii_case(name));
 
+    // RFC 5322 section 3.6: once. Of two, a server and a reader may each believe another one.
+    for name in ["From", "Sender", "Reply-To", "Subject", "Date", "Message-ID"] {
+        if fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count() > 1 {
+            let message = format!("The message has more than one {name} field.");
+            return Err(Error::new(Kind::Misuse, message).remedy("Leave one of them (RFC 5322 section 3.6)."));
+        }
+    }
     let sender: Address = parse_address(sending.from.as_ref())?;
     let envelope = match envelope_request {
         Some(request) => request.envelope(&sender)?,
         None => envelope(Some(sender.clone()), header_recipients(&raw[..header_end])?)?,
     };
-    let given_id = fields
-        .iter()
-        .find(|field| field.name.eq_ignore_ascii_case("Message-ID"))
-        .and_then(|field| std::str::from_utf8(&raw[field.range.clone()]).ok())
-        .and_then(|field| field.split_once(':'))
-        .and_then(|(_, id)| well_formed_id(id));
+    let given_id = id_in(&raw, &fields);
     let chosen_id = match &given_id {
         Some(id) => id.clone(),
         None => well_formed_id(message_id)
@@ -238,6 +240,18 @@ pub fn accept_raw(
     out.extend_from_slice(&raw[header_end..]);
     wire::verify(&out)?;
     Ok(Composed { raw: out, message_id: chosen_id, envelope })
+}
+
+/// The Message-ID that raw MIME brings along, with its angle brackets.
+pub fn given_id(raw: &[u8]) -> Option<String> {
+    let header = wire::normalise(&raw[..wire::header_end(raw)]).ok()?;
+    id_in(&header, &wire::fields(&header).0)
+}
+
+fn id_in(raw: &[u8], fields: &[wire::Field<'_>]) -> Option<String> {
+    let field = fields.iter().find(|field| field.name.eq_ignore_ascii_case("Message-ID"))?;
+    let (_, id) = std::str::from_utf8(&raw[field.range.clone()]).ok()?.split_once(':')?;
+    well_formed_id(id)
 }
 
 impl EnvelopeRequest {

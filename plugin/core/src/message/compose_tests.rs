@@ -225,3 +225,16 @@ fn unknown_fields_of_a_request_are_named() {
     let error = serde_json::from_value::<Compose>(json!({"bbc": ["a@a.test"]})).unwrap_err();
     assert!(error.to_string().contains("bbc"));
 }
+
+/// reliability.md 15, RFC 5322 section 3.6.
+#[test]
+fn reliability_15_a_field_that_may_stand_once_is_refused_when_it_stands_twice() {
+    for name in ["From", "Sender", "Subject", "Date", "Message-ID"] {
+        let raw = format!("{name}: <a@b.test>\nTo: b@b.test\n{}: <c@b.test>\n\nx\n", name.to_uppercase());
+        let error = accept_raw(raw.as_bytes(), None, &sending(), NOW, ID).unwrap_err();
+        assert!(error.kind() == Kind::Misuse && error.message().contains(name), "{error:?}");
+    }
+    let raw = b"To: b@b.test\nSubject: s\rBcc: carol@b.test\n\nx\n";
+    let accepted = accept_raw(raw, None, &sending(), NOW, ID).unwrap();
+    assert_eq!(accepted.envelope.to.len(), 1, "{:?}", accepted.envelope);
+}

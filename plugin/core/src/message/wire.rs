@@ -71,10 +71,13 @@ pub fn verify(raw: &[u8]) -> Result<Needs> {
     Ok(needs)
 }
 
-/// Makes every CRLF, bare LF and bare CR one CRLF, and ends the last line. Borrows when nothing had to change.
+/// Makes every CRLF and bare LF one CRLF, and ends the last line. A bare CR becomes a space in the header section, where a
+/// line more would be a field more (whoever fills a Subject could add recipients), and a line end in the body. Borrows when
+/// nothing had to change.
 ///
 /// # Errors
-/// `Misuse` when there is a NUL: no encoding of MIME leaves one.
+/// `Misuse` when there is a NUL, which no encoding of MIME leaves, and when every line ends in a CR alone: then nobody can
+/// tell the fields from each other.
 pub fn normalise(raw: &[u8]) -> Result<Cow<'_, [u8]>> {
     if let Some(at) = raw.iter().position(|&byte| byte == 0) {
         let number = raw[..at].iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -83,8 +86,16 @@ pub fn normalise(raw: &[u8]) -> Result<Cow<'_, [u8]>> {
     if is_normal(raw) {
         return Ok(Cow::Borrowed(raw));
     }
+    if !raw.contains(&b'\n') && raw.contains(&b'\r') {
+        return Err(fault(1, "ends in a CR alone", "End each line in CRLF or LF."));
+    }
     let mut out = Vec::with_capacity(raw.len() + raw.len() / 32 + 2);
-    let mut rest = raw;
+    let (header, mut rest) = raw.split_at(header_end(raw));
+    for line in header.split_inclusive(|&byte| byte == b'\n') {
+        let text = without_end(line);
+        out.extend(text.iter().map(|&byte| if byte == b'\r' { b' ' } else { byte }));
+        out.extend_from_slice(b"\r\n");
+    }
     while let Some(at) = rest.iter().position(|&byte| matches!(byte, b'\r' | b'\n')) {
         out.extend_from_slice(&rest[..at]);
         out.extend_from_slice(b"\r\n");
@@ -96,6 +107,24 @@ pub fn normalise(raw: &[u8]) -> Result<Cow<'_, [u8]>> {
         out.extend_from_slice(b"\r\n");
     }
     Ok(Cow::Owned(out))
+}
+
+/// Where the body begins: after the first line that holds nothing. The header section of raw MIME whatever ends its lines.
+pub fn header_end(raw: &[u8]) -> usize {
+    let mut at = 0;
+    for line in raw.split_inclusive(|&byte| byte == b'\n') {
+        at += line.len();
+        if without_end(line).is_empty() {
+            break;
+        }
+    }
+    at
+}
+
+/// A line without its LF and the CRs before it: text that went through two programs may have several.
+fn without_end(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n')).map_or(0, |last| last + 1);
+    &line[..end]
 }
 
 /// One header field with its continuation lines, CRLF included.
@@ -148,7 +177,8 @@ mod tests {
     fn smuggled_line_ends_become_crlf() {
         for (raw, expected) in [
             (&b"A: b\n\nx\n.\ny"[..], &b"A: b\r\n\r\nx\r\n.\r\ny\r\n"[..]),
-            (b"A: b\r\rx\r.\ry", b"A: b\r\n\r\nx\r\n.\r\ny\r\n"),
+            (b"A: b\n\nx\r.\ry", b"A: b\r\n\r\nx\r\n.\r\ny\r\n"),
+            (b"A: b\r\r\n\r\r\nx\r\n", b"A: b\r\n\r\nx\r\n"),
             (b"A: b\r\n\r\nx\r\n.\ny\r\n", b"A: b\r\n\r\nx\r\n.\r\ny\r\n"),
             (b"A: b\r\n\r\nx\n.\r\ny\r\n", b"A: b\r\n\r\nx\r\n.\r\ny\r\n"),
             (b"A: b\r\n\r\nx\r\r\ny\r\n", b"A: b\r\n\r\nx\r\n\r\ny\r\n"),
@@ -158,6 +188,23 @@ mod tests {
             assert_eq!(&*normal, expected);
             verify(&normal).unwrap();
             assert!(matches!(normalise(&normal).unwrap(), Cow::Borrowed(_)));
+        }
+    }
+
+    /// reliability.md 15: a line more in the header section is a field more.
+    #[test]
+    fn reliability_15_a_bare_cr_in_a_header_is_never_a_line() {
+        for (raw, expected) in [
+            (&b"Subject: s\rBcc: c@b.test\n\nx\n"[..], &b"Subject: s Bcc: c@b.test\r\n\r\nx\r\n"[..]),
+            (b"Subject: s\r\rx\r\nTo: b@b.test\r\n\r\n", b"Subject: s  x\r\nTo: b@b.test\r\n\r\n"),
+            (b"Subject: s\r\n\rBcc: c@b.test\r\n\r\n", b"Subject: s\r\n Bcc: c@b.test\r\n\r\n"),
+            (b"Subject: s\r\r Bcc: c@b.test\r\n", b"Subject: s   Bcc: c@b.test\r\n"),
+        ] {
+            let normal = normalise(raw).unwrap();
+            assert_eq!(&*normal, expected, "{}", String::from_utf8_lossy(&normal));
+        }
+        for refused in [&b"Subject: s\rTo: b@b.test\r\rx\r"[..], b"Subject: s\0\n\n"] {
+            assert_eq!(normalise(refused).unwrap_err().kind(), Kind::Misuse);
         }
     }
 

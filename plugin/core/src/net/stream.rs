@@ -37,6 +37,11 @@ impl Plain {
         self.timed.deadline = deadline;
     }
 
+    /// Has something come that was not read? Nothing is waited for.
+    pub fn has_unread(&self) -> bool {
+        self.timed.has_come()
+    }
+
     pub(super) fn into_tls(mut self, config: &Arc<ClientConfig>, host: &str, deadline: Deadline) -> Result<Stream> {
         self.timed.deadline = deadline;
         let name = ServerName::try_from(host.trim_start_matches('[').trim_end_matches(']').to_owned())
@@ -108,6 +113,22 @@ impl Stream {
     /// Bounds every read and write from now on.
     pub fn set_deadline(&mut self, deadline: Deadline) {
         self.tls.sock.timed.deadline = deadline;
+    }
+
+    /// Has something come that was not read? Nothing is waited for, and a session ticket is nothing. An end of the
+    /// connection is left to the next read.
+    pub fn has_unread(&mut self) -> bool {
+        let StreamOwned { conn, sock } = &mut self.tls;
+        loop {
+            match conn.process_new_packets() {
+                Ok(state) if state.plaintext_bytes_to_read() > 0 => return true,
+                Ok(_) if sock.start < sock.end || sock.timed.has_come() => {}
+                _ => return false,
+            }
+            if !matches!(conn.read_tls(sock), Ok(1..)) {
+                return false;
+            }
+        }
     }
 
     /// Reads, and sends nothing of what a write that failed has left behind.
@@ -239,6 +260,10 @@ impl Timed {
                 done => return done,
             }
         }
+    }
+
+    fn has_come(&self) -> bool {
+        matches!(self.tcp.peek(&mut [0]), Ok(1..))
     }
 }
 

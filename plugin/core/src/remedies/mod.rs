@@ -9,12 +9,16 @@
 //! limits pages; EWS ResponseCode; Microsoft Graph errors; RFC 6749 5.2, 8628 3.5, 5530.
 
 pub mod ews_codes;
+mod smtp;
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use serde::Deserialize;
 
+use self::smtp::SmtpMatch;
 use crate::error::{Error, Kind, Who};
+
+pub use self::smtp::Enhanced;
 
 /// What one row says.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +68,12 @@ impl Remedy {
 
     /// An error of this kind, with this advice.
     pub fn error(self, message: impl Into<String>) -> Error {
-        let error = Error::new(self.kind(), message).remedy(self.sentence()).who(self.who());
-        match self.link() {
-            Some(link) => error.link(link),
+        let mut error = Error::new(self.kind(), message).remedy(self.sentence()).who(self.who());
+        if let Some(link) = self.link() {
+            error = error.link(link);
+        }
+        match self.row.wait_seconds {
+            Some(wait) => error.retry_after(Duration::from_secs(wait)),
             None => error,
         }
     }
@@ -93,11 +100,7 @@ pub fn by_aadsts(number: u32) -> Option<Remedy> {
 /// By the text of an SMTP reply, its enhanced status code included (RFC 2034). The first row whose parts all stand in it.
 pub fn by_smtp(reply: &str) -> Option<Remedy> {
     let reply = reply.to_ascii_lowercase();
-    find(|by| {
-        let Match::Smtp { code, text } = by else { return false };
-        code.as_ref().is_none_or(|code| reply.split([' ', '-', '\n']).any(|word| word == code))
-            && text.as_ref().is_none_or(|text| reply.contains(&text.to_ascii_lowercase()))
-    })
+    find(|by| matches!(by, Match::Smtp(by) if by.fits(&reply)))
 }
 
 /// By the words of an IMAP status response.
@@ -135,6 +138,8 @@ struct Row {
     what: Option<String>,
     sentence: String,
     link: Option<String>,
+    /// When it is worth another try: how long the limit lasts that was met, seconds.
+    wait_seconds: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -145,10 +150,7 @@ enum Match {
     ErrorOfCode(Vec<String>),
     Suberror(Vec<String>),
     Aadsts(Vec<u32>),
-    Smtp {
-        code: Option<String>,
-        text: Option<String>,
-    },
+    Smtp(SmtpMatch),
     Imap(Vec<String>),
     Ews(Vec<String>),
     Graph(Vec<String>),

@@ -52,10 +52,18 @@ fn every_row_is_found_by_all_it_names() {
             Match::Ews(list) => list.iter().for_each(|e| check(format!("ews {e}"), by_ews(e))),
             Match::Graph(list) => list.iter().for_each(|e| check(format!("graph {e}"), by_graph(e))),
             Match::Gmail(list) => list.iter().for_each(|e| check(format!("gmail {e}"), by_gmail(e))),
-            Match::Smtp { code, text } => {
-                assert!(code.is_some() || text.is_some());
-                let reply = format!("550 {} {}.", code.as_deref().unwrap_or("5.9.9"), text.as_deref().unwrap_or("No"));
-                check(format!("smtp {reply}"), by_smtp(&reply));
+            Match::Smtp(by) => {
+                assert!(by.code.is_some() || by.text.is_some() || !by.words.is_empty());
+                let code = by.code.as_deref().unwrap_or("5.9.9");
+                let class = code.get(..1).filter(|class| *class != "5").unwrap_or("5");
+                // Each word once, beside the first of the other lists.
+                let most = by.words.iter().map(Vec::len).max().unwrap_or(1);
+                for number in 0..most {
+                    let words = by.words.iter().filter_map(|any| any.get(number).or(any.first()));
+                    let words = words.map(String::as_str).collect::<Vec<_>>().join(", ");
+                    let reply = format!("{class}50 {code} {} {words}.", by.text.as_deref().unwrap_or("No"));
+                    check(format!("smtp {reply}"), by_smtp(&reply));
+                }
             }
         }
     }

@@ -143,6 +143,13 @@ pub trait Store: Send + Sync {
 
     fn delete(&self, table: Table, id: &str) -> Result<()>;
 
+    /// Deletes records of `table` that were written last more than `seconds` ago by the store's own clock, at most `most`;
+    /// how many those were.
+    fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
+        let _ = (table, seconds, most);
+        Ok(0)
+    }
+
     /// Do several nodes share it, which have to agree on who fetches a mailbox?
     fn is_shared(&self) -> bool {
         false

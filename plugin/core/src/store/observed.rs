@@ -31,6 +31,11 @@ impl Store for Observed {
         self.0.delete(table, id)
     }
 
+    fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
+        step("store.forget_old")?;
+        self.0.forget_old(table, seconds, most)
+    }
+
     fn is_shared(&self) -> bool {
         self.0.is_shared()
     }

@@ -77,7 +77,8 @@ impl SqliteStore {
         let checked = store.make_ready(&mut store.file.lock().connection);
         checked?;
         store.file.watch();
-        store.forget_old_consents()?;
+        // Consents that nobody completed, left by processes that are gone.
+        store.forget_old(Table::Consent, limits::CONSENT_KEPT, u32::MAX)?;
         Ok(store)
     }
 
@@ -86,6 +87,10 @@ impl SqliteStore {
         check_ours(connection, place)?;
         configure(connection, place.is_some()).map_err(|error| failed(place, error))?;
         create_schema(connection, &self.key, place)?;
+        // Older versions of this library do without it.
+        connection
+            .execute_batch("CREATE INDEX IF NOT EXISTS record_by_age ON record (kind, written_at)")
+            .map_err(|error| failed(place, error))?;
         check_key(connection, &self.key, place)
     }
 
@@ -141,28 +146,6 @@ impl SqliteStore {
             .and_then(|mut query| query.query_row([floor_name(table)], |row| row.get::<_, Vec<u8>>(0)).optional())
             .map(|value| value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes))
             .map_err(|error| self.failed(error))
-    }
-
-    /// Consents that nobody completed, left by processes that are gone.
-    fn forget_old_consents(&self) -> Result<()> {
-        self.change(|transaction| {
-            let last: Option<i64> = transaction
-                .query_row(
-                    "SELECT max(version) FROM record WHERE kind = ?1 AND written_at < unixepoch() - ?2",
-                    params![Table::Consent.name(), limits::CONSENT_KEPT],
-                    |row| row.get(0),
-                )
-                .map_err(|error| self.failed(error))?;
-            let Some(last) = last else { return Ok(()) };
-            self.raise_floor(transaction, Table::Consent, last as u64)?;
-            transaction
-                .execute(
-                    "DELETE FROM record WHERE kind = ?1 AND written_at < unixepoch() - ?2",
-                    params![Table::Consent.name(), limits::CONSENT_KEPT],
-                )
-                .map(|_| ())
-                .map_err(|error| self.failed(error))
-        })
     }
 
     fn remove(&self, transaction: &Transaction<'_>, table: Table, id: &str, version: u64) -> Result<()> {
@@ -226,6 +209,30 @@ impl Store for SqliteStore {
         self.change(|transaction| match self.version(transaction, table, id)? {
             Some(version) => self.remove(transaction, table, id, version),
             None => Ok(()),
+        })
+    }
+
+    fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
+        self.change(|transaction| {
+            let old: Vec<(String, i64)> = transaction
+                .prepare_cached(
+                    "SELECT id, version FROM record WHERE kind = ?1 AND written_at < unixepoch() - ?2 LIMIT ?3",
+                )
+                .and_then(|mut query| {
+                    let rows =
+                        query.query_map(params![table.name(), seconds, most], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                    rows.collect()
+                })
+                .map_err(|error| self.failed(error))?;
+            let Some(last) = old.iter().map(|(_, version)| *version).max() else { return Ok(0) };
+            self.raise_floor(transaction, table, last as u64)?;
+            for (id, _) in &old {
+                transaction
+                    .prepare_cached("DELETE FROM record WHERE kind = ?1 AND id = ?2")
+                    .and_then(|mut statement| statement.execute(params![table.name(), id]))
+                    .map_err(|error| self.failed(error))?;
+            }
+            Ok(old.len() as u32)
         })
     }
 

@@ -285,11 +285,29 @@ fn a_store_of_the_first_layout_is_taken_over() {
     place.open().write(Table::Grant, "a", None, b"x").unwrap();
     Connection::open(place.path())
         .unwrap()
-        .execute_batch("ALTER TABLE record DROP COLUMN written_at; PRAGMA user_version = 1;")
+        .execute_batch("DROP INDEX record_by_age; ALTER TABLE record DROP COLUMN written_at; PRAGMA user_version = 1;")
         .unwrap();
     let store = place.open();
     assert_eq!(read(&store, "a"), Some((1, b"x".to_vec())));
     assert_eq!(store.write(Table::Grant, "a", Some(1), b"y").unwrap(), Some(2));
+}
+
+/// reliability.md, growth: claims and counts of automatic mail expire, a few at a time.
+#[test]
+fn growth_old_records_of_sending_are_forgotten() {
+    let place = Bed::new();
+    let store = place.open();
+    for number in 0..5 {
+        store.write(Table::Sent, &format!("old {number}"), None, b"{}").unwrap();
+    }
+    store.write(Table::Sent, "new", None, b"{}").unwrap();
+    store.write(Table::Brake, "old of another kind", None, b"{}").unwrap();
+    place.tamper("UPDATE record SET written_at = unixepoch() - 366 * 86400 WHERE id LIKE 'old%'");
+    let forgotten: Vec<u32> = (0..4).map(|_| store.forget_old(Table::Sent, limits::CLAIM_KEPT, 2).unwrap()).collect();
+    assert_eq!(forgotten, [2, 2, 1, 0]);
+    assert!(store.read(Table::Sent, "new").unwrap().is_some());
+    assert!(store.read(Table::Brake, "old of another kind").unwrap().is_some());
+    assert_eq!(store.write(Table::Sent, "old 1", None, b"{}").unwrap(), Some(2), "a version was used twice");
 }
 
 #[test]

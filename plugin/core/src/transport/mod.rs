@@ -287,9 +287,8 @@ pub trait Inbox: Send {
     /// Answers within `deadline` when the connection is still alive.
     fn check(&mut self, deadline: Deadline) -> Result<()>;
 
-    /// Looks for a Message-ID in the sent folder: its name, and whether the message lies there. `None`: there is no sent
-    /// folder.
-    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, bool)>> {
+    /// Looks for a Message-ID in the sent folder: its name, and how many copies lie there. `None`: there is no sent folder.
+    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, usize)>> {
         let _ = (message_id, deadline);
         Err(Error::new(Kind::Unsupported, "The sent folder cannot be looked into over this protocol."))
     }
@@ -316,9 +315,13 @@ pub enum Outcome {
     Rejected(Error),
     /// Nothing was accepted; the same message may be sent again after the wait.
     Retry { error: Error, after: Option<Duration> },
-    /// The final dot was sent and no answer came: it may be there or not.
+    /// The message was offered and no answer came: it may be there or not.
     Unknown(Error),
 }
+
+/// Called once, at the moment from which only the server's answer says what became of the message: the end of the content
+/// (SMTP) or the request that sends (HTTP) is about to be written. With an error the message must not be offered.
+pub type Offer<'a> = &'a mut dyn FnMut() -> Result<()>;
 
 /// A recipient that did not get what others got.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -334,14 +337,14 @@ pub struct Refused {
 pub trait Outbox: Send {
     fn proof(&self) -> Proof;
 
-    /// `raw` is complete RFC 5322 with CRLF line ends.
-    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline) -> Outcome;
+    /// `raw` is complete RFC 5322 with CRLF line ends. Calls `offer` before the message can have been taken.
+    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline, offer: Offer<'_>) -> Outcome;
 
     /// Still connected and young enough for another message?
     fn is_fresh(&mut self) -> bool;
 
-    /// Was the last [`Outcome::Retry`] only this: the connection turned out closed before the server had answered
-    /// anything? When it was kept open from earlier, the same message may be sent at once over a newly opened one.
+    /// Was the last [`Outcome::Retry`] only this: the connection turned out closed, or its dialogue broken, before the
+    /// message was offered? When it was kept open from earlier, the same message may be sent at once over a new one.
     fn lost(&self) -> bool {
         false
     }

@@ -26,6 +26,8 @@ use crate::{
 pub struct Claim {
     id: String,
     version: u64,
+    /// Of what is sent under it.
+    digest: String,
     /// What the key goes back to when nothing is accepted.
     before: Vec<u8>,
 }
@@ -39,8 +41,9 @@ pub enum Taken {
 
 impl Claim {
     /// # Errors
-    /// Those of the store; `Transient` when another call is still sending at the deadline. Nothing was sent by this one.
-    pub fn take(context: &Context, key: &str, message_id: &str, deadline: Deadline) -> Result<Taken> {
+    /// Those of the store; `Transient` when another call is still sending at the deadline; `Misuse` when the key was used
+    /// for another message. Nothing was sent by this one.
+    pub fn take(context: &Context, key: &str, digest: &str, message_id: &str, deadline: Deadline) -> Result<Taken> {
         let id = context.name()?.record_id(key);
         let mut poll = limits::PEER_POLL_FIRST;
         loop {
@@ -53,9 +56,10 @@ impl Claim {
                 free => Some(free.as_ref().map(|record| record.version)),
             };
             if let Some(expected) = version {
-                let bytes = begun(context, message_id, deadline);
+                let bytes = begun(context, digest, message_id, deadline);
                 if let Some(version) = context.store.write(Table::Sent, &id, expected, &bytes)? {
-                    return Ok(Taken::Mine(Self { id, version, before: FREE.to_vec() }));
+                    let digest = digest.to_owned();
+                    return Ok(Taken::Mine(Self { id, version, digest, before: FREE.to_vec() }));
                 }
             }
             // Somebody was faster: what they do is looked at.
@@ -65,14 +69,23 @@ impl Claim {
             };
             let mut earlier: Value = serde_json::from_slice(&record.bytes)
                 .map_err(|_| Error::new(Kind::Internal, "The outcome stored for an idempotency key is damaged."))?;
+            let members = earlier.as_object_mut();
+            // Claims of before the digest have none, and stay good.
+            let used_for = members.and_then(|answer| answer.remove(DIGEST));
+            if used_for.is_some_and(|other| other.as_str() != Some(digest)) {
+                return Err(Error::new(Kind::Misuse, "This idempotency key was used for another message.").remedy(
+                    "Give each message a key of its own; the same key repeats the same content to the same recipients.",
+                ));
+            }
             let until =
                 earlier.as_object_mut().and_then(|answer| answer.remove(BEGUN_UNTIL)).and_then(|at| at.as_i64());
             let left = until.map_or(0, |until| until - context.shared_now());
             // A moment that lies farther ahead than any call lasts is a clock's mistake.
             let longest = (limits::DEADLINE_MAX + limits::CLAIM_MARGIN).as_secs() as i64;
             if !(1..=longest).contains(&left) {
-                let before = earlier.to_string().into_bytes();
-                return Ok(Taken::Earlier(earlier, Self { id, version: record.version, before }));
+                let before = with_digest(&earlier, digest);
+                let claim = Self { id, version: record.version, digest: digest.to_owned(), before };
+                return Ok(Taken::Earlier(earlier, claim));
             }
             let left = deadline.left();
             if left.is_zero() {
@@ -92,7 +105,7 @@ impl Claim {
     /// # Errors
     /// Those of the store; `Transient` when somebody else was faster.
     pub fn begin_again(&mut self, context: &Context, message_id: &str, deadline: Deadline) -> Result<()> {
-        let bytes = begun(context, message_id, deadline);
+        let bytes = begun(context, &self.digest, message_id, deadline);
         self.version = context.store.write(Table::Sent, &self.id, Some(self.version), &bytes)?.ok_or_else(|| {
             Error::new(Kind::Transient, "Another call uses this idempotency key at this moment.")
                 .remedy("Repeat the call with the same key; it says then what became of the message.")
@@ -100,9 +113,16 @@ impl Claim {
         Ok(())
     }
 
-    pub fn store(&self, context: &Context, answer: &str) {
+    /// By which it is known beside the Message-ID.
+    pub fn name(&self) -> &str {
+        &self.id
+    }
+
+    pub fn store(&self, context: &Context, answer: &Value) {
         // The message is out, whatever the store says now: its answer must reach the host.
-        if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), answer.as_bytes()) {
+        if let Err(error) =
+            context.store.write(Table::Sent, &self.id, Some(self.version), &with_digest(answer, &self.digest))
+        {
             context.session.log.warn(format_args!("The outcome of an idempotency key was not stored: {error}"));
         }
     }
@@ -145,13 +165,21 @@ impl Unreleased {
 /// The record of a key that was given back.
 const FREE: &[u8] = b"{}";
 const BEGUN_UNTIL: &str = "begun_until";
+/// Of the message that the key was used for.
+const DIGEST: &str = "digest";
+
+fn with_digest(answer: &Value, digest: &str) -> Vec<u8> {
+    let mut record = answer.clone();
+    record[DIGEST] = json!(digest);
+    record.to_string().into_bytes()
+}
 
 /// What the host is told when nobody ever writes the end.
-fn begun(context: &Context, message_id: &str, deadline: Deadline) -> Vec<u8> {
+fn begun(context: &Context, digest: &str, message_id: &str, deadline: Deadline) -> Vec<u8> {
     let error = Error::new(Kind::Transient, "A message with this idempotency key was begun, and its end is not known.")
         .remedy("Look for its Message-ID in the sent folder before sending it again.");
     let mut answer = describe(&Outcome::Unknown(error), message_id);
     let until = context.shared_now() + (deadline.left() + limits::CLAIM_MARGIN).as_secs() as i64;
     answer[BEGUN_UNTIL] = json!(until);
-    answer.to_string().into_bytes()
+    with_digest(&answer, digest)
 }

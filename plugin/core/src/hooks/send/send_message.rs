@@ -1,167 +1,37 @@
-//! `send_message`: one message out, and what became of it.
+//! The walk of one message. From the moment it is offered to a server, whatever ends the call early (its deadline, a panic,
+//! a store that hangs) is an outcome and no error: an error says that nothing was sent, and would be answered with another
+//! try.
 //!
-//! From the moment a message is offered to a server, whatever ends the call early (its deadline, a panic, a store that
-//! hangs) is an outcome and no error: an error says that nothing was sent, and would be answered with another try.
+//! | value | what it says |
+//! |---|---|
+//! | [`Claimed`] | nobody else sends under this idempotency key, and the Message-ID is known |
+//! | [`Composed`] | the bytes and the envelope, checked |
+//! | [`Allowed`] | neither the brake nor the rate holds it back; what a copy in the sent folder will prove is written down |
+//! | [`Offered`] | the outcome; until the end of the content is about to be written nothing can have been taken |
+//! | known | what the host is told, and what the next call under the key is told |
 //!
 //! An `idempotency_key` makes the call repeatable: a key whose message was sent gets the same answer again; a key whose
 //! outcome is not known has its Message-ID looked for in the sent folder, and is sent again only when the host says
 //! `resend_unknown`; a key of which nothing was accepted is tried again. Who comes while another call sends waits for it.
+//! A key that was used for another message is refused.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 use super::{
-    super::{Context, plugin, request},
+    super::{Context, plugin},
     automatic_limit::{self, Reserved},
+    digest, evidence,
     idempotency::{Claim, Taken},
     outcome::describe,
+    request::{Content, Request},
 };
 use crate::{
-    clock::Deadline,
     error::{Error, Kind, Result},
-    message::{
-        compose::{self, Compose, Composed, EnvelopeRequest},
-        wire,
-    },
-    seam,
-    session::Found,
+    message::{compose, wire},
     settings::Sending,
+    store::Table,
     transport::{Outbox, Outcome},
 };
-
-pub struct Request {
-    content: Content,
-    envelope: Option<EnvelopeRequest>,
-    idempotency_key: Option<String>,
-    /// The host's id of the request that the message belongs to: goes, signed, into the Message-ID.
-    request_id: Option<String>,
-    /// Of a key whose end is not known, and which is not in the sent folder: send it again.
-    resend_unknown: bool,
-    /// Nothing is sent: was this Message-ID?
-    look_up: Option<String>,
-    pub deadline: Deadline,
-    pub progress: Progress,
-}
-
-enum Content {
-    Compose(Box<Compose>),
-    Raw(Vec<u8>),
-}
-
-/// # Errors
-/// `Misuse` for fields that cannot be understood, or that do not go together.
-pub fn parse(text: &str, raw: &[u8]) -> Result<Request> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Fields {
-        deadline_ms: Option<u64>,
-        idempotency_key: Option<String>,
-        request_id: Option<String>,
-        #[serde(default)]
-        resend_unknown: bool,
-        look_up: Option<String>,
-        envelope: Option<EnvelopeRequest>,
-    }
-    let mut content: Map<String, Value> = request::parse("send_message", text)?;
-    let own: Map<String, Value> =
-        ["deadline_ms", "idempotency_key", "request_id", "resend_unknown", "look_up", "envelope"]
-            .into_iter()
-            .filter_map(|name| content.remove_entry(name))
-            .collect();
-    let misuse = |e: serde_json::Error| request::misuse("send_message", &e);
-    let fields: Fields = serde_json::from_value(own.into()).map_err(misuse)?;
-    if fields.look_up.is_some() && !(content.is_empty() && raw.is_empty()) {
-        return Err(Error::new(Kind::Misuse, "`look_up` sends nothing, so it stands without content."));
-    }
-    if fields.resend_unknown && fields.idempotency_key.is_none() {
-        return Err(Error::new(Kind::Misuse, "`resend_unknown` belongs to an `idempotency_key` that was used before."));
-    }
-    let content = if raw.is_empty() {
-        if fields.envelope.is_some() {
-            return Err(Error::new(
-                Kind::Misuse,
-                "`envelope` belongs to raw MIME; a composed message has `to`, `cc` and `bcc`.",
-            ));
-        }
-        Content::Compose(Box::new(serde_json::from_value(content.into()).map_err(misuse)?))
-    } else if let Some(name) = content.keys().next() {
-        return Err(Error::new(Kind::Misuse, format!("`{name}` and raw MIME exclude each other.")));
-    } else {
-        Content::Raw(raw.to_vec())
-    };
-    Ok(Request {
-        content,
-        envelope: fields.envelope,
-        idempotency_key: fields.idempotency_key.filter(|key| !key.is_empty()),
-        request_id: fields.request_id,
-        resend_unknown: fields.resend_unknown,
-        look_up: fields.look_up,
-        deadline: request::deadline(fields.deadline_ms)?,
-        progress: Progress::default(),
-    })
-}
-
-/// How far a call has come, for the caller that cannot wait for its end.
-#[derive(Clone, Default)]
-pub struct Progress(Arc<Mutex<Stage>>);
-
-#[derive(Default)]
-enum Stage {
-    #[default]
-    NothingOffered,
-    /// The caller was told that nothing was sent, so nothing will be.
-    Abandoned,
-    Offered {
-        message_id: String,
-    },
-    Answered(String),
-}
-
-impl Progress {
-    /// What the host is told when the call ended with `error`.
-    ///
-    /// # Errors
-    /// `error`, when nothing was offered to a server.
-    pub fn answer_to(&self, error: Error) -> Result<String> {
-        let mut stage = seam::lock("send.progress", &self.0);
-        match &*stage {
-            Stage::NothingOffered | Stage::Abandoned => {
-                *stage = Stage::Abandoned;
-                Err(error)
-            }
-            Stage::Answered(answer) => Ok(answer.clone()),
-            Stage::Offered { message_id } => {
-                let unknown =
-                    Error::new(Kind::Transient, "The call ended before the server said whether it took the message.")
-                        .remedy("Look for its Message-ID in the sent folder before it is sent again.")
-                        .source_error(error);
-                Ok(describe(&Outcome::Unknown(unknown), message_id).to_string())
-            }
-        }
-    }
-
-    /// The message is about to be offered to a server.
-    ///
-    /// # Errors
-    /// `Transient` when the caller has been told already that nothing was sent.
-    fn offer(&self, message_id: &str) -> Result<()> {
-        let mut stage = seam::lock("send.progress", &self.0);
-        if let Stage::Abandoned = *stage {
-            return Err(Error::new(Kind::Transient, "The caller did not wait for the message to be offered."));
-        }
-        *stage = Stage::Offered { message_id: message_id.to_owned() };
-        Ok(())
-    }
-
-    fn is(&self, stage: Stage) {
-        *seam::lock("send.progress", &self.0) = stage;
-    }
-}
 
 /// The connection that is kept warm for the next message.
 #[derive(Default)]
@@ -175,66 +45,19 @@ impl Send {
             return Err(plugin::wrong_direction("send_message", "outgoing"));
         };
         if let Some(message_id) = &request.look_up {
-            return Ok(looked_up(context, message_id, request.deadline).to_string());
+            return Ok(evidence::looked_up(context, message_id, request.deadline).to_string());
         }
-        let mut message = prepare(&request, sending, context)?;
-        let claim = match &request.idempotency_key {
-            None => None,
-            Some(key) => match Claim::take(context, key, &message.message_id, request.deadline)? {
-                Taken::Mine(claim) => Some(claim),
-                Taken::Earlier(earlier, mut claim) => {
-                    let answer = resolved(context, earlier, &claim, request.deadline);
-                    let message_id = answer["message_id"].as_str().unwrap_or_default();
-                    if !(request.resend_unknown && answer["outcome"] == "unknown") {
-                        return Ok(answer.to_string());
-                    }
-                    // Under the same Message-ID: whoever gets it twice can tell.
-                    message = prepare_as(&request, sending, context, message_id)?;
-                    claim.begin_again(context, &message.message_id, request.deadline)?;
-                    Some(claim)
-                }
-            },
+        let call = Call { context, sending, request: &request };
+        let claimed = match call.claim()? {
+            Start::Claimed(claimed) => claimed,
+            Start::Known(answer) => return Ok(answer),
         };
-        let mut reserved = None;
-        let outcome = self.send_within_bounds(context, sending, &message, &request, &mut reserved);
-        let is_accepted = matches!(outcome, Ok(Outcome::Sent { .. } | Outcome::Unknown(_)));
-        let answer = outcome.map(|outcome| describe(&outcome, &message.message_id).to_string());
-        if let Ok(answer) = &answer {
-            request.progress.is(Stage::Answered(answer.clone()));
-        }
-        // The caller has its answer, however long the store takes now.
-        if let Some(reserved) = reserved.filter(|_| !is_accepted) {
-            reserved.give_back(context);
-        }
-        match (&claim, &answer) {
-            (Some(claim), Ok(answer)) if is_accepted => claim.store(context, answer),
-            (Some(claim), _) => claim.release(context),
-            (None, _) => {}
-        }
-        answer
-    }
-
-    /// Unless the rate or the brake forbids it. `reserved`: what is to be given back when nothing is accepted.
-    fn send_within_bounds(
-        &mut self,
-        context: &Context,
-        sending: &Sending,
-        message: &Composed,
-        request: &Request,
-        reserved: &mut Option<Reserved>,
-    ) -> Result<Outcome> {
-        if is_automatic(message) {
-            let recipients = message.envelope.to.iter().map(AsRef::<str>::as_ref);
-            *reserved = match automatic_limit::reserve(context, recipients, sending.automatic_mails_per_day) {
-                Ok(reserved) => Some(reserved),
-                Err(error) if error.kind() == Kind::Refused => return Ok(Outcome::Rejected(error)),
-                Err(error) => return Err(error),
-            };
-        }
-        match context.shared.rates.take(&context.session.account, context.session.clock.now()) {
-            Ok(()) => self.send(context, message, request.deadline, &request.progress),
-            Err(wait) => Ok(Outcome::Retry { error: too_fast(wait), after: Some(wait) }),
-        }
+        let offered = call
+            .compose(&claimed)
+            .and_then(|composed| call.allow(&claimed, composed))
+            .map(|allowed| self.offer(&call, allowed))
+            .unwrap_or_else(Offered::ended);
+        call.known(&claimed, offered)
     }
 
     pub fn adopt(&mut self, outbox: Box<dyn Outbox>) {
@@ -245,50 +68,200 @@ impl Send {
         self.outbox = None;
     }
 
-    /// A connection that was kept and turns out closed before anything was taken is replaced.
-    fn send(
-        &mut self,
-        context: &Context,
-        message: &Composed,
-        deadline: Deadline,
-        progress: &Progress,
-    ) -> Result<Outcome> {
+    fn offer(&mut self, call: &Call<'_>, allowed: Allowed) -> Offered {
+        let Allowed { message, reserved, is_noted } = allowed;
+        Offered { end: self.send(call, &message).map_err(Ended::Error), reserved, is_noted }
+    }
+
+    /// A connection that was kept and turns out unfit before anything was offered is replaced.
+    fn send(&mut self, call: &Call<'_>, message: &compose::Composed) -> Result<Outcome> {
+        let Call { context, request, .. } = call;
         let kept = self.outbox.take().and_then(|mut kept| kept.is_fresh().then_some(kept));
         let mut offer = |mut outbox: Box<dyn Outbox>| {
-            progress.offer(&message.message_id)?;
-            let outcome = outbox.send(&message.envelope, &message.raw, deadline);
+            let mut offered = || request.progress.offer(&message.message_id);
+            let outcome = outbox.send(&message.envelope, &message.raw, request.deadline, &mut offered);
             let lost = matches!(outcome, Outcome::Retry { .. }) && outbox.lost();
             if !lost {
                 self.outbox = Some(outbox);
             }
-            Ok((outcome, lost))
+            (outcome, lost)
         };
         if let Some(kept) = kept {
-            match offer(kept)? {
-                (_, true) => progress.is(Stage::NothingOffered),
+            match offer(kept) {
+                (_, true) => request.progress.is_nothing(),
                 (outcome, false) => return Ok(outcome),
             }
             context.session.log.info(format_args!("The kept connection had ended; opening a new one."));
         }
-        match context.session.open_outbox(deadline) {
-            Ok(opened) => Ok(offer(opened)?.0),
+        match context.session.open_outbox(request.deadline) {
+            Ok(opened) => Ok(offer(opened).0),
             Err(error) if error.is_transient() => Ok(Outcome::Retry { error, after: None }),
             Err(error) => Err(error),
         }
     }
 }
 
-fn prepare(request: &Request, sending: &Sending, context: &Context) -> Result<Composed> {
-    let signer = context.shared.signing.signer(&*context.store)?;
-    let message_id = signer.message_id(&sending.from, request.request_id.as_deref())?;
-    prepare_as(request, sending, context, &message_id)
+/// What all steps of one call look at.
+struct Call<'a> {
+    context: &'a Context,
+    sending: &'a Sending,
+    request: &'a Request,
 }
 
-fn prepare_as(request: &Request, sending: &Sending, context: &Context, message_id: &str) -> Result<Composed> {
-    let now = context.session.clock.now();
-    match &request.content {
-        Content::Compose(content) => compose::compose(content, sending, now, message_id),
-        Content::Raw(raw) => compose::accept_raw(raw, request.envelope.as_ref(), sending, now, message_id),
+enum Start {
+    Claimed(Claimed),
+    /// The key knows the answer already.
+    Known(String),
+}
+
+struct Claimed {
+    message_id: String,
+    /// The host brought it along: others may have sent under it.
+    is_given: bool,
+    claim: Option<Claim>,
+}
+
+type Composed = compose::Composed;
+
+struct Allowed {
+    message: Composed,
+    /// To be given back when nothing is accepted.
+    reserved: Option<Reserved>,
+    is_noted: bool,
+}
+
+struct Offered {
+    end: Result<Outcome, Ended>,
+    reserved: Option<Reserved>,
+    is_noted: bool,
+}
+
+/// Why a step did not lead to the next. Nothing was offered.
+enum Ended {
+    Outcome(Outcome),
+    Error(Error),
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Offered {
+    fn ended(ended: Ended) -> Self {
+        Self { end: Err(ended), reserved: None, is_noted: false }
+    }
+}
+
+impl Call<'_> {
+    /// The right to send, and under which Message-ID.
+    fn claim(&self) -> Result<Start> {
+        let Self { context, sending, request } = self;
+        let given = match &request.content {
+            Content::Raw(raw) => compose::given_id(raw),
+            Content::Compose(_) => None,
+        };
+        let is_given = given.is_some();
+        let message_id = match given {
+            Some(id) => id,
+            None => {
+                let signer = context.shared.signing.signer(&*context.store)?;
+                signer.message_id(&sending.from, request.request_id.as_deref())?
+            }
+        };
+        let Some(key) = &request.idempotency_key else {
+            return Ok(Start::Claimed(Claimed { message_id, is_given, claim: None }));
+        };
+        let digest = digest::keyed(context, sending, &request.digest)?;
+        match Claim::take(context, key, &digest, &message_id, request.deadline)? {
+            Taken::Mine(claim) => Ok(Start::Claimed(Claimed { message_id, is_given, claim: Some(claim) })),
+            Taken::Earlier(earlier, mut claim) => {
+                let answer = evidence::resolved(context, earlier, &claim, request.deadline);
+                if !(request.resend_unknown && answer["outcome"] == "unknown") {
+                    return Ok(Start::Known(answer.to_string()));
+                }
+                // Under the same Message-ID: whoever gets it twice can tell.
+                let message_id = answer["message_id"].as_str().unwrap_or(&message_id).to_owned();
+                claim.begin_again(context, &message_id, request.deadline)?;
+                Ok(Start::Claimed(Claimed { message_id, is_given, claim: Some(claim) }))
+            }
+        }
+    }
+
+    fn compose(&self, claimed: &Claimed) -> Result<Composed, Ended> {
+        let now = self.context.session.clock.now();
+        let id = &claimed.message_id;
+        Ok(match &self.request.content {
+            Content::Compose(content) => compose::compose(content, self.sending, now, id)?,
+            Content::Raw(raw) => compose::accept_raw(raw, self.request.envelope.as_ref(), self.sending, now, id)?,
+        })
+    }
+
+    /// Unless the rate or the brake forbids it.
+    fn allow(&self, claimed: &Claimed, message: Composed) -> Result<Allowed, Ended> {
+        let Self { context, sending, request } = self;
+        let mut reserved = None;
+        if is_automatic(&message) {
+            let recipients = message.envelope.to.iter().map(AsRef::<str>::as_ref);
+            reserved = match automatic_limit::reserve(context, recipients, sending.automatic_mails_per_day) {
+                Ok(reserved) => Some(reserved),
+                Err(error) if error.kind() == Kind::Refused => return Err(Ended::Outcome(Outcome::Rejected(error))),
+                Err(error) => return Err(error.into()),
+            };
+        }
+        let rate = context.shared.rates.take(&context.session.account, context.session.clock.now());
+        let noted = match (rate, &claimed.claim) {
+            (Err(wait), _) => Err(Ended::Outcome(Outcome::Retry { error: too_fast(wait), after: Some(wait) })),
+            (Ok(()), Some(claim)) if claimed.is_given => {
+                evidence::note(context, &claimed.message_id, claim, request.deadline)
+                    .map(|()| true)
+                    .map_err(Ended::Error)
+            }
+            (Ok(()), _) => Ok(false),
+        };
+        match noted {
+            Ok(is_noted) => Ok(Allowed { message, reserved, is_noted }),
+            Err(ended) => {
+                if let Some(reserved) = reserved {
+                    reserved.give_back(context);
+                }
+                Err(ended)
+            }
+        }
+    }
+
+    /// Says it to the caller first: it has its answer, however long the store takes now.
+    fn known(&self, claimed: &Claimed, offered: Offered) -> Result<String> {
+        let Self { context, request, .. } = self;
+        let Offered { end, reserved, is_noted } = offered;
+        let end = match end {
+            Ok(outcome) | Err(Ended::Outcome(outcome)) => Ok(outcome),
+            Err(Ended::Error(error)) => Err(error),
+        };
+        let is_accepted = matches!(end, Ok(Outcome::Sent { .. } | Outcome::Unknown(_)));
+        let answer = end.map(|outcome| describe(&outcome, &claimed.message_id));
+        if let Ok(answer) = &answer {
+            request.progress.is_answered(&answer.to_string());
+        }
+        if let Some(reserved) = reserved {
+            if is_accepted {
+                context.shared.expiry.sweep(context, Table::Brake);
+            } else {
+                reserved.give_back(context);
+            }
+        }
+        if let Some(claim) = &claimed.claim {
+            if is_noted && !is_accepted {
+                evidence::withdraw(context, &claimed.message_id, claim);
+            }
+            match &answer {
+                Ok(answer) if is_accepted => claim.store(context, answer),
+                _ => claim.release(context),
+            }
+            context.shared.expiry.sweep(context, Table::Sent);
+        }
+        answer.map(|answer| answer.to_string())
     }
 }
 
@@ -306,58 +279,4 @@ fn too_fast(wait: Duration) -> Error {
     Error::new(Kind::Throttled, "This mailbox, or its app registration, has sent as much as it may within one minute.")
         .remedy("It is sent a little later; advanced › Messages per Minute says how many are.")
         .retry_after(wait)
-}
-
-/// What became of a message whose end was not known.
-fn resolved(context: &Context, earlier: Value, claim: &Claim, deadline: Deadline) -> Value {
-    let message_id = earlier["message_id"].as_str().filter(|_| earlier["outcome"] == "unknown");
-    let Some(message_id) = message_id else { return earlier };
-    let mut answer = looked_up(context, message_id, deadline);
-    if answer["outcome"] == "sent" {
-        claim.store(context, &answer.to_string());
-    } else {
-        // The server's words of then say more than that nothing was found.
-        answer["error"] = earlier["error"].clone();
-    }
-    answer
-}
-
-/// Looks for a Message-ID in the sent folder. Found, it was sent; not found, it may still come to lie there, and not every
-/// server keeps a copy: that is no proof of anything.
-fn looked_up(context: &Context, message_id: &str, deadline: Deadline) -> Value {
-    let (found, words) = match context.session.find_sent(message_id, deadline) {
-        Ok(Found { folder, server, is_there: true }) => {
-            let reply = format!("found in the folder {folder}");
-            let mut answer = describe(&Outcome::Sent { reply, server, refused: Vec::new() }, message_id);
-            answer["sent_folder"] = json!({"found": true, "folder": folder});
-            return answer;
-        }
-        Ok(Found { folder, .. }) => (json!(false), json!(format!("It does not lie in the folder {folder}."))),
-        Err(error) => (Value::Null, json!(error.to_string())),
-    };
-    let error = Error::new(Kind::Transient, "Whether this message was sent is not known.")
-        .remedy("Ask again in a few minutes; or send it again under the same key with \"resend_unknown\": true.");
-    let mut answer = describe(&Outcome::Unknown(error), message_id);
-    answer["sent_folder"] = json!({"found": found, "why": words});
-    answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_call_that_ends_early_says_how_far_it_came_and_comes_no_further() {
-        let late = || Error::new(Kind::Transient, "late");
-        let progress = Progress::default();
-        assert_eq!(progress.answer_to(late()).unwrap_err().message(), "late");
-        progress.offer("<1@b.test>").unwrap_err();
-        let progress = Progress::default();
-        progress.offer("<1@b.test>").unwrap();
-        let unknown: Value = serde_json::from_str(&progress.answer_to(late()).unwrap()).unwrap();
-        assert_eq!((&unknown["outcome"], &unknown["message_id"]), (&json!("unknown"), &json!("<1@b.test>")));
-        assert_eq!(unknown["error"]["chain"][0], "late");
-        progress.is(Stage::Answered("{}".into()));
-        assert_eq!(progress.answer_to(late()).unwrap(), "{}");
-    }
 }

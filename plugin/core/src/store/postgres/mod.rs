@@ -193,6 +193,10 @@ impl Store for PostgresStore {
         })
     }
 
+    fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
+        self.run(|shared| async move { remove_old(&shared.pool, table, seconds, most).await })
+    }
+
     fn reseal(&self) -> Result<Resealed> {
         reseal::reseal(self, &self.shared.key)
     }
@@ -330,20 +334,28 @@ async fn remove(seat: &Seat<'_>, table: Table, id: &str) -> Result<Option<PgRow>
     Ok(rows.into_iter().next())
 }
 
-/// Deletes what was written more than `seconds` ago.
-async fn remove_old(pool: &Pool, table: Table, seconds: i64) -> Result<(), Trouble> {
+/// Deletes what was written more than `seconds` ago, at most `most`; how many.
+async fn remove_old(pool: &Pool, table: Table, seconds: i64, most: u32) -> Result<u32, Trouble> {
     let kind = table.name();
     let seat = pool.begin(BEGIN).await?;
     let client = seat.client();
     client
         .query_typed("SELECT version FROM oauth_mail_floor WHERE kind = $1 FOR UPDATE", &[(&kind, Type::TEXT)])
         .await?;
-    let sql = "WITH gone AS (DELETE FROM oauth_mail_record
-                             WHERE kind = $1 AND written_at < now() - make_interval(secs => $2) RETURNING version)
-               UPDATE oauth_mail_floor SET version = greatest(version, (SELECT max(version) FROM gone))
-               WHERE kind = $1 AND EXISTS (SELECT FROM gone)";
-    client.execute_typed(sql, &[(&kind, Type::TEXT), (&(seconds as f64), Type::FLOAT8)]).await?;
-    commit(seat).await
+    let sql = "WITH old AS (SELECT id FROM oauth_mail_record
+                            WHERE kind = $1 AND written_at < now() - make_interval(secs => $2) LIMIT $3),
+                    gone AS (DELETE FROM oauth_mail_record
+                             WHERE kind = $1 AND id IN (SELECT id FROM old) RETURNING version),
+                    raised AS (UPDATE oauth_mail_floor
+                               SET version = greatest(oauth_mail_floor.version, (SELECT max(version) FROM gone))
+                               WHERE kind = $1 AND EXISTS (SELECT FROM gone))
+               SELECT count(*) FROM gone";
+    let parameters: [Parameter<'_>; 3] =
+        [(&kind, Type::TEXT), (&(seconds as f64), Type::FLOAT8), (&i64::from(most), Type::INT8)];
+    let rows = client.query_typed(sql, &parameters).await?;
+    let gone: i64 = rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
+    commit(seat).await?;
+    Ok(u32::try_from(gone).unwrap_or(u32::MAX))
 }
 
 async fn commit(seat: Seat<'_>) -> Result<(), Trouble> {

@@ -30,6 +30,9 @@ const TABLES: &str = "
         PRIMARY KEY (kind, id)
     );";
 
+/// Older versions of this library do without it.
+const INDEX: &str = "CREATE INDEX IF NOT EXISTS oauth_mail_record_by_age ON oauth_mail_record (kind, written_at)";
+
 pub async fn prepare(pool: &Pool, key: &SealingKey, shown: &str) -> Result<(), Trouble> {
     let exists = select(pool, "SELECT to_regclass('oauth_mail_meta') IS NOT NULL", &[]).await?;
     let exists: bool = exists.map(|row| row.try_get(0)).transpose()?.unwrap_or(false);
@@ -42,7 +45,15 @@ pub async fn prepare(pool: &Pool, key: &SealingKey, shown: &str) -> Result<(), T
         return Err(Error::new(Kind::Unsupported, newer).remedy("Update the plugin, or name another database.").into());
     }
     key.check(read_key_check(pool).await?.as_deref(), &format!("({shown})"))?;
-    remove_old(pool, Table::Consent, crate::limits::CONSENT_KEPT).await
+    // Asked for first: making it takes a lock, even where it is there.
+    let has_index = select(pool, "SELECT to_regclass('oauth_mail_record_by_age') IS NOT NULL", &[]).await?;
+    if !has_index.map(|row| row.try_get(0)).transpose()?.unwrap_or(false) {
+        let seat = pool.begin(BEGIN).await?;
+        seat.client().batch_execute(LOCK).await?;
+        seat.client().batch_execute(INDEX).await?;
+        commit(seat).await?;
+    }
+    remove_old(pool, Table::Consent, crate::limits::CONSENT_KEPT, u32::MAX).await.map(drop)
 }
 
 pub async fn read_key_check(pool: &Pool) -> Result<Option<Vec<u8>>, Trouble> {

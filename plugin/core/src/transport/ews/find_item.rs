@@ -25,13 +25,13 @@ fn request(client: &Client, folder: &FolderId, count: usize, restriction: &str, 
     )
 }
 
-/// Is a message with this Message-ID in the folder?
+/// How many messages with this Message-ID are in the folder, up to [`limits::SENT_COPIES_MAX`].
 pub fn by_message_id(
     client: &Client,
     folder: &FolderId,
     message_id: &str,
     deadline: Deadline,
-) -> Result<bool, Failure> {
+) -> Result<usize, Failure> {
     let message_id = message_id.trim();
     if message_id.is_empty()
         || message_id.len() > limits::MESSAGE_ID_MAX
@@ -44,8 +44,8 @@ pub fn by_message_id(
          <t:Constant Value=\"{}\"/></t:FieldURIOrConstant></t:IsEqualTo></m:Restriction>",
         escape(message_id)
     );
-    let body = |_| request(client, folder, 1, &restriction, "");
-    client.ask_one("FindItem", &body, deadline, |message| Ok(first(message).is_some()))
+    let body = |_| request(client, folder, limits::SENT_COPIES_MAX, &restriction, "");
+    client.ask_one("FindItem", &body, deadline, |message| Ok(items(message).count()))
 }
 
 /// The message that came last.
@@ -53,7 +53,7 @@ pub fn newest(client: &Client, folder: &FolderId, name: &str, deadline: Deadline
     let order = "<m:SortOrder><t:FieldOrder Order=\"Descending\"><t:FieldURI FieldURI=\"item:DateTimeReceived\"/>\
                  </t:FieldOrder></m:SortOrder>";
     client.ask_one("FindItem", &|_| request(client, folder, 1, "", order), deadline, |message| {
-        Ok(first(message).and_then(|item| {
+        Ok(items(message).next().and_then(|item| {
             let key = Key { folder: name.to_owned(), id: id(item, "ItemId")?.to_owned() };
             let size = child(item, "Size").and_then(|size| text(size).trim().parse().ok()).unwrap_or_default();
             Some(Entry { key, size, received_at: None })
@@ -95,6 +95,7 @@ pub fn is_there(
     })
 }
 
-fn first<'a>(message: Node<'a, 'a>) -> Option<Node<'a, 'a>> {
-    child(message, "RootFolder").and_then(|root| child(root, "Items"))?.children().find(Node::is_element)
+fn items<'a>(message: Node<'a, 'a>) -> impl Iterator<Item = Node<'a, 'a>> {
+    let items = child(message, "RootFolder").and_then(|root| child(root, "Items"));
+    items.into_iter().flat_map(|items| items.children().filter(Node::is_element))
 }

@@ -264,7 +264,7 @@ impl Inbox for Mailbox {
         get_folder::exists(&self.client, &FolderId::INBOX, deadline).map_err(Failure::into_error)
     }
 
-    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, bool)>> {
+    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, usize)>> {
         let found = find_item::by_message_id(&self.client, &FolderId::SENT, message_id, deadline);
         found.map(|found| Some(("sentitems".to_owned(), found))).map_err(Failure::into_error)
     }

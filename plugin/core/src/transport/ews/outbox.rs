@@ -3,12 +3,16 @@
 
 use std::time::Instant;
 
-use super::{Mailbox, client::Failure, create_item, delete_item, send_item};
+use super::{
+    Mailbox,
+    client::{Client, Failure},
+    create_item, delete_item, send_item,
+};
 use crate::{
     clock::Deadline,
     error::{Error, Kind},
     limits, remedies, seam,
-    transport::{Envelope, Outbox, Outcome, Proof, bcc::with_bcc},
+    transport::{Envelope, Offer, Outbox, Outcome, Proof, bcc::with_bcc},
 };
 
 pub struct EwsOutbox {
@@ -77,12 +81,17 @@ fn too_large(failure: Failure) -> Failure {
     }
 }
 
+/// A draft of ours that stays behind does no harm, so nothing is done about a failure.
+fn discard(client: &Client, draft: &create_item::Draft, deadline: Deadline) {
+    let _ = delete_item::run(client, &[&draft.id], delete_item::How::ForGood, deadline);
+}
+
 impl Outbox for EwsOutbox {
     fn proof(&self) -> Proof {
         self.mailbox.proof.clone()
     }
 
-    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline) -> Outcome {
+    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline, offer: Offer<'_>) -> Outcome {
         self.lost = false;
         let raw = match with_bcc(envelope, raw, "Exchange") {
             Ok(raw) => raw,
@@ -93,6 +102,10 @@ impl Outbox for EwsOutbox {
             Ok(draft) => draft,
             Err(failure) => return self.nothing_sent(too_large(failure)),
         };
+        if let Err(error) = offer() {
+            discard(client, &draft, deadline);
+            return Outcome::Retry { error, after: None };
+        }
         match send_item::send(client, &draft, deadline) {
             Ok(()) => Outcome::Sent {
                 reply: "SendItem NoError".to_owned(),
@@ -100,8 +113,7 @@ impl Outbox for EwsOutbox {
                 refused: Vec::new(),
             },
             Err(failure) if is_no(&failure) => {
-                // A draft of ours that stays behind does no harm, so nothing is done about a failure.
-                let _ = delete_item::run(client, &[&draft.id], delete_item::How::ForGood, deadline);
+                discard(client, &draft, deadline);
                 self.nothing_sent(failure)
             }
             Err(failure) => Outcome::Unknown(failure.into_error()),

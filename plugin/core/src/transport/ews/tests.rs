@@ -729,7 +729,8 @@ fn sent(create: Answer, send: Answer) -> (Outcome, bool) {
         from: Some("helpdesk@corp.test".parse().unwrap()),
         to: vec!["a@b.test".parse().unwrap(), "hidden@b.test".parse().unwrap()],
     };
-    let outcome = outbox.send(&envelope, b"From: helpdesk@corp.test\r\nTo: a@b.test\r\n\r\nhello\r\n", soon());
+    let outcome =
+        outbox.send(&envelope, b"From: helpdesk@corp.test\r\nTo: a@b.test\r\n\r\nhello\r\n", soon(), &mut || Ok(()));
     let asked: Vec<String> = server.all_asked().iter().map(body).collect();
     let create = asked.iter().find(|text| text.contains("<m:CreateItem")).unwrap();
     let mime = create.split("CharacterSet=\"UTF-8\">").nth(1).unwrap().split('<').next().unwrap();
@@ -801,7 +802,7 @@ fn what_a_header_cannot_say_is_not_sent() {
         [(None, "a@b.test"), (Some("other@corp.test"), "a@b.test"), (Some("helpdesk@corp.test"), "a@b.test")]
     {
         let envelope = Envelope { from: from.map(|from| from.parse().unwrap()), to: vec![to.parse().unwrap()] };
-        let outcome = outbox.send(&envelope, raw, soon());
+        let outcome = outbox.send(&envelope, raw, soon(), &mut || Ok(()));
         assert!(matches!(&outcome, Outcome::Rejected(error) if error.kind() == Kind::Unsupported), "{outcome:?}");
     }
 }
@@ -818,7 +819,7 @@ fn sent_items_are_looked_into_by_message_id() {
     account.consenting_user = "anna@corp.test".into();
     let mut inbox = opened(&server, &account);
     for (id, found) in [("<here@x>", true), ("<away@x>", false)] {
-        assert_eq!(inbox.find_sent(id, soon()).unwrap(), Some(("sentitems".into(), found)));
+        assert_eq!(inbox.find_sent(id, soon()).unwrap(), Some(("sentitems".into(), usize::from(found))));
     }
     assert_eq!(inbox.find_sent("no id", soon()).unwrap_err().kind(), Kind::Misuse);
     let asked = body(server.all_asked().last().unwrap());

@@ -233,7 +233,7 @@ impl Inbox for Mailbox {
         self.client.json("GET", "/mailFolders/inbox?$select=id", None, deadline).map(drop).map_err(Failure::into_error)
     }
 
-    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, bool)>> {
+    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, usize)>> {
         send::find(&self.client, message_id, deadline).map(|found| Some(("sentitems".to_owned(), found)))
     }
 

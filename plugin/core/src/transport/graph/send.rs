@@ -21,7 +21,7 @@ use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
     limits, seam,
-    transport::{Envelope, Outbox, Outcome, Proof, bcc::with_bcc},
+    transport::{Envelope, Offer, Outbox, Outcome, Proof, bcc::with_bcc},
 };
 
 pub struct GraphOutbox {
@@ -53,7 +53,7 @@ impl GraphOutbox {
         Outcome::Sent { reply, server: self.mailbox.client.host().to_owned(), refused: Vec::new() }
     }
 
-    fn in_one_step(&mut self, raw: &[u8], deadline: Deadline) -> Outcome {
+    fn in_one_step(&mut self, raw: &[u8], deadline: Deadline, offer: Offer<'_>) -> Outcome {
         if raw.len() > limits::GRAPH_MIME_MAX {
             return Outcome::Rejected(
                 Error::new(
@@ -66,6 +66,9 @@ impl GraphOutbox {
                 .remedy("Grant Mail.ReadWrite, send fewer or smaller attachments, or choose SMTP for outgoing mail."),
             );
         }
+        if let Err(error) = offer() {
+            return Outcome::Retry { error, after: None };
+        }
         match post(&self.mailbox.client, "/sendMail", mime(raw), deadline) {
             Ok(()) => self.sent("202 accepted".to_owned()),
             Err(failure) if is_no(&failure) => self.nothing_sent(failure),
@@ -73,7 +76,11 @@ impl GraphOutbox {
         }
     }
 
-    fn send_draft(&mut self, id: &str, deadline: Deadline) -> Outcome {
+    fn send_draft(&mut self, id: &str, deadline: Deadline, offer: Offer<'_>) -> Outcome {
+        if let Err(error) = offer() {
+            draft::discard(&self.mailbox.client, id, deadline);
+            return Outcome::Retry { error, after: None };
+        }
         match post(&self.mailbox.client, &format!("/messages/{}/send", segment(id)), json_nothing(), deadline) {
             Ok(()) => self.sent(format!("202 accepted; immutable id {id}")),
             Err(failure) if is_no(&failure) => {
@@ -90,14 +97,14 @@ impl Outbox for GraphOutbox {
         self.mailbox.proof.clone()
     }
 
-    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline) -> Outcome {
+    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline, offer: Offer<'_>) -> Outcome {
         self.lost = false;
         let raw = match with_bcc(envelope, raw, "Microsoft Graph") {
             Ok(raw) => raw,
             Err(error) => return Outcome::Rejected(error),
         };
         if self.one_step {
-            return self.in_one_step(&raw, deadline);
+            return self.in_one_step(&raw, deadline, offer);
         }
         let made = if raw.len() <= limits::GRAPH_MIME_MAX {
             draft::of_mime(&self.mailbox.client, mime(&raw), deadline)
@@ -105,10 +112,10 @@ impl Outbox for GraphOutbox {
             draft::rebuilt(&self.mailbox.client, &raw, deadline)
         };
         match made {
-            Ok(id) => self.send_draft(&id, deadline),
+            Ok(id) => self.send_draft(&id, deadline, offer),
             Err(Failure::Refused(error)) if is_access(&error) => {
                 self.one_step = true;
-                self.in_one_step(&raw, deadline)
+                self.in_one_step(&raw, deadline, offer)
             }
             Err(failure) => self.nothing_sent(failure),
         }
@@ -164,15 +171,15 @@ fn is_access(error: &Error) -> bool {
     }
 }
 
-/// Does a message with this Message-ID lie in Sent Items?
-pub fn find(client: &Client, message_id: &str, deadline: Deadline) -> Result<bool> {
+/// How many messages with this Message-ID lie in Sent Items, up to [`limits::SENT_COPIES_MAX`].
+pub fn find(client: &Client, message_id: &str, deadline: Deadline) -> Result<usize> {
     let id = message_id.trim();
     if id.is_empty() || id.len() > limits::MESSAGE_ID_MAX || !id.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Error::new(Kind::Misuse, "What is looked for is not a Message-ID."));
     }
     let filter = segment(&format!("internetMessageId eq '{}'", id.replace('\'', "''")));
-    let found = client
-        .json("GET", &format!("/mailFolders/sentitems/messages?$select=id&$top=1&$filter={filter}"), None, deadline)
-        .map_err(Failure::into_error)?;
-    Ok(found["value"].as_array().is_some_and(|found| !found.is_empty()))
+    let most = limits::SENT_COPIES_MAX;
+    let path = format!("/mailFolders/sentitems/messages?$select=id&$top={most}&$filter={filter}");
+    let found = client.json("GET", &path, None, deadline).map_err(Failure::into_error)?;
+    Ok(found["value"].as_array().map_or(0, Vec::len))
 }

@@ -63,7 +63,7 @@ fn a_message_goes_out_as_a_draft_that_is_sent() {
             _ => answer(204, ""),
         });
         let mut outbox = outbox(&server, &account);
-        let outcome = outbox.send(&envelope(), b"To: a@b.test\r\n\r\nhello\r\n", soon());
+        let outcome = outbox.send(&envelope(), b"To: a@b.test\r\n\r\nhello\r\n", soon(), &mut || Ok(()));
         let draft = BASE64_STANDARD.decode(&server.asked("/v1.0/me/messages")[0].body).unwrap();
         assert!(draft.starts_with(b"Bcc: hidden@b.test\r\nTo: a@b.test\r\n"));
         (outcome, server.asked("/v1.0/me/messages/d1").len(), outbox.lost())
@@ -88,7 +88,8 @@ fn an_accepted_message_is_sent_whatever_becomes_of_the_body() {
         _ => answer(403, r#"{"error":{"code":"ErrorAccessDenied"}}"#),
     });
     for account in [&account, &outgoing(&server)] {
-        let outcome = outbox(&server, account).send(&envelope(), b"To: a@b.test\r\n\r\nhello\r\n", soon());
+        let outcome =
+            outbox(&server, account).send(&envelope(), b"To: a@b.test\r\n\r\nhello\r\n", soon(), &mut || Ok(()));
         assert!(matches!(outcome, Outcome::Sent { .. }), "{outcome:?}");
     }
 }
@@ -124,12 +125,14 @@ fn with_mail_send_alone_a_message_goes_in_one_step() {
     let account = outgoing(&server);
     let mut kept = outbox(&server, &account);
     let raw = b"To: a@b.test, hidden@b.test\r\n\r\nhello\r\n";
-    assert!(matches!(kept.send(&envelope(), raw, soon()), Outcome::Sent { .. }));
+    assert!(matches!(kept.send(&envelope(), raw, soon(), &mut || Ok(())), Outcome::Sent { .. }));
     assert!(kept.is_fresh());
     assert_eq!(BASE64_STANDARD.decode(&server.asked("/v1.0/me/sendMail")[0].body).unwrap(), raw);
     assert!(server.asked("/v1.0/me/messages").is_empty());
     let large = [&raw[..], &vec![b'x'; limits::GRAPH_MIME_MAX]].concat();
-    let Outcome::Rejected(error) = kept.send(&envelope(), &large, soon()) else { panic!("not rejected") };
+    let Outcome::Rejected(error) = kept.send(&envelope(), &large, soon(), &mut || Ok(())) else {
+        panic!("not rejected")
+    };
     assert!(error.kind() == Kind::TooLarge && error.to_string().contains("Mail.ReadWrite"), "{error}");
     server.set(|asked| match asked.path.as_str() {
         "/v1.0/me/sendMail" => answer(504, ""),
@@ -139,7 +142,7 @@ fn with_mail_send_alone_a_message_goes_in_one_step() {
     });
     let mut reading = outbox(&server, &account);
     for _ in 0..2 {
-        assert!(matches!(reading.send(&envelope(), raw, soon()), Outcome::Unknown(_)));
+        assert!(matches!(reading.send(&envelope(), raw, soon(), &mut || Ok(())), Outcome::Unknown(_)));
     }
     assert_eq!(server.asked("/v1.0/me/messages").len(), 1, "once refused, a draft is not tried again");
     // A full mailbox is no want of a permission.
@@ -148,7 +151,7 @@ fn with_mail_send_alone_a_message_goes_in_one_step() {
         "/v1.0/me/sendMail" => answer(202, ""),
         _ => answer(403, r#"{"error":{"code":"ErrorQuotaExceeded"}}"#),
     });
-    assert!(matches!(outbox(&server, &account).send(&envelope(), raw, soon()), Outcome::Rejected(_)));
+    assert!(matches!(outbox(&server, &account).send(&envelope(), raw, soon(), &mut || Ok(())), Outcome::Rejected(_)));
 }
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -201,7 +204,7 @@ fn in_parts(asked: &Asked, base: &str) -> Answer {
 fn a_large_message_is_rebuilt_from_its_parts() {
     let file: Vec<u8> = (0..4_500_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
     let (server, account) = linked(in_parts);
-    let outcome = outbox(&server, &account).send(&with_copy(), &large(&file), soon());
+    let outcome = outbox(&server, &account).send(&with_copy(), &large(&file), soon(), &mut || Ok(()));
     assert!(matches!(&outcome, Outcome::Sent { reply, .. } if reply.contains("d1")), "{outcome:?}");
 
     let parsed = |path: &str| -> Vec<Value> {
@@ -258,7 +261,7 @@ fn until_it_is_sent_nothing_of_a_large_message_stays_behind() {
             _ => in_parts(asked, &base.replace("https", link)),
         });
         let mut outbox = outbox(&server, &account);
-        let outcome = outbox.send(&with_copy(), &large(&file), soon());
+        let outcome = outbox.send(&with_copy(), &large(&file), soon(), &mut || Ok(()));
         assert_eq!(matches!(outcome, Outcome::Retry { .. }), retried, "{status} {link}: {outcome:?}");
         assert!(matches!(outcome, Outcome::Retry { .. } | Outcome::Rejected(_)), "{outcome:?}");
         assert_eq!(asked(&server, "DELETE").len(), 1, "the draft stays behind");
@@ -285,7 +288,7 @@ fn what_parts_would_not_keep_is_refused_before_anything_is_said() {
             "From: helpdesk@corp.test\r\nTo: a@b.test\r\nContent-Type: {kind}\r\n\r\n--m\r\nContent-Type: {part}\r\n\r\n\
              {filler}\r\n--m--\r\n"
         );
-        let Outcome::Rejected(error) = outbox.send(&envelope(), raw.as_bytes(), soon()) else {
+        let Outcome::Rejected(error) = outbox.send(&envelope(), raw.as_bytes(), soon(), &mut || Ok(())) else {
             panic!("{kind} was sent")
         };
         assert!(error.to_string().contains("SMTP"), "{error}");

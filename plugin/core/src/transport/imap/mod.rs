@@ -167,7 +167,7 @@ impl Inbox for ImapInbox {
         self.conn.run("NOOP").map(drop).map_err(|failure| failure.into_error("answer"))
     }
 
-    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, bool)>> {
+    fn find_sent(&mut self, message_id: &str, deadline: Deadline) -> Result<Option<(String, usize)>> {
         self.ready(deadline)?;
         sent::find(&mut self.conn, message_id)
     }

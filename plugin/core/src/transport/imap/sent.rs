@@ -8,11 +8,11 @@ use crate::{
     limits,
 };
 
-/// The name of the sent folder, and whether the message lies there; `None`: there is no sent folder.
+/// The name of the sent folder, and how many copies lie there; `None`: there is no sent folder.
 ///
 /// # Errors
 /// `Misuse` for what is no Message-ID; the server's refusals.
-pub fn find(conn: &mut Conn, message_id: &str) -> Result<Option<(String, bool)>> {
+pub fn find(conn: &mut Conn, message_id: &str) -> Result<Option<(String, usize)>> {
     let id = message_id.trim();
     if id.is_empty()
         || id.len() > limits::MESSAGE_ID_MAX
@@ -22,11 +22,11 @@ pub fn find(conn: &mut Conn, message_id: &str) -> Result<Option<(String, bool)>>
     }
     let Some(folder) = special::folder(conn, special::SENT)? else { return Ok(None) };
     let selected = conn.examine(&folder)?;
-    let mut found = false;
+    let mut found = 0;
     if selected.exists > 0 {
         conn.bulk(&format!("UID SEARCH HEADER Message-ID \"{id}\""), Budget::CONTROL, &mut |frame| {
             if let Some(Response::MailboxData(MailboxDatum::Search(uids))) = answer::parse(&frame.line) {
-                found |= !uids.is_empty();
+                found += uids.len();
             }
             Ok(())
         })

@@ -7,6 +7,7 @@ use lettre::transport::smtp::{
 
 use super::{
     dialogue::{Connection, Dialogue},
+    refusal,
     reply::Reply,
 };
 use crate::{
@@ -60,7 +61,9 @@ pub(super) fn connect(
             }
             let reply = dialogue.command(&Starttls.to_string()).map_err(|lost| lost.into_error(host, "STARTTLS"))?;
             if reply.code() != 220 {
-                return Err(no_starttls(host).provider_code(reply.text()));
+                // RFC 3207 section 4: 454 is a temporary reason, and no other 4yz is about the port either.
+                let error = if reply.is_transient() { refusal::transient(&reply, host) } else { no_starttls(host) };
+                return Err(error.provider_code(reply.text()));
             }
             // RFC 3207 section 6 and CVE-2021-38371: what came in plaintext after the 220 was put there by somebody
             // else, and would be taken for the answer to a command given under TLS.
@@ -92,9 +95,11 @@ fn greeting(dialogue: &mut Dialogue<impl Connection>, host: &str) -> Result<()> 
             .remedy("It is tried again later.")
             .retry_after(reply.retry_after().unwrap_or(limits::SMTP_THROTTLE_WAIT))
             .provider_code(reply.text())),
-        code if (400..500).contains(&code) => {
-            Err(Error::new(Kind::Transient, format!("{host} is not ready.")).provider_code(reply.text()))
-        }
+        _ if reply.is_transient() => Err(refusal::transient(&reply, host).provider_code(reply.text())),
+        // Neither yes nor no: what answers there is out of step.
+        ..400 => Err(Error::new(Kind::ServerMisbehaved, format!("{host} does not greet as a mail server does."))
+            .remedy("Check server name and port.")
+            .provider_code(reply.text())),
         _ => Err(Error::new(Kind::Refused, format!("{host} takes no mail from here."))
             .remedy("Check server name and port, and whether the server lets this machine's address in.")
             .provider_code(reply.text())),
@@ -107,9 +112,8 @@ fn ehlo(dialogue: &mut Dialogue<impl Connection>, host: &str) -> Result<Extensio
     let reply = dialogue.command(&line).map_err(|lost| lost.into_error(host, "EHLO"))?;
     match reply.code() {
         250 => Ok(extensions(&reply)),
-        code if (400..500).contains(&code) => {
-            Err(Error::new(Kind::Transient, format!("{host} is not ready.")).provider_code(reply.text()))
-        }
+        _ if reply.is_transient() => Err(refusal::transient(&reply, host).provider_code(reply.text())),
+        ..400 => Err(refusal::out_of_step(&reply, "EHLO", host)),
         _ => Err(Error::new(Kind::Unsupported, format!("{host} does not speak ESMTP, which signing in needs."))
             .remedy("Use the provider's submission server (port 465 or 587).")
             .provider_code(reply.text())),

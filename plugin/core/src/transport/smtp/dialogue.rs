@@ -12,17 +12,28 @@ use crate::{
 /// A connection whose reads and writes end by a deadline.
 pub(super) trait Connection: Read + Write {
     fn set_deadline(&mut self, deadline: Deadline);
+
+    /// Has something come, or has it ended?
+    fn has_unread(&mut self) -> bool;
 }
 
 impl Connection for Plain {
     fn set_deadline(&mut self, deadline: Deadline) {
         Plain::set_deadline(self, deadline);
     }
+
+    fn has_unread(&mut self) -> bool {
+        Plain::has_unread(self)
+    }
 }
 
 impl Connection for Stream {
     fn set_deadline(&mut self, deadline: Deadline) {
         Stream::set_deadline(self, deadline);
+    }
+
+    fn has_unread(&mut self) -> bool {
+        Stream::has_unread(self)
     }
 }
 
@@ -76,9 +87,9 @@ impl<S: Connection> Dialogue<S> {
         }
     }
 
-    /// Did the server say more than it was asked for?
-    pub(super) fn has_unread(&self) -> bool {
-        !self.buffer.is_empty()
+    /// Has the server said more than it was asked for? Nothing is waited for.
+    pub(super) fn has_unread(&mut self) -> bool {
+        !self.buffer.is_empty() || self.stream.has_unread()
     }
 
     fn show_reply(&self, reply: &Reply) {

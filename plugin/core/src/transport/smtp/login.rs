@@ -67,8 +67,13 @@ pub(super) fn login(
         };
         reply = dialogue.command(answer).map_err(lost)?;
     }
-    if reply.code() == 235 && challenge.is_none() {
+    // Whatever it asked before: with 235 it let us in (RFC 4954 section 6).
+    if reply.code() == 235 {
         return Ok(mechanism);
+    }
+    if reply.code() < 400 {
+        let error = refusal::out_of_step(&reply, "the sign-in", &server.host);
+        return Err(LoginError::Lost(error));
     }
     Err(LoginError::Failed(refused(&reply, challenge.as_deref(), server)))
 }
@@ -114,7 +119,7 @@ fn initial_response(mechanism: Mechanism, server: &Endpoint, login: &Login<'_>) 
 fn refused(reply: &Reply, challenge: Option<&str>, server: &Endpoint) -> OpenError {
     const KNOWN: [&str; 5] = [
         "5.7.3 ",                             // Exchange Online: token, scope or user do not match
-        "5.7.9 ",                             // Gmail: application-specific password required
+        "Application-specific password",      // Gmail, where no mail scope was granted
         "BadCredentials",                     // Gmail's help link
         "Username and Password not accepted", // Gmail
         "invalid_token",                      // RFC 6750
@@ -136,7 +141,9 @@ fn refused(reply: &Reply, challenge: Option<&str>, server: &Endpoint) -> OpenErr
     }
     if challenge.is_none() && !judged_the_token {
         let error = match reply.code() {
-            500..=504 => Error::new(Kind::Unsupported, format!("{host} does not take this way of signing in."))
+            525 => Error::new(Kind::AdminRequired, format!("{host} says that the account is disabled."))
+                .remedy("The tenant administrator enables the account."),
+            500..=504 | 534 => Error::new(Kind::Unsupported, format!("{host} does not take this way of signing in."))
                 .remedy("Choose the other mechanism under advanced, or ask the provider whether OAuth is switched on for SMTP."),
             538 | 530 => Error::new(Kind::Refused, format!("{host} wants something else before the sign-in.")),
             _ => Error::new(Kind::Transient, format!("{host} could not check the sign-in."))

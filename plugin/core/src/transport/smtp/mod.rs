@@ -16,7 +16,7 @@ use std::time::Instant;
 use lettre::transport::smtp::commands::Quit;
 
 use self::{connect::Extensions, dialogue::Dialogue, login::LoginError, send::After};
-use super::{Envelope, Login, OpenError, Outbox, Outcome, Proof, Transcript};
+use super::{Envelope, Login, Offer, OpenError, Outbox, Outcome, Proof, Transcript};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
@@ -153,7 +153,7 @@ impl Outbox for SmtpOutbox {
         }
     }
 
-    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline) -> Outcome {
+    fn send(&mut self, envelope: &Envelope, raw: &[u8], deadline: Deadline, offer: Offer<'_>) -> Outcome {
         self.lost = false;
         if self.broken {
             self.lost = true;
@@ -161,7 +161,7 @@ impl Outbox for SmtpOutbox {
             return Outcome::Retry { error, after: None };
         }
         let (outcome, after) =
-            send::send(&mut self.dialogue, &self.extensions, &self.server.host, envelope, raw, deadline);
+            send::send(&mut self.dialogue, &self.extensions, &self.server.host, envelope, raw, deadline, offer);
         self.broken = after != After::Ready;
         self.lost = after == After::BrokenAtOnce && !deadline.left().is_zero();
         self.idle_since = seam::instant();
@@ -189,5 +189,7 @@ impl Drop for SmtpOutbox {
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod refusal_tests;
 #[cfg(test)]
 mod tests;

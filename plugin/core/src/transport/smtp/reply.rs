@@ -10,6 +10,7 @@ use lettre::transport::smtp::response::Response;
 use crate::{
     error::{Error, Kind, Result},
     limits,
+    remedies::Enhanced,
 };
 
 /// One reply, all its lines.
@@ -21,9 +22,14 @@ impl Reply {
         self.0.code().into()
     }
 
-    /// 2yz or 3yz.
-    pub fn is_positive(&self) -> bool {
-        self.0.is_positive()
+    /// 25z: done, in answer to MAIL, RCPT, RSET and the final dot. What else begins with 2 answers something else.
+    pub fn is_done(&self) -> bool {
+        self.code() / 10 == 25
+    }
+
+    /// The enhanced status code (RFC 2034), where there is one.
+    pub fn enhanced(&self) -> Option<Enhanced> {
+        Enhanced::of(&self.text())
     }
 
     /// 4yz: the same may succeed later.
@@ -60,6 +66,7 @@ impl Reply {
                 "s" | "sec" | "secs" | "second" | "seconds" => 1,
                 "min" | "mins" | "minute" | "minutes" => 60,
                 "hour" | "hours" => 3600,
+                "day" | "days" => 86_400,
                 _ => return None,
             };
             let seconds = pair[0].parse::<u64>().ok()?.saturating_mul(unit);

@@ -1,7 +1,8 @@
 //! One mail transaction: MAIL, RCPT, DATA, content, dot (RFC 5321 3.3), pipelined where offered (RFC 2920).
 //!
-//! Two moments matter. Until the last byte of the final dot has left, the server cannot have taken the message: every
-//! failure is a `Retry`. From then on only its reply says what happened: no reply is `Unknown`, never a second try.
+//! One moment matters: the end of the content, with its final dot, is about to be written. Before it the server cannot
+//! have taken the message, and every failure is a `Retry`. From then on only its reply says what happened: no reply is
+//! `Unknown`, never a second try. A reply that does not fit its command belongs to another one: the connection is given up.
 
 use lettre::{
     Address,
@@ -14,7 +15,7 @@ use lettre::{
 use super::{
     connect::Extensions,
     dialogue::Dialogue,
-    refusal,
+    refusal::{self, Step},
     reply::{NoReply, Reply},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     limits,
     message::{address::is_safe, wire},
     net::Stream,
-    transport::{Envelope, Outcome, Refused},
+    transport::{Envelope, Offer, Outcome, Refused},
 };
 
 /// What is left of the connection.
@@ -33,7 +34,7 @@ pub(super) enum After {
     Ready,
     /// Not to be used again, not even for QUIT: unsent bytes may wait in it, and among them the final dot.
     Broken,
-    /// The same, and the server had not answered anything yet.
+    /// The same, before anything was offered and for no reason of the message's: another connection may do.
     BrokenAtOnce,
 }
 
@@ -45,12 +46,16 @@ pub(super) fn send(
     envelope: &Envelope,
     raw: &[u8],
     deadline: Deadline,
+    offer: Offer<'_>,
 ) -> (Outcome, After) {
     let mail = match prepare(extensions, host, envelope, raw) {
         Ok(mail) => mail,
         Err(error) => return (Outcome::Rejected(error), After::Ready),
     };
     dialogue.stream.set_deadline(deadline);
+    if dialogue.has_unread() {
+        return (Outcome::Retry { error: unasked(host), after: None }, After::BrokenAtOnce);
+    }
     let mut transaction = Transaction { mail: None, recipients: Vec::with_capacity(envelope.to.len()), data: None };
     let end = if extensions.pipelining {
         pipelined(dialogue, &mail, &envelope.to, &mut transaction)
@@ -60,17 +65,25 @@ pub(super) fn send(
     if let Err(Broken { lost, step }) = end {
         let after = if transaction.mail.is_some() { After::Broken } else { After::BrokenAtOnce };
         let outcome = match transaction.last_word(envelope.to.len()) {
-            Some((reply, step)) => refusal::outcome(reply, step, host),
-            None => Outcome::Retry { error: lost.into_error(host, step), after: None },
+            Some((reply, step)) => refusal::outcome(reply, step, host, &transaction.whom(step)),
+            None => Outcome::Retry { error: lost.into_error(host, step.name()), after: None },
         };
         return (outcome, after);
     }
     let Some((reply, step)) = transaction.refusal() else {
-        return content(dialogue, host, raw, transaction.refused(), deadline);
+        // A line too many would be taken for the answer to the final dot.
+        if dialogue.has_unread() {
+            return (Outcome::Retry { error: unasked(host), after: None }, After::BrokenAtOnce);
+        }
+        return content(dialogue, host, raw, transaction.refused(), deadline, offer);
     };
-    let data_open = transaction.data.as_ref().is_some_and(is_go);
-    let after = clean_up(dialogue, reply, data_open, step == "MAIL", deadline);
-    (refusal::outcome(reply, step, host), after)
+    let after = if reply.code() < 400 {
+        After::BrokenAtOnce
+    } else {
+        let data_open = transaction.data.as_ref().is_some_and(is_go);
+        clean_up(dialogue, reply, data_open, step == Step::Mail, deadline)
+    };
+    (refusal::outcome(reply, step, host, &transaction.whom(step)), after)
 }
 
 /// Everything that can be judged without the server.
@@ -118,7 +131,7 @@ fn prepare(extensions: &Extensions, host: &str, envelope: &Envelope, raw: &[u8])
 /// The connection broke before the content.
 struct Broken {
     lost: NoReply,
-    step: &'static str,
+    step: Step,
 }
 
 /// The replies up to DATA, as far as they came.
@@ -130,34 +143,43 @@ struct Transaction<'a> {
 
 impl Transaction<'_> {
     /// Why nobody gets the message: the reply, and to what.
-    fn refusal(&self) -> Option<(&Reply, &'static str)> {
-        if let Some(mail) = self.mail.as_ref().filter(|reply| !reply.is_positive()) {
-            return Some((mail, "MAIL"));
+    fn refusal(&self) -> Option<(&Reply, Step)> {
+        if let Some(mail) = self.mail.as_ref().filter(|reply| !reply.is_done()) {
+            return Some((mail, Step::Mail));
         }
         let replies = || self.recipients.iter().map(|(_, reply)| reply);
-        if replies().all(|reply| !reply.is_positive()) {
-            // Nobody was accepted. One that may be accepted later makes the whole message worth another try.
-            let chosen = replies().find(|reply| reply.is_transient()).or(replies().next());
-            return chosen.map(|reply| (reply, "RCPT"));
+        if let Some(foreign) = replies().find(|reply| reply.code() < 400 && !reply.is_done()) {
+            return Some((foreign, Step::Rcpt));
         }
-        self.data.as_ref().filter(|reply| !is_go(reply)).map(|reply| (reply, "DATA"))
+        if replies().all(|reply| !reply.is_done()) {
+            // Nobody was accepted. One that may be accepted later makes the whole message worth another try.
+            let chosen = replies().find(|reply| refusal::passes(reply, Step::Rcpt)).or(replies().next());
+            return chosen.map(|reply| (reply, Step::Rcpt));
+        }
+        self.data.as_ref().filter(|reply| !is_go(reply)).map(|reply| (reply, Step::Data))
+    }
+
+    /// Whom a refusal at `step` is about: where nobody was accepted, all of them.
+    fn whom(&self, step: Step) -> Vec<&Address> {
+        let refused = self.recipients.iter().filter(|(_, reply)| step == Step::Rcpt && !reply.is_done());
+        refused.map(|(address, _)| *address).collect()
     }
 
     /// What the server had said before the connection broke, when that decides: a refusal that nothing still to come could
     /// change, or its goodbye.
-    fn last_word(&self, recipients: usize) -> Option<(&Reply, &'static str)> {
+    fn last_word(&self, recipients: usize) -> Option<(&Reply, Step)> {
         let goodbye = self.recipients.last().filter(|(_, reply)| reply.code() == 421);
         self.refusal()
-            .filter(|(_, step)| *step != "RCPT" || self.recipients.len() == recipients)
-            .or(goodbye.map(|(_, reply)| (reply, "RCPT")))
+            .filter(|(_, step)| *step != Step::Rcpt || self.recipients.len() == recipients)
+            .or(goodbye.map(|(_, reply)| (reply, Step::Rcpt)))
     }
 
     fn refused(&self) -> Vec<Refused> {
-        let no = self.recipients.iter().filter(|(_, reply)| !reply.is_positive());
+        let no = self.recipients.iter().filter(|(_, reply)| !reply.is_done());
         no.map(|(address, reply)| Refused {
             address: address.to_string(),
             reply: reply.text(),
-            transient: reply.is_transient(),
+            transient: refusal::passes(reply, Step::Rcpt),
         })
         .collect()
     }
@@ -186,24 +208,24 @@ fn pipelined<'a>(
             group.push_str(&Data.to_string());
         }
         dialogue.show("C:", &group);
-        dialogue.write(group.as_bytes()).map_err(|lost| Broken { lost, step: "MAIL" })?;
+        dialogue.write(group.as_bytes()).map_err(|lost| Broken { lost, step: Step::Mail })?;
         group.clear();
         if transaction.mail.is_none() {
-            let reply = dialogue.reply().map_err(|lost| Broken { lost, step: "MAIL" })?;
-            let goodbye = reply.code() == 421;
+            let reply = dialogue.reply().map_err(|lost| Broken { lost, step: Step::Mail })?;
+            let goodbye = matches!(reply.code(), 221 | 421);
             transaction.mail = Some(reply);
             if goodbye {
                 break;
             }
         }
         for address in addresses {
-            let reply = dialogue.reply().map_err(|lost| Broken { lost, step: "RCPT" })?;
+            let reply = dialogue.reply().map_err(|lost| Broken { lost, step: Step::Rcpt })?;
             transaction.recipients.push((address, reply));
         }
         if last {
-            transaction.data = Some(dialogue.reply().map_err(|lost| Broken { lost, step: "DATA" })?);
+            transaction.data = Some(dialogue.reply().map_err(|lost| Broken { lost, step: Step::Data })?);
         }
-        if transaction.mail.as_ref().is_some_and(|reply| !reply.is_positive()) {
+        if transaction.mail.as_ref().is_some_and(|reply| !reply.is_done()) {
             break;
         }
     }
@@ -218,18 +240,18 @@ fn stepwise<'a>(
     transaction: &mut Transaction<'a>,
 ) -> Result<(), Broken> {
     let mut command = |line: String, step| dialogue.command(&line).map_err(|lost| Broken { lost, step });
-    let reply = command(mail.to_string(), "MAIL")?;
-    let go_on = reply.is_positive();
+    let reply = command(mail.to_string(), Step::Mail)?;
+    let go_on = reply.is_done();
     transaction.mail = Some(reply);
     if !go_on {
         return Ok(());
     }
     for address in to {
-        let reply = command(Rcpt::new(address.clone(), Vec::new()).to_string(), "RCPT")?;
+        let reply = command(Rcpt::new(address.clone(), Vec::new()).to_string(), Step::Rcpt)?;
         transaction.recipients.push((address, reply));
     }
     if transaction.refusal().is_none() {
-        transaction.data = Some(command(Data.to_string(), "DATA")?);
+        transaction.data = Some(command(Data.to_string(), Step::Data)?);
     }
     Ok(())
 }
@@ -240,39 +262,46 @@ fn content(
     raw: &[u8],
     refused: Vec<Refused>,
     deadline: Deadline,
+    offer: Offer<'_>,
 ) -> (Outcome, After) {
     if dialogue.transcript.is_on() {
         dialogue.show("C:", &format!("{{{} bytes}}", raw.len()));
     }
-    if let Err(lost) = write_content(dialogue, raw) {
-        const STEP: &str = "the content of the message";
+    let end = match write_content(dialogue, raw) {
+        Ok(end) => match offer() {
+            Ok(()) => dialogue.write(&end),
+            Err(error) => return (Outcome::Retry { error, after: None }, After::Broken),
+        },
+        Err(lost) => Err(lost),
+    };
+    if let Err(lost) = end {
         // A server that will not have it may say so and hang up before it has read the rest.
         let said = dialogue.last_reply(deadline.at_most(limits::SMTP_GOODBYE_TIMEOUT));
         let outcome = match said.ok().filter(|reply| reply.code() >= 400) {
-            Some(reply) => refusal::outcome(&reply, STEP, host),
-            None => Outcome::Retry { error: lost.into_error(host, STEP), after: None },
+            Some(reply) => refusal::outcome(&reply, Step::Content, host, &[]),
+            None => Outcome::Retry { error: lost.into_error(host, Step::Content.name()), after: None },
         };
         return (outcome, After::Broken);
     }
     match dialogue.patient_reply(deadline.at_most(limits::SMTP_FINAL_TIMEOUT)) {
-        Ok(reply) if reply.code() / 100 == 2 => {
+        Ok(reply) if reply.is_done() => {
             (Outcome::Sent { reply: reply.text(), server: host.to_owned(), refused }, After::Ready)
         }
         Ok(reply) if reply.code() >= 400 => {
             let after = if reply.code() == 421 { After::Broken } else { After::Ready };
-            (refusal::outcome(&reply, "the end of the message", host), after)
+            (refusal::outcome(&reply, Step::End, host, &[]), after)
         }
         Ok(reply) => (Outcome::Unknown(unknown(host).provider_code(reply.text())), After::Broken),
         Err(lost) => {
-            let error = unknown(host).source_error(lost.into_error(host, "the end of the message"));
+            let error = unknown(host).source_error(lost.into_error(host, Step::End.name()));
             (Outcome::Unknown(error), After::Broken)
         }
     }
 }
 
-/// Content with dots stuffed (RFC 5321 4.5.2), then the final dot, in few large writes: a dot in a packet of its own
-/// would wait for a delayed ACK.
-fn write_content(dialogue: &mut Dialogue<Stream>, raw: &[u8]) -> Result<(), NoReply> {
+/// Content with dots stuffed (RFC 5321 4.5.2), in few large writes. Returned and not written: the end of it with the final
+/// dot, because a dot in a packet of its own would wait for a delayed ACK.
+fn write_content(dialogue: &mut Dialogue<Stream>, raw: &[u8]) -> Result<Vec<u8>, NoReply> {
     let mut chunk: Vec<u8> = Vec::with_capacity(limits::SMTP_WRITE_CHUNK.min(raw.len() + raw.len() / 16 + 5));
     let mut put = |bytes: &[u8]| -> Result<(), NoReply> {
         let mut rest = bytes;
@@ -300,9 +329,16 @@ fn write_content(dialogue: &mut Dialogue<Stream>, raw: &[u8]) -> Result<(), NoRe
         }
     }
     put(&raw[from..])?;
-    put(b".\r\n")?;
-    dialogue.write(&chunk)
+    // Together in one piece, so that nothing but the whole dot can end the message.
+    if chunk.len() + FINAL_DOT.len() > limits::SMTP_WRITE_CHUNK {
+        dialogue.write(&chunk)?;
+        chunk.clear();
+    }
+    chunk.extend_from_slice(FINAL_DOT);
+    Ok(chunk)
 }
+
+const FINAL_DOT: &[u8] = b".\r\n";
 
 /// Brings the server back to where MAIL is expected.
 fn clean_up(
@@ -321,10 +357,15 @@ fn clean_up(
     if data_open && dialogue.command(".\r\n").is_err() {
         return After::Broken;
     }
-    if untouched || dialogue.command(&Rset.to_string()).is_ok_and(|reply| reply.is_positive()) {
+    if untouched || dialogue.command(&Rset.to_string()).is_ok_and(|reply| reply.is_done()) {
         return After::Ready;
     }
     After::Broken
+}
+
+fn unasked(host: &str) -> Error {
+    Error::new(Kind::ServerMisbehaved, format!("{host} said more than it was asked for."))
+        .remedy("It is tried again over a new connection; if it keeps happening, report it to the server's operator.")
 }
 
 fn unknown(host: &str) -> Error {

@@ -15,11 +15,12 @@ use crate::{
     settings::{Client, Direction, Sending},
 };
 
-const ALL: [&str; 5] = ["PIPELINING", "SIZE 100000000", "8BITMIME", "SMTPUTF8", "AUTH PLAIN XOAUTH2 OAUTHBEARER"];
-const NO_PIPELINING: [&str; 4] = ["SIZE 100000000", "8BITMIME", "SMTPUTF8", "AUTH XOAUTH2"];
-const RAW: &[u8] = b"From: a@a.test\r\n\r\nhello\r\n.\r\n..x\r\n.end\r\n";
+pub(super) const ALL: [&str; 5] =
+    ["PIPELINING", "SIZE 100000000", "8BITMIME", "SMTPUTF8", "AUTH PLAIN XOAUTH2 OAUTHBEARER"];
+pub(super) const NO_PIPELINING: [&str; 4] = ["SIZE 100000000", "8BITMIME", "SMTPUTF8", "AUTH XOAUTH2"];
+pub(super) const RAW: &[u8] = b"From: a@a.test\r\n\r\nhello\r\n.\r\n..x\r\n.end\r\n";
 
-struct World {
+pub(super) struct World {
     authority: Authority,
     net: Net,
     account: Account,
@@ -29,7 +30,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let authority = Authority::new();
         let net = Net::new(Some(authority.path()), Egress::default()).unwrap();
         let url: url::Url = "https://idp.test/".parse().unwrap();
@@ -75,15 +76,20 @@ impl World {
         Self { authority, net, account, token: Secret::new("t0ken"), transcript: Arc::default() }
     }
 
-    fn fake(&self, extensions: &[&'static str], rules: &[(&'static str, Act)]) -> Fake {
+    pub(super) fn fake(&self, extensions: &[&'static str], rules: &[(&'static str, Act)]) -> Fake {
         Fake::start(&self.authority, Script::new(extensions, rules))
     }
 
-    fn fake_starttls(&self, extensions: &[&'static str], rules: &[(&'static str, Act)]) -> Fake {
+    pub(super) fn fake_starttls(&self, extensions: &[&'static str], rules: &[(&'static str, Act)]) -> Fake {
         Fake::start(&self.authority, Script { starttls: true, ..Script::new(extensions, rules) })
     }
 
-    fn open_with(&self, tls: TlsMode, port: u16, alternate: Option<u16>) -> Result<Box<dyn Outbox>, OpenError> {
+    pub(super) fn open_with(
+        &self,
+        tls: TlsMode,
+        port: u16,
+        alternate: Option<u16>,
+    ) -> Result<Box<dyn Outbox>, OpenError> {
         let mut account = self.account.clone();
         account.protocol = Protocol::Smtp { server: endpoint(port), alternate: alternate.map(endpoint), tls };
         let lines = self.transcript.clone();
@@ -92,43 +98,43 @@ impl World {
         open(&account, &self.net, &login, &Transcript::new(Some(logger)), &Logger::silent(), soon())
     }
 
-    fn open(&self, fake: &Fake) -> Box<dyn Outbox> {
+    pub(super) fn open(&self, fake: &Fake) -> Box<dyn Outbox> {
         self.open_with(TlsMode::Implicit, fake.port, None).map_err(error_of).unwrap()
     }
 
     /// Opens, sends one message to `to`, and returns the outcome.
-    fn send(&self, fake: &Fake, to: &[&str], raw: &[u8]) -> Outcome {
-        self.open(fake).send(&envelope(to), raw, soon())
+    pub(super) fn send(&self, fake: &Fake, to: &[&str], raw: &[u8]) -> Outcome {
+        self.open(fake).send(&envelope(to), raw, soon(), &mut || Ok(()))
     }
 }
 
-fn endpoint(port: u16) -> Endpoint {
+pub(super) fn endpoint(port: u16) -> Endpoint {
     Endpoint { host: "127.0.0.1".into(), port }
 }
 
-fn address(text: &str) -> lettre::Address {
+pub(super) fn address(text: &str) -> lettre::Address {
     text.parse().unwrap()
 }
 
-fn envelope(to: &[&str]) -> Envelope {
+pub(super) fn envelope(to: &[&str]) -> Envelope {
     Envelope { from: Some(address("desk@desk.test")), to: to.iter().map(|text| address(text)).collect() }
 }
 
-fn soon() -> Deadline {
+pub(super) fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
 }
 
-fn say(text: &str) -> Act {
+pub(super) fn say(text: &str) -> Act {
     Act::Say(text.into())
 }
 
-fn error_of(error: OpenError) -> Error {
+pub(super) fn error_of(error: OpenError) -> Error {
     match error {
         OpenError::LoginRefused(error) | OpenError::Other(error) => error,
     }
 }
 
-fn name_of(outcome: &Outcome) -> &'static str {
+pub(super) fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Sent { .. } => "sent",
         Outcome::Rejected(_) => "rejected",
@@ -144,7 +150,7 @@ fn a_message_arrives_byte_for_byte_with_and_without_pipelining() {
         let fake = world.fake(extensions, &[]);
         let mut outbox = world.open(&fake);
         for _ in 0..3 {
-            let outcome = outbox.send(&envelope(&["b@b.test", "c@c.test"]), RAW, soon());
+            let outcome = outbox.send(&envelope(&["b@b.test", "c@c.test"]), RAW, soon(), &mut || Ok(()));
             let Outcome::Sent { reply, server, refused } = outcome else { panic!("{outcome:?}") };
             assert_eq!((reply.as_str(), server.as_str()), ("250 2.0.0 Ok: queued as 4711", "127.0.0.1"));
             assert!(refused.is_empty() && outbox.is_fresh() && !outbox.lost());
@@ -169,7 +175,7 @@ fn dots_survive_wherever_the_writes_are_cut() {
         while raw.len() < limits::SMTP_WRITE_CHUNK * 2 {
             raw.push_str(&format!("{filler}\r\n.\r\n..\r\n"));
         }
-        assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), raw.as_bytes(), soon())), "sent");
+        assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), raw.as_bytes(), soon(), &mut || Ok(()))), "sent");
         let got = fake.contents().pop().unwrap();
         let lines: Vec<&str> = got.split("\r\n").map(|line| line.strip_prefix('.').unwrap_or(line)).collect();
         assert!(lines.join("\r\n") == raw, "offset {offset}");
@@ -210,7 +216,7 @@ fn each_refusal_before_the_dot_says_who_must_act() {
         ] {
             let fake = world.fake(extensions, &[(word, say(reply))]);
             let mut outbox = world.open(&fake);
-            let outcome = outbox.send(&envelope(&["b@b.test"]), RAW, soon());
+            let outcome = outbox.send(&envelope(&["b@b.test"]), RAW, soon(), &mut || Ok(()));
             assert_eq!(name_of(&outcome), expected, "{reply}: {outcome:?}");
             let (Outcome::Rejected(error) | Outcome::Retry { error, .. }) = outcome else { panic!() };
             assert_eq!(error.kind(), kind, "{reply}");
@@ -218,7 +224,11 @@ fn each_refusal_before_the_dot_says_who_must_act() {
             // The connection is clean: the next message goes through on it.
             if !reply.starts_with("421") {
                 assert!(outbox.is_fresh(), "{reply}");
-                assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon())), "sent", "after {reply}");
+                assert_eq!(
+                    name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon(), &mut || Ok(()))),
+                    "sent",
+                    "after {reply}"
+                );
                 assert_eq!(fake.contents().last().unwrap().len(), RAW.len() + 3);
             }
         }
@@ -273,7 +283,7 @@ fn a_cut_connection_is_retry_before_the_dot_and_unknown_after_it() {
             let fake = world.fake(extensions, &[(word, Act::Close)]);
             let mut outbox = world.open(&fake);
             let raw = if word == "CONTENT" { &large } else { RAW };
-            let outcome = outbox.send(&envelope(&["b@b.test"]), raw, soon());
+            let outcome = outbox.send(&envelope(&["b@b.test"]), raw, soon(), &mut || Ok(()));
             assert_eq!(name_of(&outcome), expected, "{word}: {outcome:?}");
             assert_eq!((outbox.is_fresh(), outbox.lost()), (false, word == "MAIL"), "{word}");
             drop(outbox);
@@ -299,7 +309,7 @@ fn a_refusal_before_the_connection_ends_is_heard() {
             let fake = world.fake(extensions, &[(word, Act::SayAndClose(reply))]);
             let mut outbox = world.open(&fake);
             let raw = if word == "CONTENT" { &large } else { RAW };
-            let outcome = outbox.send(&envelope(to), raw, soon());
+            let outcome = outbox.send(&envelope(to), raw, soon(), &mut || Ok(()));
             assert_eq!(name_of(&outcome), expected, "{reply}: {outcome:?}");
             if let Outcome::Retry { after, .. } = &outcome {
                 assert_eq!(*after, wait.map(Duration::from_secs), "{reply}: {outcome:?}");
@@ -332,7 +342,7 @@ fn silence_after_the_dot_ends_at_the_deadline_as_unknown() {
     let fake = world.fake(&ALL, &[("DOT", Act::Silence)]);
     let mut outbox = world.open(&fake);
     let started = Instant::now();
-    let outcome = outbox.send(&envelope(&["b@b.test"]), RAW, Deadline::after(Duration::from_secs(2)));
+    let outcome = outbox.send(&envelope(&["b@b.test"]), RAW, Deadline::after(Duration::from_secs(2)), &mut || Ok(()));
     assert_eq!(name_of(&outcome), "unknown");
     // Without it a server may take ten minutes (RFC 5321 section 4.5.3.2).
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
@@ -348,12 +358,16 @@ fn a_warm_connection_that_died_says_that_it_was_lost() {
     for act in [Act::Close, Act::SayAndClose("421 4.4.2 idle for too long")] {
         let fake = world.fake(&ALL, &[]);
         let mut outbox = world.open(&fake);
-        assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon())), "sent");
+        assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon(), &mut || Ok(()))), "sent");
         fake.then("MAIL", act);
-        let outcome = outbox.send(&envelope(&["b@b.test"]), RAW, soon());
+        let outcome = outbox.send(&envelope(&["b@b.test"]), RAW, soon(), &mut || Ok(()));
         assert_eq!(name_of(&outcome), "retry", "{outcome:?}");
         assert!(outbox.lost() && !outbox.is_fresh());
-        assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon())), "retry", "broken for good");
+        assert_eq!(
+            name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon(), &mut || Ok(()))),
+            "retry",
+            "broken for good"
+        );
         assert_eq!(name_of(&world.send(&fake, &["b@b.test"], RAW)), "sent", "over a new one");
     }
 }
@@ -382,10 +396,10 @@ fn what_the_server_cannot_take_is_not_sent() {
 
     let fake = world.fake(&ALL, &[]);
     let injected = lettre::Address::new_dangerous("x>\r\nRCPT TO:<evil", "b.test");
-    let outcome = world.open(&fake).send(&Envelope { from: None, to: vec![injected] }, RAW, soon());
+    let outcome = world.open(&fake).send(&Envelope { from: None, to: vec![injected] }, RAW, soon(), &mut || Ok(()));
     assert_eq!((name_of(&outcome), fake.count("RCPT")), ("rejected", 0));
     let null = Envelope { from: None, to: vec![address("b@b.test")] };
-    assert_eq!(name_of(&world.open(&fake).send(&null, RAW, soon())), "sent");
+    assert_eq!(name_of(&world.open(&fake).send(&null, RAW, soon(), &mut || Ok(()))), "sent");
     assert_eq!(fake.count("MAIL FROM:<> "), 1);
 }
 
@@ -395,12 +409,12 @@ fn starttls_is_required_and_nothing_before_it_counts() {
     let fake = world.fake_starttls(&["STARTTLS", "AUTH XOAUTH2"], &[]);
     let mut outbox = world.open_with(TlsMode::StartTls, fake.port, None).map_err(error_of).unwrap();
     assert_eq!(outbox.proof().protocol, "SMTP + STARTTLS");
-    assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon())), "sent");
+    assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon(), &mut || Ok(()))), "sent");
     assert_eq!(fake.count("EHLO"), 2, "asked again under TLS");
 
     for (extensions, rules, kind) in [
         (vec!["AUTH XOAUTH2"], vec![], Kind::Unsupported),
-        (vec!["STARTTLS", "AUTH XOAUTH2"], vec![("STARTTLS", say("454 4.7.0 not now"))], Kind::Unsupported),
+        (vec!["STARTTLS", "AUTH XOAUTH2"], vec![("STARTTLS", say("454 4.7.0 not now"))], Kind::Transient),
         // CVE-2021-38371: an answer put in front of the TLS handshake
         (vec!["STARTTLS"], vec![("STARTTLS", say("220 go\r\n250-x\r\n250 AUTH XOAUTH2"))], Kind::ServerMisbehaved),
     ] {
@@ -512,7 +526,7 @@ fn the_alternate_server_is_used_until_somebody_judged_the_login() {
     for first in [closed, busy.port, hangs_up.port, untrusted.port] {
         let second = world.fake(&ALL, &[]);
         let mut outbox = world.open_with(TlsMode::Implicit, first, Some(second.port)).map_err(error_of).unwrap();
-        assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon())), "sent");
+        assert_eq!(name_of(&outbox.send(&envelope(&["b@b.test"]), RAW, soon(), &mut || Ok(()))), "sent");
         assert_eq!((outbox.proof().port, second.contents().len()), (second.port, 1));
     }
     for reply in ["535 5.7.3 Authentication unsuccessful", "454 4.7.0 later"] {

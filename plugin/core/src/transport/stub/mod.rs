@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::{Envelope, Outbox, Outcome, Proof};
+use super::{Envelope, Offer, Outbox, Outcome, Proof};
 use crate::{clock::Deadline, net::TlsFacts, seam};
 
 /// The test's end. Clones share one record.
@@ -95,7 +95,10 @@ impl Outbox for StubOutbox {
         }
     }
 
-    fn send(&mut self, envelope: &Envelope, raw: &[u8], _deadline: Deadline) -> Outcome {
+    fn send(&mut self, envelope: &Envelope, raw: &[u8], _deadline: Deadline, offer: Offer<'_>) -> Outcome {
+        if let Err(error) = offer() {
+            return Outcome::Retry { error, after: None };
+        }
         let mut state = self.stub.state();
         state.recorded.push(Recorded { envelope: envelope.clone(), raw: raw.to_vec() });
         let number = state.recorded.len();
@@ -128,9 +131,9 @@ mod tests {
         let mut outbox = stub.outbox();
         let envelope = Envelope { from: None, to: vec!["a@a.test".parse().unwrap()] };
         let deadline = Deadline::after(std::time::Duration::from_secs(1));
-        assert!(matches!(outbox.send(&envelope, b"A: b\r\n", deadline), Outcome::Retry { .. }));
+        assert!(matches!(outbox.send(&envelope, b"A: b\r\n", deadline, &mut || Ok(())), Outcome::Retry { .. }));
         assert!(outbox.lost());
-        assert!(matches!(outbox.send(&envelope, b"A: b\r\n", deadline), Outcome::Sent { .. }));
+        assert!(matches!(outbox.send(&envelope, b"A: b\r\n", deadline, &mut || Ok(())), Outcome::Sent { .. }));
         assert!(!outbox.lost());
         assert_eq!(stub.recorded().len(), 2);
     }
