@@ -99,7 +99,7 @@ fn walk(
         match result {
             Ok(seen) => {
                 *proven += 1;
-                output.say(
+                output.say_lines(
                     &format!(
                         "[{number:>2}/{total}] {}\n        proves: {}\n        seen:   {seen}",
                         step.title, step.proves
@@ -110,7 +110,7 @@ fn walk(
             }
             Err(error) => {
                 let why = error.sentences().join(" ");
-                output.say(
+                output.say_lines(
                     &format!("[{number:>2}/{total}] {}\n        NOT proven: {why}", step.title),
                     &json!({"event": "step", "number": number, "protocol": protocol.name(), "title": step.title,
                             "seen": why, "ok": false}),

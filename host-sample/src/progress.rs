@@ -8,6 +8,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output::one_line;
+
 /// The bar that is on the screen. There is one terminal, so there is one of these.
 static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
@@ -36,7 +38,7 @@ impl Progress {
     /// Prints a line on standard error without tearing the bar.
     pub fn above(line: &str) {
         let print = || {
-            let _ = writeln!(io::stderr().lock(), "{line}");
+            let _ = writeln!(io::stderr().lock(), "{}", one_line(line));
         };
         match &*SHOWN.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(bar) => bar.suspend(print),

@@ -68,7 +68,7 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
                 Some(_) => connect(&account, patience, output)?,
             }
         };
-        output.say(
+        output.say_lines(
             &state_line(direction, &answer),
             &json!({"event": "consent", "direction": direction.name(), "status": answer}),
         );
@@ -121,7 +121,7 @@ fn connect(account: &Account, patience: Duration, output: &Output) -> Result<Val
     let mut answer = account.authenticate(&json!({"action": "start"}))?;
     if answer["state"] == "device_code" {
         let text = |name: &str| answer[name].as_str().unwrap_or_default();
-        output.say(
+        output.say_lines(
             &format!("Open {} on any device and enter the code\n\n  {}\n", text("verification_uri"), text("user_code")),
             &json!({"event": "device_code", "device": answer}),
         );
@@ -161,7 +161,7 @@ fn show(window: Redirected, result: &Result<Value, oauth_mail_abi::Error>) {
 }
 
 fn announce(url: &str, redirect: &Url, open: bool, output: &Output) {
-    output.say(
+    output.say_lines(
         &format!("Open this page and sign in:\n\n  {url}\n\nWaiting at {redirect}"),
         &json!({"event": "consent_required", "authorize_url": url, "redirect_url": redirect.as_str()}),
     );

@@ -41,7 +41,7 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     for direction in host.settings.directions() {
         let diagnosis = diagnose(host, direction, arguments)?;
         let document = json!({"event": "diagnosis", "direction": direction.name(), "diagnosis": diagnosis});
-        output.say(&transcript(direction, &diagnosis), &document);
+        output.say_lines(&transcript(direction, &diagnosis), &document);
         if diagnosis["healthy"] != true {
             unhealthy.push(format!("{}: {}", direction.name(), text(&diagnosis, "summary")));
         }

@@ -13,7 +13,7 @@ use crate::{
     failure::{Failure, Result},
     helpdesk::{Helpdesk, Sent},
     host::{Direction, Settings},
-    output::Output,
+    output::{Output, one_line},
 };
 
 #[derive(Args)]
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments, library: Option<&Path>, output: &Output) -> Re
         }
         Action::Show { desk, id } => {
             let request = known(&desk.helpdesk(&Settings::read(&desk.settings)?)?, *id)?;
-            output.say(&page(&request), &request);
+            output.say_lines(&page(&request), &request);
             Ok(())
         }
         Action::Reply { desk, id, text } => {
@@ -139,15 +139,15 @@ fn page(request: &Value) -> String {
     let mut page = format!(
         "Request {}: {}\nfrom {} at {}\n",
         request["id"],
-        text(request, "subject"),
-        text(request, "requester"),
+        one_line(text(request, "subject")),
+        one_line(text(request, "requester")),
         text(request, "created_at")
     );
     for message in request["messages"].as_array().into_iter().flatten() {
         let way = if message["direction"] == "in" { "received from" } else { "sent from" };
         page.push_str(&format!(
             "\n--- {way} {} at {} ---\n{}\n",
-            text(message, "from"),
+            one_line(text(message, "from")),
             text(message, "at"),
             text(message, "text").trim_end()
         ));

@@ -110,7 +110,7 @@ fn administrator(storage: &Storage, arguments: &Arguments, output: &Output) -> R
     };
     let is_new = storage.insert_admin(OPERATOR, ADMIN, &password::hash(&password)?)?;
     if is_new && given.is_none() {
-        output.say(
+        output.say_lines(
             &format!("The administrator is \"{ADMIN}\" with the password {password}\nIt is not shown again."),
             &json!({"event": "administrator", "name": ADMIN, "password": password}),
         );
