@@ -1,6 +1,6 @@
 //! Every number of the library: value, unit, range, why, source. Nowhere else stands a bare one.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 /// Name lookup, TCP connect and TLS handshake together. A healthy server needs well under 2 s.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -118,6 +118,12 @@ pub const GRAPH_MIME_MAX: usize = 3_000_000;
 pub const GRAPH_MESSAGE_MAX: u64 = 150_000_000;
 pub const GRAPH_REQUEST_MAX: usize = 4_000_000;
 pub const GRAPH_PIECE: usize = 10 * 320 * 1024;
+/// One attachment is posted in one request of up to so many bytes (public measurements put the limit at 4 MiB, msgraph-sdk-java
+/// PR 52), of which its JSON takes what is known and this for the rest.
+pub const GRAPH_POST_MAX: usize = 4 << 20;
+pub const GRAPH_POST_ROOM: usize = 100;
+/// Sizes of attachments that may go either way, bytes: sessions were seen to begin at 2 MiB, and 3 MB may be 3 MiB.
+pub const GRAPH_GAP: Range<usize> = 2 << 20..3 << 20;
 /// X- fields that one message may name as internetMessageHeaders.
 pub const GRAPH_HEADERS_MAX: usize = 5;
 /// Requests to EWS of one mailbox at once: well below the ten that Microsoft advises ("EWS throttling in Exchange").

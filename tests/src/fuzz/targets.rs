@@ -194,7 +194,7 @@ fn smtp_reply() -> Target {
             assert!(!reply.text().contains(['\r', '\n']));
             reply.retry_after();
             reply.says("queued");
-            let _ = (reply.is_positive(), reply.is_transient(), reply.lines().count());
+            let _ = (reply.is_done(), reply.is_transient(), reply.lines().count());
         }
     })
 }
@@ -224,7 +224,7 @@ fn smtp_session() -> Result<Target> {
         let opened = smtp::open(&account, &net, &login, &Transcript::default(), &Logger::silent(), deadline);
         let Ok(mut outbox) = opened else { return };
         for _ in 0..2 {
-            outbox.send(&envelope, b"Subject: x\r\n\r\n.\r\nbody\r\n", deadline);
+            outbox.send(&envelope, b"Subject: x\r\n\r\n.\r\nbody\r\n", deadline, &mut || Ok(()));
         }
     }))
 }

@@ -343,6 +343,11 @@ pub trait Outbox: Send {
     /// Still connected and young enough for another message?
     fn is_fresh(&mut self) -> bool;
 
+    /// What a person should know about sending over this server.
+    fn caution(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Was the last [`Outcome::Retry`] only this: the connection turned out closed, or its dialogue broken, before the
     /// message was offered? When it was kept open from earlier, the same message may be sent at once over a new one.
     fn lost(&self) -> bool {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Bytes of an attachment; smaller ones are posted at once.
-const SIZE_MIN: u64 = 3 << 20;
+const SIZE_MIN: u64 = 3_000_000;
 const SIZE_MAX: u64 = 150 << 20;
 const LIFETIME: Duration = Duration::hours(1);
 const SESSIONS_MAX: usize = 20;

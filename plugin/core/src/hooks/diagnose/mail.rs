@@ -21,6 +21,10 @@ use crate::{
 /// What a connection of either direction can prove.
 pub trait Proven {
     fn proof(&self) -> Proof;
+
+    fn caution(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 impl Proven for Box<dyn Inbox> {
@@ -32,6 +36,10 @@ impl Proven for Box<dyn Inbox> {
 impl Proven for Box<dyn Outbox> {
     fn proof(&self) -> Proof {
         (**self).proof()
+    }
+
+    fn caution(&self) -> Option<&'static str> {
+        (**self).caution()
     }
 }
 
@@ -46,7 +54,7 @@ pub fn log_in<T: Proven>(
     let opened = walk.step("login", &["tls", "token"], |deadline| {
         let Some(token) = token else { return (Finding::unneeded("there is no token"), None) };
         let refusal = match open(token, deadline.at_most(deadline.left() / 2)) {
-            Ok(opened) => return (logged_in(&opened.proof(), account), Some(opened)),
+            Ok(opened) => return (logged_in(&opened, account), Some(opened)),
             Err(refusal) if refusal.kind() == Kind::Refused => refusal,
             Err(error) => return (Finding::failed("", &error, account), None),
         };
@@ -66,7 +74,7 @@ pub fn log_in<T: Proven>(
         fresh_secret = Some(fresh.secret().clone());
         match open(&fresh, deadline) {
             Ok(opened) => {
-                let finding = logged_in(&opened.proof(), account).but(
+                let finding = logged_in(&opened, account).but(
                     &format!("The stored token was refused ({said}) and a fresh one was taken."),
                     "nobody",
                     "Watch whether it happens again: somebody may be revoking tokens.",
@@ -82,9 +90,14 @@ pub fn log_in<T: Proven>(
     opened
 }
 
-fn logged_in(proof: &Proof, account: &Account) -> Finding {
+fn logged_in(opened: &impl Proven, account: &Account) -> Finding {
+    let proof = opened.proof();
     let saw = format!("{} accepted {} by {}", proof.tls.server, account.username, proof.mechanism);
-    Finding::ok(saw, "The mail server takes the token for this mailbox.")
+    let finding = Finding::ok(saw, "The mail server takes the token for this mailbox.");
+    match opened.caution() {
+        Some(caution) => finding.but(caution, KEEPER, "Choose SMTP for outgoing mail where Bcc is needed."),
+        None => finding,
+    }
 }
 
 fn refused(saw: String, error: &Error, account: &Account) -> Finding {

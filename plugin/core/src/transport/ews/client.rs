@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +44,7 @@ pub struct Client {
     transcript: Transcript,
     /// Index in [`Version::ALL`]: the newest that this server has not refused.
     version: AtomicUsize,
+    is_gromox: AtomicBool,
 }
 
 /// Whose mailbox it is, seen from the token.
@@ -126,11 +127,17 @@ impl Client {
             received: Arc::default(),
             transcript: transcript.clone(),
             version: AtomicUsize::new(0),
+            is_gromox: AtomicBool::new(false),
         }
     }
 
     pub fn received(&self) -> Arc<AtomicU64> {
         self.received.clone()
+    }
+
+    /// Does this server hand on the Bcc field to all recipients? Known from the first answer on.
+    pub fn shows_bcc(&self) -> bool {
+        self.is_gromox.load(Ordering::Relaxed)
     }
 
     pub fn host(&self) -> &str {
@@ -158,6 +165,9 @@ impl Client {
                 Err(failure) => return Err(failure),
                 Ok((answer, text, contents)) => {
                     let document = soap::parse(&text).ok_or_else(no_answer)?;
+                    if soap::is_of_gromox(&document) {
+                        self.is_gromox.store(true, Ordering::Relaxed);
+                    }
                     let outcomes = match soap::body(&document).ok_or_else(no_answer)? {
                         Body::Fault(refusal) => Err(self.refused(refusal, &answer)),
                         Body::Messages(messages) => Ok(messages

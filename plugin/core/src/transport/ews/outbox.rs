@@ -1,7 +1,7 @@
 //! Sending in two steps: until SendItem is written nothing can have gone out; after it, a lost answer is `unknown`, and the
 //! Message-ID is looked for in Sent Items.
 
-use std::time::Instant;
+use std::{borrow::Cow, time::Instant};
 
 use super::{
     Mailbox,
@@ -68,14 +68,15 @@ fn status(failure: &Failure) -> Option<u16> {
     error.status().filter(|_| error.code().is_none())
 }
 
-/// IIS answers 404 (404.13) to a request larger than it takes, and the URL was good a moment ago.
+/// IIS answers 404 (404.13) to a request larger than it takes, others 405 or 413, and the URL was good a moment ago.
 fn too_large(failure: Failure) -> Failure {
     match failure {
-        ref other @ Failure::Other(ref error) if status(other) == Some(404) => {
+        ref other @ Failure::Other(ref error) if matches!(status(other), Some(404 | 405 | 413)) => {
+            let code = status(other).unwrap_or_default();
             let said = Error::new(Kind::TooLarge, "The Exchange server takes no request as large as this message.");
             let said =
                 said.remedy("Send fewer or smaller attachments, or raise the limit of EWS (maxAllowedContentLength).");
-            Failure::Other(said.provider_code("HTTP 404").with_status(404).source_error(error.clone()))
+            Failure::Other(said.provider_code(format!("HTTP {code}")).with_status(code).source_error(error.clone()))
         }
         other => other,
     }
@@ -85,6 +86,10 @@ fn too_large(failure: Failure) -> Failure {
 fn discard(client: &Client, draft: &create_item::Draft, deadline: Deadline) {
     let _ = delete_item::run(client, &[&draft.id], delete_item::How::ForGood, deadline);
 }
+
+/// Seen with gromox 3.10, whether Bcc comes in the MIME or as BccRecipients.
+const SHOWS_BCC: &str =
+    "This server (gromox) shows the recipients in Bcc to everybody, so that no message with Bcc is sent over it.";
 
 impl Outbox for EwsOutbox {
     fn proof(&self) -> Proof {
@@ -102,6 +107,14 @@ impl Outbox for EwsOutbox {
             Ok(draft) => draft,
             Err(failure) => return self.nothing_sent(too_large(failure)),
         };
+        // Known from the first answer on, and so at the latest from that to CreateItem.
+        if matches!(raw, Cow::Owned(_)) && client.shows_bcc() {
+            discard(client, &draft, deadline);
+            return Outcome::Rejected(
+                Error::new(Kind::Unsupported, SHOWS_BCC)
+                    .remedy("Send to them in a message of their own, or choose SMTP for outgoing mail."),
+            );
+        }
         if let Err(error) = offer() {
             discard(client, &draft, deadline);
             return Outcome::Retry { error, after: None };
@@ -123,6 +136,10 @@ impl Outbox for EwsOutbox {
     /// Requests stand alone, but the token grows old.
     fn is_fresh(&mut self) -> bool {
         seam::instant().saturating_duration_since(self.opened) < limits::EWS_IDLE_KEEP
+    }
+
+    fn caution(&self) -> Option<&'static str> {
+        self.mailbox.client.shows_bcc().then_some(SHOWS_BCC)
     }
 
     fn lost(&self) -> bool {

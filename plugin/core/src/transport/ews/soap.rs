@@ -122,6 +122,12 @@ pub struct Refusal {
     pub primary: Option<String>,
 }
 
+/// gromox says the same as Exchange in all its answers but for the prefix of the envelope: Exchange writes `s:` and, before
+/// 2013, `soap:` (gromox: exch/ews/soaputil.cpp).
+pub fn is_of_gromox(document: &Document<'_>) -> bool {
+    document.input_text()[document.root_element().range()].starts_with("<SOAP:")
+}
+
 /// What the body holds.
 pub enum Body<'a> {
     Fault(Refusal),
@@ -142,7 +148,12 @@ pub fn body<'a>(document: &'a Document<'a>) -> Option<Body<'a>> {
             .or_else(|| child(content, "faultcode").map(|code| text(code).rsplit(':').next().unwrap_or_default()));
         return Some(Body::Fault(refusal(code.unwrap_or_default(), detail.unwrap_or(content))));
     }
-    let messages = child(content, "ResponseMessages")?.children().filter(Node::is_element);
+    // gromox 3.10 calls it Responses in the answer to SendItem.
+    let holds_messages = |node: &Node<'_, '_>| {
+        node.children().any(|child| child.is_element() && child.tag_name().name().ends_with("ResponseMessage"))
+    };
+    let holder = child(content, "ResponseMessages").or_else(|| content.children().find(holds_messages))?;
+    let messages = holder.children().filter(Node::is_element);
     let message = |node: Node<'a, 'a>| {
         let code = child(node, "ResponseCode").map(text).unwrap_or_default();
         match node.attribute("ResponseClass") {

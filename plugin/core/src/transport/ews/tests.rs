@@ -825,3 +825,65 @@ fn sent_items_are_looked_into_by_message_id() {
     let asked = body(server.all_asked().last().unwrap());
     assert!(asked.contains("<t:EmailAddress>helpdesk@corp.test<"), "of the shared mailbox: {asked}");
 }
+
+/// exchange.md F17: what stands before EWS refuses large bodies in three ways; gromox names the answers otherwise.
+#[test]
+fn f17_large_bodies_and_other_names_of_answers_are_understood() {
+    let page = |status| (status, String::new(), "<html>".to_owned());
+    for status in [404, 405, 413] {
+        let (outcome, _) = sent(page(status), page(500));
+        let Outcome::Rejected(error) = &outcome else { panic!("{outcome:?}") };
+        assert!(error.kind() == Kind::TooLarge && error.message().contains("no request as large"), "{error}");
+    }
+    let draft = || messages(&[done("<m:Items><t:Message><t:ItemId Id=\"d\" ChangeKey=\"k\"/></t:Message></m:Items>")]);
+    let named = |inner: &str| {
+        xml(
+            200,
+            &format!(
+                "<m:SendItem><m:Responses><m:SendItemResponseMessage {inner}</m:SendItemResponseMessage>\
+                           </m:Responses></m:SendItem>"
+            ),
+        )
+    };
+    let taken = named("ResponseClass=\"Success\"><m:ResponseCode>NoError</m:ResponseCode>");
+    assert!(matches!(sent(draft(), taken), (Outcome::Sent { .. }, false)));
+    let refused = named("ResponseClass=\"Error\"><m:ResponseCode>ErrorSendAsDenied</m:ResponseCode>");
+    assert!(matches!(sent(draft(), refused), (Outcome::Rejected(_), true)));
+}
+
+/// exchange.md F18: on a server that shows Bcc to everybody no message with Bcc is sent.
+#[test]
+fn f18_a_server_that_shows_bcc_gets_none() {
+    let (server, account) = exchange(|operation, _| {
+        let (status, headers, text) = match operation {
+            "CreateItem" => {
+                messages(&[done("<m:Items><t:Message><t:ItemId Id=\"d\" ChangeKey=\"k\"/></t:Message></m:Items>")])
+            }
+            _ => messages(&[done("")]),
+        };
+        (
+            status,
+            headers,
+            text.replace("s:Envelope", "SOAP:Envelope")
+                .replace("s:Body", "SOAP:Body")
+                .replace("xmlns:s=", "xmlns:SOAP="),
+        )
+    });
+    let token = Secret::new("token-1");
+    let login = Login { username: &account.username, token: &token };
+    let mut outbox = open_outbox(&account, &server.net(), &login, &Transcript::default(), soon())
+        .unwrap_or_else(|_| panic!("not opened"));
+    let to = |all: &[&str]| Envelope {
+        from: Some("helpdesk@corp.test".parse().unwrap()),
+        to: all.iter().map(|one| one.parse().unwrap()).collect(),
+    };
+    let raw = b"From: helpdesk@corp.test\r\nTo: a@b.test\r\n\r\nhello\r\n";
+    let outcome = outbox.send(&to(&["a@b.test", "hidden@b.test"]), raw, soon(), &mut || Ok(()));
+    let Outcome::Rejected(error) = &outcome else { panic!("{outcome:?}") };
+    assert!(error.kind() == Kind::Unsupported && error.message().contains("Bcc"), "{error}");
+    let asked: Vec<String> = server.all_asked().iter().map(body).collect();
+    assert!(!asked.iter().any(|text| text.contains("<m:SendItem")), "nothing went out");
+    assert!(asked.last().unwrap().contains("<m:DeleteItem"), "the draft stays behind");
+    assert!(outbox.caution().is_some());
+    assert!(matches!(outbox.send(&to(&["a@b.test"]), raw, soon(), &mut || Ok(())), Outcome::Sent { .. }));
+}

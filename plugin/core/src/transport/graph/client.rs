@@ -1,6 +1,7 @@
 //! One request to Graph, and what its answer means.
 
 use std::{
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -177,7 +178,7 @@ impl Client {
     }
 
     /// One piece of an attachment, to the URL that an upload session gave out. It is good for that session by itself, may
-    /// lead to another host, and gets no token.
+    /// lead to another host, and gets no token. What is still missing, as the answer names it.
     pub fn put_piece(
         &self,
         url: &Url,
@@ -185,7 +186,7 @@ impl Client {
         at: usize,
         total: usize,
         deadline: Deadline,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Range<usize>>, Failure> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let range = HeaderValue::from_str(&format!("bytes {at}-{}/{total}", at + piece.len() - 1));
@@ -193,7 +194,14 @@ impl Client {
             CONTENT_RANGE,
             range.map_err(|e| Error::new(Kind::Internal, "A range is no header.").source_error(e))?,
         );
-        self.exchange("PUT", url, headers, Some(piece.to_vec()), deadline, Some(&mut |_| Ok(()))).map(drop)
+        let mut bytes = Vec::new();
+        let mut keep = |part: &[u8]| {
+            let room = limits::GRAPH_PAGE_BYTES_MAX.saturating_sub(bytes.len());
+            bytes.extend_from_slice(&part[..part.len().min(room)]);
+            Ok(())
+        };
+        self.exchange("PUT", url, headers, Some(piece.to_vec()), deadline, Some(&mut keep))?;
+        Ok(expected(&serde_json::from_slice(&bytes).unwrap_or(Value::Null), total))
     }
 
     fn exchange(
@@ -243,6 +251,15 @@ pub fn coded(answer: &HttpAnswer) -> Option<String> {
     let coding = answer.content_encoding.as_deref()?.trim();
     let is_plain = coding.is_empty() || coding.eq_ignore_ascii_case("identity");
     (!is_plain).then(|| coding.chars().filter(char::is_ascii_graphic).take(20).collect())
+}
+
+/// The first of `nextExpectedRanges` (`"26"`, `"26-"`, `"26-49"`): what of an attachment is still missing.
+fn expected(answer: &Value, total: usize) -> Option<Range<usize>> {
+    let range = answer["nextExpectedRanges"].as_array()?.first()?.as_str()?.trim();
+    let (first, last) = range.split_once('-').unwrap_or((range, ""));
+    let first: usize = first.trim().parse().ok()?;
+    let end = last.trim().parse().map_or(total, |last: usize| last.saturating_add(1).min(total));
+    (first < end).then_some(first..end)
 }
 
 /// A URL for the transcript: ids shortened, of the query only the names.
@@ -312,7 +329,8 @@ impl Refusal {
         let usual = match status {
             // 509: more bytes than a mailbox may move.
             429 | 509 => Kind::Throttled,
-            408 | 409 | 423 | 500..=599 => Kind::Transient,
+            // 412 and 421: another state, another server; nothing was done.
+            408 | 409 | 412 | 421 | 423 | 500..=599 => Kind::Transient,
             401 | 403 | 404 => Kind::Refused,
             413 => Kind::TooLarge,
             _ => Kind::ServerMisbehaved,

@@ -40,7 +40,12 @@ impl GraphOutbox {
     fn nothing_sent(&mut self, failure: Failure) -> Outcome {
         // Kept from an earlier message, the token may have ended since: worth another connection at once.
         self.lost = matches!(failure, Failure::Unauthorized(_));
-        let error = failure.into_error();
+        let error = match failure {
+            // Routing, a mailbox that moves, a draft that something else took away: nothing of the message's. What it means
+            // for reading does not matter here.
+            Failure::NotFound(error) if error.kind() != Kind::AdminRequired => not_found(error),
+            failure => failure.into_error(),
+        };
         match error.kind() {
             Kind::Transient | Kind::Throttled => Outcome::Retry { after: error.wait(), error },
             // Without a 4xx something before Graph spoke, or Graph is unwell: not of this message.
@@ -129,6 +134,16 @@ impl Outbox for GraphOutbox {
     fn lost(&self) -> bool {
         self.lost
     }
+}
+
+fn not_found(error: Error) -> Error {
+    let said = Error::new(Kind::Transient, "Microsoft Graph did not find the mailbox or the draft at this moment.")
+        .remedy("Nothing was sent, and it is tried again; if it keeps happening, check the Username.");
+    match error.provider_code_text() {
+        Some(code) => said.provider_code(code),
+        None => said,
+    }
+    .source_error(error)
 }
 
 /// With the status Graph has taken the message over, whatever becomes of the body.

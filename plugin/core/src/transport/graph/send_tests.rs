@@ -295,3 +295,114 @@ fn what_parts_would_not_keep_is_refused_before_anything_is_said() {
     }
     assert_eq!(server.all_asked().len(), before);
 }
+
+/// exchange.md F9: 200 with ranges to the last piece means that bytes are missing.
+#[test]
+fn f9_an_attachment_is_whole_before_the_message_is_sent() {
+    let file: Vec<u8> = (0..4_500_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let total = file.len();
+    // The second of two pieces is lost on the way the first time, a part of it the second time, or always.
+    for (answers, is_sent) in [
+        (vec![r#"{"nextExpectedRanges":["3276800"]}"#, r#"{"nextExpectedRanges":["3276800-"]}"#, "{}"], true),
+        (vec![r#"{"nextExpectedRanges":["3276800-"]}"#, r#"{"nextExpectedRanges":["4000000-4499999"]}"#, "{}"], true),
+        (vec![r#"{"nextExpectedRanges":["0-"]}"#; 20], false),
+        (vec![r#"{"nextExpectedRanges":["3276800-"]}"#; 20], false),
+    ] {
+        let mut answers = std::collections::VecDeque::from(answers);
+        let answers = std::sync::Mutex::new(std::mem::take(&mut answers));
+        let (server, account) = linked(move |asked, base| match asked.method.as_str() {
+            "PUT" => match answers.lock().unwrap().pop_front() {
+                Some("{}") => answer(201, "{}"),
+                said => answer(200, said.unwrap_or("{}")),
+            },
+            _ => in_parts(asked, base),
+        });
+        let outcome = outbox(&server, &account).send(&with_copy(), &large(&file), soon(), &mut || Ok(()));
+        let pieces = asked(&server, "PUT");
+        let sends = server.asked("/v1.0/me/messages/d1/send").len();
+        if is_sent {
+            assert!(matches!(outcome, Outcome::Sent { .. }), "{outcome:?}");
+            assert_eq!((pieces.len(), sends), (3, 1));
+            assert_eq!(pieces[2].body, file[total - pieces[2].body.len()..], "the missing end");
+        } else {
+            assert!(matches!(outcome, Outcome::Retry { .. }) && sends == 0, "{outcome:?}");
+            assert!(pieces.len() <= 4 && asked(&server, "DELETE").len() == 1, "the draft stays behind");
+        }
+    }
+}
+
+/// exchange.md F10: nothing was done, and another try may do.
+#[test]
+fn f10_conflicts_and_routing_answers_are_tried_again() {
+    let coded = |code: &str| format!(r#"{{"error":{{"code":"{code}"}}}}"#);
+    for (status, body) in [
+        (412, coded("ErrorIrresolvableConflict")),
+        (409, coded("ErrorIrresolvableConflict")),
+        (404, "<html>".to_owned()),
+        (404, coded("ResourceNotFound")),
+        (404, coded("ErrorItemNotFound")),
+        (421, coded("ErrorIncorrectRoutingHint")),
+        (421, String::new()),
+    ] {
+        for at_create in [true, false] {
+            let body = body.clone();
+            let (server, account) = linked(move |asked, _| match (asked.method.as_str(), asked.path.as_str()) {
+                ("POST", "/v1.0/me/messages") if at_create => answer(status, body.clone()),
+                ("POST", "/v1.0/me/messages") => answer(201, r#"{"id":"d1"}"#),
+                ("POST", "/v1.0/me/messages/d1/send") => answer(status, body.clone()),
+                _ => answer(204, ""),
+            });
+            let raw = b"To: a@b.test\r\n\r\nhello\r\n";
+            let outcome = outbox(&server, &account).send(&envelope(), raw, soon(), &mut || Ok(()));
+            let Outcome::Retry { error, .. } = &outcome else { panic!("{status} {at_create}: {outcome:?}") };
+            assert!(!error.to_string().contains("passed over"), "{error}");
+            assert_eq!(asked(&server, "DELETE").len(), usize::from(!at_create), "the draft is discarded");
+        }
+    }
+    // What a person must mend stays a refusal.
+    let (server, account) = linked(|asked, _| match asked.path.as_str() {
+        "/v1.0/me/messages" => answer(404, r#"{"error":{"code":"MailboxNotEnabledForRESTAPI"}}"#),
+        _ => answer(204, ""),
+    });
+    let raw = b"To: a@b.test\r\n\r\nhello\r\n";
+    let outcome = outbox(&server, &account).send(&envelope(), raw, soon(), &mut || Ok(()));
+    assert!(matches!(&outcome, Outcome::Rejected(error) if error.kind() == Kind::AdminRequired), "{outcome:?}");
+}
+
+/// exchange.md F11: MB and MiB leave no size that goes neither way.
+#[test]
+fn f11_every_size_of_an_attachment_goes_one_way_or_the_other() {
+    // As strict as a server can be: 4 MiB for a request, and sessions from here on.
+    for least in [2 << 20, 3_000_000, 3_145_600] {
+        let (server, account) = linked(move |asked, base| match asked.path.as_str() {
+            path if path.ends_with("/attachments") && asked.body.len() > 4 << 20 => answer(413, "{}"),
+            path if path.ends_with("/createUploadSession") => {
+                let body: Value = serde_json::from_slice(&asked.body).unwrap();
+                match body["AttachmentItem"]["size"].as_u64() {
+                    Some(size) if size >= least => in_parts(asked, base),
+                    _ => answer(400, r#"{"error":{"code":"ErrorAttachmentSizeShouldNotBeLessThanMinimumSize"}}"#),
+                }
+            }
+            _ => in_parts(asked, base),
+        });
+        for size in [2_900_000, 3_000_000, 3_000_001, 3_050_000, 3_145_500, 3_145_600, 3_145_727, 3_145_728] {
+            let raw = large(&vec![7; size]);
+            let outcome = outbox(&server, &account).send(&with_copy(), &raw, soon(), &mut || Ok(()));
+            assert!(matches!(outcome, Outcome::Sent { .. }), "{least} {size}: {outcome:?}");
+        }
+    }
+}
+
+/// exchange.md F17.
+#[test]
+fn f17_a_size_that_the_organisation_refuses_is_told_as_its_limit() {
+    let (server, account) = linked(|asked, _| match (asked.method.as_str(), asked.path.as_str()) {
+        ("POST", "/v1.0/me/messages") => answer(201, r#"{"id":"d1"}"#),
+        ("POST", _) => answer(400, r#"{"error":{"code":"ErrorMessageSizeExceeded"}}"#),
+        _ => answer(204, ""),
+    });
+    let raw = b"To: a@b.test\r\n\r\nhello\r\n";
+    let outcome = outbox(&server, &account).send(&envelope(), raw, soon(), &mut || Ok(()));
+    let Outcome::Rejected(error) = outcome else { panic!("{outcome:?}") };
+    assert!(error.kind() == Kind::TooLarge && error.message().contains("organisation"), "{error}");
+}
