@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use oauth_mail_abi::Account;
+use oauth_mail_abi::{Account, Kind};
 use serde_json::{Value, json};
 use url::Url;
 
@@ -51,7 +51,7 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     for direction in host.settings.directions() {
         let account = host.open(direction)?;
         let status = account.authenticate(&json!({"action": "status"}))?;
-        let answer = if status["state"] == "authorized" && (asked || !arguments.again) {
+        let answer = if is_complete(&status) && (asked || !arguments.again) {
             status
         } else {
             asked = true;
@@ -59,7 +59,7 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
             match host.settings.field(direction, "advanced")["grant"].as_str() {
                 None | Some("authorization_code") => {
                     let redirect = redirect_url(host, direction)?;
-                    consent_with(&account, &redirect, patience, |url| {
+                    consent_with(&account, &other(host, direction), &redirect, patience, |url| {
                         announce(url, &redirect, arguments.open, output);
                         Ok(())
                     })?
@@ -77,6 +77,28 @@ pub fn run(host: &Host, arguments: &Arguments, output: &Output) -> Result<()> {
     Ok(())
 }
 
+/// Signed in, and nothing that is needed was left out of what was asked for.
+pub fn is_complete(status: &Value) -> bool {
+    status["state"] == "authorized" && status["scopes"]["missing"].as_array().is_none_or(Vec::is_empty)
+}
+
+/// The other form, whose scopes the same window asks for.
+fn other(host: &Host, direction: Direction) -> Vec<Value> {
+    let others = host.settings.directions().into_iter().filter(|other| *other != direction);
+    others.filter_map(|other| host.settings.form(other).ok()).collect()
+}
+
+/// `start` for this form and `also`; older libraries know one form at a time.
+pub fn start(account: &Account, also: &[Value]) -> Result<Value, oauth_mail_abi::Error> {
+    if also.is_empty() {
+        return account.authenticate(&json!({"action": "start"}));
+    }
+    match account.authenticate(&json!({"action": "start", "also": also})) {
+        Err(error) if matches!(error.kind(), Kind::Misuse | Kind::Settings) => start(account, &[]),
+        answer => answer,
+    }
+}
+
 pub struct Consented {
     /// The redirect as it came.
     pub redirect: Url,
@@ -84,16 +106,17 @@ pub struct Consented {
     pub answer: Value,
 }
 
-/// `start`, a person, `complete`. `visit` brings the person to the URL and returns at once.
+/// `start`, a person, `complete`. `also`: forms that the same window asks for. `visit` brings the person to the URL and returns at once.
 pub fn consent_with(
     account: &Account,
+    also: &[Value],
     redirect: &Url,
     patience: Duration,
     visit: impl FnOnce(&str) -> Result<()>,
 ) -> Result<Consented> {
     // Before the person is sent away: a port that is taken must be known now.
     let listener = Listener::bind(redirect)?;
-    let started = account.authenticate(&json!({"action": "start"}))?;
+    let started = start(account, also)?;
     let url = started["authorize_url"].as_str().ok_or_else(|| {
         Failure::other(format!("The library offers no page to consent on; it says {}.", started["state"]))
     })?;

@@ -102,6 +102,11 @@ pub const ALL: &[Step] = &[
         work: refresh,
     },
     Step {
+        title: "Two resources on one grant",
+        proves: "mail is fetched over IMAP and sent over Graph after one consent; each has its own token, none evicts the other",
+        work: two_resources,
+    },
+    Step {
         title: "Revoke",
         proves: "the consent is taken back, and the state says that a person is needed",
         work: revoke,
@@ -360,6 +365,37 @@ fn refresh(world: &mut World) -> Result<String> {
     account.authenticate(&json!({"action": "revoke"}))?;
     let later = second.zip(first).map_or(0, |(second, first)| second - first);
     Ok(format!("mail was fetched with a token that ends {later} seconds after the first one; nobody was asked"))
+}
+
+fn two_resources(world: &mut World) -> Result<String> {
+    let servers = world.servers()?;
+    if servers.facts["graph_url"].is_null() {
+        return Ok("not shown here: these servers know one resource only; the sandbox knows two".to_owned());
+    }
+    let client = servers.facts["short_client_id"].as_str().unwrap_or(SHORT_CLIENT).to_owned();
+    let host = world.mixed_host("mixed", DESK, &client)?;
+    let incoming = world.open(&host, Incoming)?;
+    let also = [host.settings.form(Outgoing)?];
+    let granted = world.consent_to(&host, &incoming, &also, DESK)?.answer["scopes"]["granted"].clone();
+    let outgoing = world.open(&host, Outgoing)?;
+    let status = outgoing.authenticate(&json!({"action": "status"}))?;
+    ensure(status["state"] == "authorized", || format!("the outgoing form says {}", status["reason"]["message"]))?;
+    let second = status["scopes"]["granted"].clone();
+    for turn in ["before", "after"] {
+        let text = format!("Sent over Graph {turn} the tokens ended.");
+        let to = world.servers()?.user(CUSTOMER).0;
+        let request =
+            json!({"to": [to], "subject": text, "text": text, "idempotency_key": format!("demo-mixed-{turn}")});
+        sent(&outgoing.send_message(&request, &[])?)?;
+        incoming.fetch_batch(&round::request())?;
+        if turn == "before" {
+            interrupt::sleep(SHORT_LIFETIME);
+        }
+    }
+    let status = incoming.authenticate(&json!({"action": "status"}))?;
+    ensure(status["state"] == "authorized", || format!("the incoming form says {}", status["reason"]["message"]))?;
+    incoming.authenticate(&json!({"action": "revoke"}))?;
+    Ok(format!("one window; the first token is for {granted}, the second for {second}"))
 }
 
 fn revoke(world: &mut World) -> Result<String> {

@@ -102,6 +102,31 @@ impl World {
         Host::start(library, Settings::new(self.folder.join(format!("{name}.json")), document)?, &self.output)
     }
 
+    /// As [`Self::host`], incoming over IMAP and outgoing over Graph, whatever the walk is about.
+    pub fn mixed_host(&self, name: &str, user: usize, client_id: &str) -> Result<Host> {
+        let mut document = self.settings(user, Some(client_id))?;
+        let facts = &self.servers()?.facts;
+        for (direction, protocol) in [(Direction::Incoming, Protocol::Imap), (Direction::Outgoing, Protocol::Graph)] {
+            let form = &mut document[direction.name()];
+            form["scope"] = facts["scopes"][protocol.name()].clone();
+            merge(form, self.connection_over(protocol, direction)?);
+            if protocol == Protocol::Imap
+                && let Some(form) = form.as_object_mut()
+            {
+                form.remove("connect_url");
+            }
+            if protocol == Protocol::Graph
+                && let Some(form) = form.as_object_mut()
+            {
+                for field in ["server_name", "protocol", "enable_tls", "port"] {
+                    form.remove(field);
+                }
+            }
+        }
+        let library = self.library.as_ref().ok_or_else(|| missing("library"))?;
+        Host::start(library, Settings::new(self.folder.join(format!("{name}.json")), document)?, &self.output)
+    }
+
     /// What a person would type into the two forms.
     pub fn settings(&self, user: usize, client_id: Option<&str>) -> Result<Value> {
         let servers = self.servers()?;
@@ -148,10 +173,14 @@ impl World {
 
     /// The fields that say where the server is.
     fn connection(&self, direction: Direction) -> Result<Value> {
+        self.connection_over(self.protocol, direction)
+    }
+
+    fn connection_over(&self, protocol: Protocol, direction: Direction) -> Result<Value> {
         let facts = &self.servers()?.facts;
         let url = |protocol: &str, fact: &str| json!({"connection_protocol": protocol, "connect_url": facts[fact]});
         let host = facts["host"].as_str().unwrap_or("localhost");
-        Ok(match (self.protocol, direction) {
+        Ok(match (protocol, direction) {
             (Protocol::Imap, Direction::Incoming) => json!({
                 "connection_protocol": "POP/IMAP/POPS/IMAPS",
                 "server_name": host,
@@ -176,10 +205,15 @@ impl World {
 
     /// `account`'s consent window, in which `person` signs in.
     pub fn consent(&self, host: &Host, account: &Account, person: usize) -> Result<Consented> {
+        self.consent_to(host, account, &[], person)
+    }
+
+    /// The same window asks for `also`.
+    pub fn consent_to(&self, host: &Host, account: &Account, also: &[Value], person: usize) -> Result<Consented> {
         let servers = self.servers()?;
         let redirect = crate::cli::redirect_url(host, Direction::Incoming)?;
         let mut walk = None;
-        let result = consent_with(account, &redirect, CONSENT_PATIENCE, |url| {
+        let result = consent_with(account, also, &redirect, CONSENT_PATIENCE, |url| {
             let parsed: Url =
                 url.parse().map_err(|error| Failure::other(format!("The authorize_url cannot be read: {error}.")))?;
             for (name, value) in [("code_challenge_method", "S256"), ("response_type", "code"), ("state", "")] {

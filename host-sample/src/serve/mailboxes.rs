@@ -20,7 +20,7 @@ use super::{
     storage::{Due, Mailbox, Run, Storage},
 };
 use crate::{
-    cli::{doctor, requests},
+    cli::{self, doctor, requests},
     failure::{Failure, Result},
     host::Direction,
 };
@@ -94,6 +94,32 @@ impl Mailboxes {
             // Both forms may share the consent.
             self.state(id)?;
         }
+        Ok(answer)
+    }
+
+    /// Begins a consent; the same window asks for what the other form needs.
+    pub fn start(&self, id: i64, direction: Direction) -> Result<Value> {
+        let mailbox = self.mailbox(id)?;
+        let other = match direction {
+            Direction::Incoming => Direction::Outgoing,
+            Direction::Outgoing => Direction::Incoming,
+        };
+        let also: Vec<Value> = mailbox
+            .form(other)
+            .into_iter()
+            .map(|form| {
+                let mut settings = json!({ other.name(): form });
+                if self.takes_label {
+                    settings["label"] = id.to_string().into();
+                }
+                settings
+            })
+            .collect();
+        let answer = self.call(id, direction, |account| Ok(cli::start(account, &also)?))?;
+        if answer["state"] == "authorized" {
+            self.storage.set_due(id)?;
+        }
+        self.state(id)?;
         Ok(answer)
     }
 

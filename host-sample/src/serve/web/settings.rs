@@ -12,6 +12,7 @@ use super::{
     visit::{self, Answer, Call, Problem, see_other},
 };
 use crate::{
+    cli,
     failure::Failure,
     host::Direction,
     serve::storage::{Change, Mailbox},
@@ -133,7 +134,8 @@ impl<'a> Desk<'a> {
         };
         app.mailboxes.close(id);
         let status = app.mailboxes.authenticate(id, self.direction, &json!({"action": "status"}));
-        let is_signed_in = status.is_ok_and(|status| status["state"] == "authorized");
+        // A scope that was never granted is asked for now, not found out when mail stops.
+        let is_signed_in = status.is_ok_and(|status| cli::is_complete(&status));
         if is_signed_in {
             return Ok(see_other(&format!("/mailboxes/{id}?done={}", self.direction.name())));
         }

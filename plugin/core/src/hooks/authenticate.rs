@@ -18,7 +18,7 @@ use crate::{
     clock::Deadline,
     error::{Error, Kind, Result},
     oauth::{Polled, Redeemed},
-    settings::{Account, Direction, GrantType},
+    settings::{self, Account, Direction, GrantType},
     transport::Proof,
 };
 
@@ -36,6 +36,8 @@ pub enum Action {
 pub struct Request {
     pub action: Action,
     pub redirect: Option<String>,
+    /// Settings whose scopes the same consent window asks for.
+    pub also: Vec<Account>,
     pub diagnose: diagnose::Options,
     pub deadline: Deadline,
 }
@@ -46,6 +48,8 @@ pub fn parse(text: &str) -> Result<Request> {
     struct Fields {
         action: Action,
         redirect: Option<String>,
+        #[serde(default)]
+        also: Vec<Value>,
         deadline_ms: Option<u64>,
         send_to: Option<String>,
         #[serde(default)]
@@ -73,8 +77,12 @@ pub fn parse(text: &str) -> Result<Request> {
             "`send_to`, `send`, `refresh` and `verbose` belong to the action `diagnose`, and only to it.",
         ));
     }
+    if !fields.also.is_empty() && !matches!(fields.action, Action::Start) {
+        return Err(Error::new(Kind::Misuse, "`also` belongs to the action `start`, and only to it."));
+    }
+    let also = fields.also.iter().map(|document| settings::parse(&document.to_string())).collect::<Result<_>>()?;
     let deadline = request::deadline(fields.deadline_ms)?;
-    Ok(Request { action: fields.action, redirect: fields.redirect, diagnose, deadline })
+    Ok(Request { action: fields.action, redirect: fields.redirect, also, diagnose, deadline })
 }
 
 /// From what is stored, without the network.
@@ -93,7 +101,7 @@ pub fn run(work: &mut Work, request: Request) -> Result<String> {
     match request.action {
         Action::Status => status(&work.context),
         Action::Diagnose => Ok(diagnose::run(work, &request.diagnose, deadline).to_string()),
-        Action::Start => start(work, deadline),
+        Action::Start => start(work, &request.also, deadline),
         Action::Complete => {
             only_with(GrantType::AuthorizationCode, account, "complete")?;
             let redirect = request.redirect.as_deref().unwrap_or_default();
@@ -123,12 +131,12 @@ pub fn run(work: &mut Work, request: Request) -> Result<String> {
     }
 }
 
-fn start(work: &mut Work, deadline: Deadline) -> Result<String> {
+fn start(work: &mut Work, also: &[Account], deadline: Deadline) -> Result<String> {
     let session = &work.context.session;
     let (account, net) = (&session.account, &session.net);
     match account.client.grant {
         GrantType::AuthorizationCode => {
-            let started = session.grants.start(account, net, deadline)?;
+            let started = session.grants.start_with(account, also)?;
             Ok(json!({
                 "state": "consent_required",
                 "authorize_url": started.authorize_url.as_str(),

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny","memory_mb":512}` | plugin |
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}`, with `"label":TEXT` what the host calls it in log lines and changes of health; else its username | handle, or all faults at once |
-//! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}` | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}`; `status` with `"health":{"state":"ok"/"expiring"/"degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","why","remedy","who","what","when","field",…}` |
+//! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}`; `start` may carry `"also":[SETTINGS,…]`, whose scopes the same window asks for where they live on the same grant | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}`; `status` with `"health":{"state":"ok"/"expiring"/"degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","why","remedy","who","what","when","field",…}` |
 //! | the same | `{"action":"diagnose","send_to":ADDRESS,"send":BOOL,"refresh":BOOL,"verbose":BOOL}` | `{"healthy":BOOL,"summary",…,"steps":[{"step","status":"ok"/"warning"/"failed"/"skipped","saw","means","who","remedy","took_ms"}]}` |
 //! | [`Handle::fetch_batch`] | `{"max_messages","max_bytes","deadline_ms"}` | [`Batch`] |
 //! | the same | `{"quarantine":"list"}`, `{"quarantine":KEY}` | [`Batch`]: what was put aside, in its header; the raw bytes of one as its only message |

@@ -1,6 +1,6 @@
 //! Opening the consent window, and judging what comes back from it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope, basic::BasicClient};
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,8 @@ use super::{
     answer::{self, Asked},
     discovery::{Metadata, issuer_matches},
     failure::provider_text,
-    grant::secret_text,
-    grant_id, hex_sha256,
+    grant::{Grant, secret_text, user_of},
+    grant_id, hex_sha256, resource,
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
@@ -56,6 +56,9 @@ struct Pending {
     code_verifier: Secret,
     nonce: Option<String>,
     expires_at: UnixSeconds,
+    /// What each account on this grant asks for; the window asks for all of it.
+    #[serde(default)]
+    asked: BTreeMap<String, Vec<String>>,
 }
 
 /// A redirect that passed every check.
@@ -64,22 +67,23 @@ pub(super) struct Accepted {
     pub code_verifier: Secret,
     /// Sent when `openid` is among the scopes.
     pub nonce: Option<String>,
+    pub asked: BTreeMap<String, Vec<String>>,
 }
 
-pub(super) fn start(inner: &Inner, account: &Account) -> Result<Started> {
+/// `also`: accounts on the same grant, whose scopes the same window asks for.
+pub(super) fn start(inner: &Inner, account: &Account, also: &[Account]) -> Result<Started> {
     let client = &account.client;
+    let asked = asked(inner, account, also);
+    let scopes = resource::union([&*client.scopes].into_iter().chain(asked.values().map(Vec::as_slice)));
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-    let nonce = client
-        .scopes
-        .iter()
-        .any(|scope| scope == "openid")
-        .then(|| CsrfToken::new_random_len(RANDOM_BYTES).secret().clone());
+    let nonce =
+        scopes.iter().any(|scope| scope == "openid").then(|| CsrfToken::new_random_len(RANDOM_BYTES).secret().clone());
     let oauth = BasicClient::new(ClientId::new(client.client_id.clone()))
         .set_auth_uri(AuthUrl::from_url(without_reserved(&client.authorize_url)))
         .set_redirect_uri(RedirectUrl::from_url(client.redirect_url.clone()));
     let mut request = oauth
         .authorize_url(|| CsrfToken::new_random_len(RANDOM_BYTES))
-        .add_scopes(client.scopes.iter().cloned().map(Scope::new))
+        .add_scopes(scopes.into_iter().map(Scope::new))
         .set_pkce_challenge(challenge);
     for (name, value) in own_parameters(account, nonce.as_deref()) {
         request = request.add_extra_param(name, value);
@@ -97,6 +101,7 @@ pub(super) fn start(inner: &Inner, account: &Account) -> Result<Started> {
         code_verifier: Secret::new(verifier.into_secret()),
         nonce,
         expires_at,
+        asked,
     };
     let bytes = Zeroizing::new(
         serde_json::to_vec(&pending)
@@ -107,6 +112,19 @@ pub(super) fn start(inner: &Inner, account: &Account) -> Result<Started> {
     inner.store.write(Table::Consent, &id, None, &bytes)?;
     inner.remember_consent(id, expires_at);
     Ok(Started { authorize_url, expires_at })
+}
+
+/// What the accounts ask for that live on this grant, each by its latest settings. A consent for one
+/// must not take from another what it had: a refresh token is good for what its own window asked.
+fn asked(inner: &Inner, account: &Account, also: &[Account]) -> BTreeMap<String, Vec<String>> {
+    let id = grant_id(account);
+    // One that cannot be read is replaced by this consent; one that the provider ended has no accounts left.
+    let stored = Grant::read(&*inner.store, &id).ok().flatten().filter(|(grant, _)| grant.refusal.is_none());
+    let mut asked = stored.map(|(grant, _)| grant.asked).unwrap_or_default();
+    for account in also.iter().filter(|other| grant_id(other) == id).chain([account]) {
+        asked.insert(user_of(account), account.client.scopes.clone());
+    }
+    asked
 }
 
 /// What stands in Authorize URL already goes along, unless it is ours to say.
@@ -162,7 +180,12 @@ pub(super) fn accept(
     if !code.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
         return Err(refused("The code of the redirect holds characters that no code has."));
     }
-    Ok(Accepted { code: Secret::new(code), code_verifier: pending.code_verifier, nonce: pending.nonce })
+    Ok(Accepted {
+        code: Secret::new(code),
+        code_verifier: pending.code_verifier,
+        nonce: pending.nonce,
+        asked: pending.asked,
+    })
 }
 
 type Parameters = HashMap<String, Zeroizing<String>>;

@@ -8,13 +8,17 @@ use std::{
     time::Duration,
 };
 
-use super::{failure::Failure, grant::Grant};
+use super::{
+    failure::Failure,
+    grant::Grant,
+    resource::{self, Resource},
+};
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
     limits, seam,
     secret::Secret,
-    settings::Client,
+    settings::{Account, Client},
 };
 
 #[derive(Default)]
@@ -53,6 +57,8 @@ pub(super) struct Pause {
     failures: u32,
     /// Other credentials deserve another try at once.
     client: (String, Option<Secret>, String),
+    /// What was asked for: a resource that is refused holds up no other.
+    pub resource: Resource,
 }
 
 impl Flights {
@@ -148,11 +154,14 @@ impl Drop for Guard {
 impl Memory {
     /// # Errors
     /// The last failure again, while its pause lasts.
-    pub fn check_pause(&self, client: &Client, now: UnixSeconds) -> Result<()> {
+    pub fn check_pause(&self, account: &Account, now: UnixSeconds) -> Result<()> {
         // A clock that was set back must not make a pause of days.
         let longest = limits::RETRY_AFTER_MAX.as_secs() as i64;
-        let lasts =
-            |pause: &&Pause| (1..=longest).contains(&(pause.until - now)) && pause.client == credentials(client);
+        let lasts = |pause: &&Pause| {
+            (1..=longest).contains(&(pause.until - now))
+                && pause.client == credentials(&account.client)
+                && pause.resource == resource::of_account(account)
+        };
         let Some(pause) = self.pause.as_ref().filter(lasts) else { return Ok(()) };
         let mut failure = pause.failure.clone();
         if failure.is_transient() {
@@ -163,14 +172,19 @@ impl Memory {
 
     /// Doubles with each failure in a row, less up to half of it by chance, so that a thousand mailboxes do not come
     /// back together; never shorter than the server asked for.
-    pub fn pause(&mut self, failure: &Failure, client: &Client, now: UnixSeconds) {
+    pub fn pause(&mut self, failure: &Failure, account: &Account, now: UnixSeconds) {
         let failures = self.pause.take().map_or(0, |pause| pause.failures);
         let full = limits::REFRESH_PAUSE_FIRST.saturating_mul(1 << failures.min(16)).min(limits::REFRESH_PAUSE_MAX);
         let chance = getrandom::u32().unwrap_or(u32::MAX / 2) as f64 / u32::MAX as f64;
         let wait = full.mul_f64(0.5 + chance / 2.0).max(failure.retry_after.unwrap_or_default());
         let until = now + wait.as_secs_f64().ceil() as i64;
-        self.pause =
-            Some(Pause { until, failure: failure.clone(), failures: failures + 1, client: credentials(client) });
+        self.pause = Some(Pause {
+            until,
+            failure: failure.clone(),
+            failures: failures + 1,
+            client: credentials(&account.client),
+            resource: resource::of_account(account),
+        });
     }
 
     /// Counts a refresh that only a mail server's refusal asks for.

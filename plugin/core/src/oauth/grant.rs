@@ -3,7 +3,15 @@
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{AccessToken, Scopes, answer::TokenAnswer, client_auth::ClientAuth, failure::Words};
+use std::collections::BTreeMap;
+
+use super::{
+    AccessToken, Scopes,
+    answer::TokenAnswer,
+    client_auth::ClientAuth,
+    failure::Words,
+    resource::{self, Resource},
+};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
@@ -37,6 +45,28 @@ pub(super) struct Grant {
     pub refusal: Option<Words>,
     /// Who is refreshing now.
     pub lease: Option<Lease>,
+    /// What the access token above is for. Records of older versions hold one token; its scopes tell.
+    #[serde(default)]
+    pub resource: Resource,
+    /// The tokens for other resources, under the same refresh token.
+    #[serde(default)]
+    pub others: BTreeMap<String, Held>,
+    /// All that was asked for in consent windows since nobody had consented; empty in older records.
+    #[serde(default)]
+    pub consented: Vec<String>,
+    /// What each account asks for that lives on this grant: the next consent window covers them all.
+    #[serde(default)]
+    pub asked: BTreeMap<String, Vec<String>>,
+}
+
+/// An access token that is not in use by this account.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Held {
+    pub scopes: Vec<String>,
+    #[serde(with = "secret_text")]
+    pub access_token: Secret,
+    pub issued_at: UnixSeconds,
+    pub expires_at: Option<UnixSeconds>,
 }
 
 /// Keeps other processes from presenting the same refresh token. The record's version is the fence: whoever lost the
@@ -45,6 +75,15 @@ pub(super) struct Grant {
 pub(super) struct Lease {
     pub owner: String,
     pub until: UnixSeconds,
+}
+
+/// The end of a token that was never fetched.
+const NEVER: UnixSeconds = 0;
+
+/// Names an account among those of one grant.
+pub(super) fn user_of(account: &Account) -> String {
+    let label = account.label.as_deref().unwrap_or_default();
+    format!("{}\n{}\n{label}", account.direction.pointer(), account.username.to_lowercase())
 }
 
 impl Grant {
@@ -71,6 +110,10 @@ impl Grant {
             consented_at: asked_at,
             refusal: None,
             lease: None,
+            resource: resource::of_account(account),
+            others: BTreeMap::new(),
+            consented: account.client.scopes.clone(),
+            asked: BTreeMap::from([(user_of(account), account.client.scopes.clone())]),
         };
         grant.renew(answer, asked_at)?;
         Ok(grant)
@@ -103,6 +146,73 @@ impl Grant {
         self.expires_at = answer.expires_in().map(|wait| asked_at + wait.as_secs() as i64);
         self.generation += 1;
         Ok(())
+    }
+
+    /// Puts the token for `resource` in front. One that was never fetched is there as one that has ended.
+    pub fn select(&mut self, resource: &Resource) {
+        let present = self.resource.take().or_else(|| resource::of_scopes(&self.scopes));
+        if present == *resource || present.is_none() && self.consented.is_empty() {
+            self.resource = resource.clone();
+            return;
+        }
+        let wanted = resource.as_ref().and_then(|resource| self.others.remove(resource)).unwrap_or_else(|| Held {
+            scopes: resource::part(self.covered(), resource),
+            access_token: Secret::default(),
+            issued_at: 0,
+            expires_at: Some(NEVER),
+        });
+        let before = Held {
+            scopes: std::mem::replace(&mut self.scopes, wanted.scopes),
+            access_token: std::mem::replace(&mut self.access_token, wanted.access_token),
+            issued_at: std::mem::replace(&mut self.issued_at, wanted.issued_at),
+            expires_at: std::mem::replace(&mut self.expires_at, wanted.expires_at),
+        };
+        if let Some(present) = present
+            && before.expires_at != Some(NEVER)
+        {
+            if self.consented.is_empty() {
+                self.consented = before.scopes.clone();
+            }
+            self.others.insert(present, before);
+        }
+        self.resource = resource.clone();
+    }
+
+    fn covered(&self) -> &[String] {
+        if self.consented.is_empty() { &self.scopes } else { &self.consented }
+    }
+
+    /// Was a person ever asked for what is in front? Applications ask nobody.
+    pub fn covers(&self, account: &Account) -> bool {
+        // What an older version kept may have scopes of names that tell nothing.
+        let is_unknown = self.consented.is_empty() && resource::of_scopes(&self.scopes).is_none();
+        account.client.grant.is_app_only()
+            || self.resource.is_none()
+            || is_unknown
+            || resource::has_part(self.covered(), &self.resource)
+    }
+
+    /// What a renewal names as its scope, where one grant serves several resources.
+    pub fn scope_of_renewal(&self) -> Option<String> {
+        let consented = self.covered();
+        let is_needed = !self.others.is_empty() || resource::are_several(consented);
+        // Those of the ID token are nobody's business any more.
+        let part = resource::part(consented, &self.resource);
+        let named = part.iter().filter(|scope| !["openid", "profile", "email"].contains(&scope.as_str()));
+        is_needed.then(|| named.cloned().collect::<Vec<_>>().join(" "))
+    }
+
+    /// A new consent takes the place of `old`: what else lives on the grant goes on.
+    pub fn take_over(&mut self, old: &Self) {
+        let mut old = old.clone();
+        old.select(&self.resource);
+        self.consented = resource::union([&*self.consented, old.covered()]);
+        for (resource, held) in old.others {
+            self.others.entry(resource).or_insert(held);
+        }
+        for (user, scopes) in old.asked {
+            self.asked.entry(user).or_insert(scopes);
+        }
     }
 
     pub fn token(&self) -> AccessToken {

@@ -7,7 +7,7 @@
 //! | application.rs · client_credentials.rs · jwt_bearer.rs | tokens without a person: of the application itself, of a service account |
 //! | redeem.rs · identity.rs | code exchange; who was it that consented |
 //! | refresh.rs · flight.rs | handing out and renewing access tokens; one at a time, with pauses after failures |
-//! | grant.rs · scopes.rs | the stored record; what was granted, compared with what is needed |
+//! | grant.rs · resource.rs · scopes.rs | the stored record; a token for each resource; what was granted, compared with what is needed |
 //! | status.rs · revoke.rs | how it stands; ending it |
 //! | token_request.rs · answer.rs · failure.rs | asking the token endpoint, and what its answers mean |
 //! | client_auth.rs · assertion.rs · discovery.rs | how the client proves itself, by secret or signature; what the server says of itself |
@@ -42,6 +42,7 @@ mod inspect;
 mod jwt_bearer;
 mod redeem;
 mod refresh;
+mod resource;
 mod revoke;
 mod scopes;
 mod status;
@@ -175,7 +176,15 @@ impl Grants {
     /// # Errors
     /// Those of the store.
     pub fn start(&self, account: &Account, _net: &Net, _deadline: Deadline) -> Result<Started> {
-        consent::start(&self.0, account)
+        consent::start(&self.0, account, &[])
+    }
+
+    /// As [`Grants::start`], for `also` in the same window: those of them that live on the same grant.
+    ///
+    /// # Errors
+    /// As [`Grants::start`].
+    pub fn start_with(&self, account: &Account, also: &[Account]) -> Result<Started> {
+        consent::start(&self.0, account, also)
     }
 
     /// Takes the whole URL that the browser was redirected to, checks it, redeems the code and finds out who consented.

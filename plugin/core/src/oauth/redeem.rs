@@ -11,7 +11,7 @@ use super::{
     grant::Grant,
     grant_id, grant_id_of,
     identity::{Claims, matching, wrong_person},
-    revoke,
+    resource, revoke,
     token_request::{self, Trouble},
 };
 use crate::{clock::Deadline, error::Result, limits, net::Net, settings::Account};
@@ -46,9 +46,15 @@ pub(super) fn redeem(
     let auth = ClientAuth::decide(&account.client, metadata.as_deref());
     let asked_at = inner.clock.now();
     let proof = auth.prove(&account.client, asked_at)?;
-    let answer = token_request::exchange_code(account, net, &proof, accepted.code, &accepted.code_verifier, deadline)
+    let consented =
+        resource::union([&*account.client.scopes].into_iter().chain(accepted.asked.values().map(Vec::as_slice)));
+    let own = resource::part(&consented, &resource::of_account(account));
+    let scope = resource::are_several(&consented).then(|| own.join(" "));
+    let (code, verifier) = (accepted.code, &accepted.code_verifier);
+    let answer = token_request::exchange_code(account, net, &proof, code, verifier, scope.as_deref(), deadline)
         .map_err(Trouble::into_error)?;
-    let grant = Grant::consented(account, auth, &answer, asked_at)?;
+    let mut grant = Grant::consented(account, auth, &answer, asked_at)?;
+    (grant.consented, grant.asked) = (consented, accepted.asked);
     identified(inner, account, net, &answer, grant, accepted.nonce.as_deref(), deadline)
 }
 

@@ -7,7 +7,7 @@ use super::{
     client_auth::Proof,
     flight::{Guard, Last},
     grant::{Grant, Lease},
-    grant_id, status, token_request,
+    grant_id, resource, status, token_request,
 };
 use crate::{
     clock::Deadline,
@@ -28,16 +28,21 @@ pub(super) fn current(
     deadline: Deadline,
 ) -> Result<AccessToken> {
     let id = grant_id(account);
+    let resource = resource::of_account(account);
     let mut memory = inner.flights.enter(&id, deadline)?;
     let mut poll = limits::PEER_POLL_FIRST;
     loop {
         deadline.check("a fresh access token")?;
-        let (grant, version) = match load(inner, account, &id, &mut memory) {
+        let (mut grant, version) = match load(inner, account, &id, &mut memory) {
             Ok(found) => found.ok_or_else(|| status::never_consented(account))?,
             Err(e) => return in_hand(inner, account, refused, &memory, e),
         };
         if let Some(words) = &grant.refusal {
             return Err(words.to_error(Kind::ConsentRequired));
+        }
+        grant.select(&resource);
+        if !grant.covers(account) {
+            return Err(status::never_asked(account));
         }
         let now = inner.clock.now();
         let is_refused = refused.is_some_and(|refused| refused.secret == grant.access_token);
@@ -83,7 +88,11 @@ fn in_hand(
             && grant.is_valid(now)
             && refused.is_none_or(|refused| refused.secret != grant.access_token)
     };
-    let last = memory.last().map(|last| last.grant);
+    let last = memory.last().map(|last| {
+        let mut grant = last.grant;
+        grant.select(&resource::of_account(account));
+        grant
+    });
     let Some(grant) = last.filter(is_good).filter(|_| error.is_transient()) else { return Err(error) };
     inner
         .log(account)
@@ -187,7 +196,7 @@ fn renew(
         return Err(status::no_refresh_token(account));
     }
     let now = inner.clock.now();
-    memory.check_pause(&account.client, now)?;
+    memory.check_pause(account, now)?;
     // Leases are judged by the clock that all nodes share.
     let shared_now = now + inner.store.ahead();
     if let Some(lease) = grant.lease.as_ref().filter(|lease| lease.until > shared_now && lease.owner != inner.owner) {
@@ -217,7 +226,10 @@ fn renew(
 
     let asked_at = inner.clock.now();
     let outcome = match &request {
-        Request::Refresh(proof, token) => token_request::refresh(account, net, proof, token, request_deadline),
+        Request::Refresh(proof, token) => {
+            let scope = grant.scope_of_renewal();
+            token_request::refresh(account, net, proof, token, scope.as_deref(), request_deadline)
+        }
         Request::Apply(application) => application.send(account, net, request_deadline),
     };
     let outcome = outcome.and_then(|answer| grant.renew(&answer, asked_at).map_err(token_request::Trouble::Other));
@@ -233,7 +245,7 @@ fn renew(
         grant.refusal = Some(failure.words);
     } else {
         // From the answer on: a server that took its time to fail would else be asked again at once.
-        memory.pause(&failure, &account.client, inner.clock.now());
+        memory.pause(&failure, account, inner.clock.now());
     }
     // Also gives the lease back. When somebody else wrote, the refusal was of an older refresh token.
     match save(inner, account, id, grant, version, memory)? {
@@ -304,9 +316,12 @@ pub(super) fn keep(inner: &Inner, id: &str, mut grant: Grant) -> Result<Grant> {
         let old = inner.store.read(crate::store::Table::Grant, id)?.map(|record| record.version);
         if let Ok(Some((old, _))) = Grant::read(&*inner.store, id) {
             grant.generation = grant.generation.max(old.generation + 1);
+            let newest = memory.unsaved.as_ref().map_or(&old, |(newest, _)| newest);
+            if old.refusal.is_none() {
+                grant.take_over(newest);
+            }
             // Google gives a refresh token with the first consent only.
             if grant.refresh_token.is_none() && old.refusal.is_none() {
-                let newest = memory.unsaved.as_ref().map_or(&old, |(newest, _)| newest);
                 grant.refresh_token = newest.refresh_token.clone();
                 grant.refresh_expires_at = newest.refresh_expires_at;
             }

@@ -79,6 +79,9 @@ pub(super) fn at_provider(
     let end = |token: &Secret, hint: &str| end_token(inner, account, net, grant, url, (token, hint), deadline);
     let Some(refresh_token) = &grant.refresh_token else { return end(&grant.access_token, "access_token") };
     end(refresh_token, "refresh_token")?;
+    for held in grant.others.values() {
+        let _ = end(&held.access_token, "access_token");
+    }
     // Not every server revokes access tokens (RFC 7009 2.2.1, unsupported_token_type).
     if let Err(e) = end(&grant.access_token, "access_token") {
         inner.log(account).info(format_args!("The sign-in has ended; its last access token runs out by itself. {e}"));

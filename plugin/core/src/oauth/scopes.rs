@@ -145,7 +145,29 @@ fn shared(account: &Account) -> &'static str {
     if own || !has_them { "" } else { "_shared" }
 }
 
-fn is_silent(scope: &str) -> bool {
+/// The resource that the provider's access tokens are for one at a time, when this scope names it.
+pub(super) fn resource_named(scope: &str) -> Option<&'static str> {
+    let split = || ROWS.iter().filter(|row| row.splits_tokens);
+    let Some((origin, _)) = scope.rsplit_once('/') else {
+        // A name alone is Graph's, in settings and in answers.
+        let is_known = |row: &&Row, name: &String| {
+            let names =
+                |listed: &String| listed.strip_prefix(&format!("{{{name}}}/")).is_some_and(|one| same(one, scope));
+            row.needs.values().flat_map(|need| &need.any).any(names)
+        };
+        let nameless = |origins: &Vec<String>| origins.iter().any(String::is_empty);
+        return split().find_map(|row| {
+            let mut own = row.resources.iter().filter(|(_, origins)| nameless(origins));
+            own.find(|(name, _)| is_known(&row, name)).map(|(name, _)| name.as_str())
+        });
+    };
+    let clouds = split().chain(ROWS.iter().filter(|row| split().any(|base| row.like.as_ref() == Some(&base.provider))));
+    clouds.flat_map(|row| &row.resources).find_map(|(name, origins)| {
+        origins.iter().any(|one| !one.is_empty() && same(one, origin)).then_some(name.as_str())
+    })
+}
+
+pub(super) fn is_silent(scope: &str) -> bool {
     SILENT.iter().any(|silent| silent.eq_ignore_ascii_case(scope))
 }
 
@@ -162,6 +184,9 @@ struct Row {
     like: Option<String>,
     #[serde(default, rename = "where")]
     place: String,
+    /// One access token is for one of `resources`.
+    #[serde(default)]
+    splits_tokens: bool,
     /// Where the same scope has several names: `{key}` stands for each.
     #[serde(default)]
     resources: BTreeMap<String, Vec<String>>,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Inner, Scopes, assertion, failure::Failure, grant::Grant, grant_id};
+use super::{Inner, Scopes, assertion, failure::Failure, grant::Grant, grant_id, resource};
 use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result, Who},
@@ -116,7 +116,9 @@ pub(super) fn status(inner: &Inner, account: &Account) -> Result<Status> {
         .flights
         .peek(&id, |memory| {
             let unsaved = memory.unsaved.as_ref().map(|(grant, _)| grant.clone());
-            (unsaved, memory.pause.as_ref().map(|pause| (pause.failure.clone(), pause.until)))
+            let own = resource::of_account(account);
+            let pause = memory.pause.as_ref().filter(|pause| pause.resource == own);
+            (unsaved, pause.map(|pause| (pause.failure.clone(), pause.until)))
         })
         .unwrap_or_default();
     let mut warnings = Vec::new();
@@ -168,7 +170,7 @@ pub(super) fn describe(
     now: UnixSeconds,
     mut warnings: Vec<Warning>,
 ) -> Status {
-    let Some(grant) = grant else {
+    let Some(mut grant) = grant else {
         return Status {
             state: State::ConsentRequired,
             reason: Some(never_consented(account)),
@@ -181,7 +183,9 @@ pub(super) fn describe(
             paused: None,
         };
     };
+    grant.select(&resource::of_account(account));
     let reason = match (&grant.refusal, &grant.refresh_token) {
+        (None, _) if !grant.covers(account) => Some(never_asked(account)),
         (Some(words), _) => Some(words.to_error(Kind::ConsentRequired)),
         (None, None) if !grant.is_valid(now) && !account.client.grant.is_app_only() => Some(no_refresh_token(account)),
         _ => None,
@@ -194,7 +198,7 @@ pub(super) fn describe(
         reason,
         scopes: grant.scopes(account),
         identity: grant.identity,
-        expires_at: grant.expires_at,
+        expires_at: grant.expires_at.filter(|end| *end > 0),
         consented_at: Some(grant.consented_at),
         renewed_at: Some(grant.issued_at),
         warnings,
@@ -273,6 +277,16 @@ pub(super) fn never_consented(account: &Account) -> Error {
     }
     Error::new(Kind::ConsentRequired, format!("Nobody has consented yet for {}.", account.username))
         .remedy(format!("Open the consent window from the settings and sign in as {}.", account.consenting_user))
+}
+
+/// The grant has a consent for another resource only.
+pub(super) fn never_asked(account: &Account) -> Error {
+    let needed = Scopes::compare(account, &[]).needed.join(" ");
+    Error::new(
+        Kind::ConsentRequired,
+        format!("The consent of {} does not cover {needed}: it was never asked for.", account.consenting_user),
+    )
+    .remedy(format!("Open the consent window from the settings and sign in as {}.", account.consenting_user))
 }
 
 pub(super) fn no_refresh_token(account: &Account) -> Error {

@@ -55,12 +55,17 @@ pub(super) fn exchange_code(
     proof: &Proof,
     code: Secret,
     verifier: &Secret,
+    scope: Option<&str>,
     deadline: Deadline,
 ) -> Result<TokenAnswer, Trouble> {
     let client = client(&account.client, proof);
     let mut request = client
         .exchange_code(AuthorizationCode::new(code.expose().to_owned()))
         .set_pkce_verifier(PkceCodeVerifier::new(verifier.expose().to_owned()));
+    // The code was asked for with scopes of several resources; a token is for one.
+    if let Some(scope) = scope {
+        request = request.add_extra_param("scope", scope.to_owned());
+    }
     for (name, value) in proof.assertion_fields() {
         request = request.add_extra_param(name, value);
     }
@@ -70,17 +75,21 @@ pub(super) fn exchange_code(
         .map_err(|trouble| about_certificate(trouble, account))
 }
 
-/// RFC 6749 section 6. No scope is named: the grant keeps what it has.
+/// RFC 6749 section 6. Without `scope` the grant keeps what it has.
 pub(super) fn refresh(
     account: &Account,
     net: &Net,
     proof: &Proof,
     token: &Secret,
+    scope: Option<&str>,
     deadline: Deadline,
 ) -> Result<TokenAnswer, Trouble> {
     let client = client(&account.client, proof);
     let token = RefreshToken::new(token.expose().to_owned());
     let mut request = client.exchange_refresh_token(&token);
+    if let Some(scope) = scope {
+        request = request.add_extra_param("scope", scope.to_owned());
+    }
     for (name, value) in proof.assertion_fields() {
         request = request.add_extra_param(name, value);
     }

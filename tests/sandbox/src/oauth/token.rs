@@ -133,6 +133,10 @@ fn redeem(state: &State, client: &Client, form: &Form) -> Response {
     if !verified {
         return error(400, "invalid_grant", "AADSTS501481: The Code_Verifier does not match the code_challenge.");
     }
+    let wanted = match wanted(form, &code.scopes) {
+        Ok(wanted) => wanted,
+        Err(response) => return response,
+    };
     let family = Family {
         subject: Subject::User(code.user.clone()),
         client_id: client.id.clone(),
@@ -144,7 +148,7 @@ fn redeem(state: &State, client: &Client, form: &Form) -> Response {
     if let Some(code) = inner.codes.get_mut(form.field("code").unwrap_or_default()) {
         code.family = Some(number);
     }
-    issue(state, &mut inner, client, number, None)
+    issue(state, &mut inner, client, number, wanted)
 }
 
 fn refresh(state: &State, client: &Client, form: &Form) -> Response {
@@ -167,13 +171,24 @@ fn refresh(state: &State, client: &Client, form: &Form) -> Response {
     if family.revoked {
         return error(400, "invalid_grant", "AADSTS50173: The provided grant has expired due to it being revoked.");
     }
+    let wanted = match wanted(form, &family.scopes) {
+        Ok(wanted) => wanted,
+        Err(response) => return response,
+    };
+    issue(state, &mut inner, client, number, wanted)
+}
+
+/// The scopes that a token request names: a part of what was consented to. Of one resource only: see [`issue`].
+fn wanted(form: &Form, consented: &[String]) -> Result<Option<Vec<String>>, Response> {
     let wanted: Option<Vec<String>> =
         form.field("scope").map(|scope| scope.split_whitespace().map(str::to_owned).collect());
-    if let Some(more) = wanted.iter().flatten().find(|scope| !family.scopes.contains(scope)) {
-        let text = format!("AADSTS65001: The person has not consented to use the application with {more}.");
-        return error(400, "invalid_grant", &text);
+    match wanted.iter().flatten().find(|scope| !consented.contains(scope)) {
+        Some(more) => {
+            let text = format!("AADSTS65001: The person has not consented to use the application with {more}.");
+            Err(error(400, "invalid_grant", &text))
+        }
+        None => Ok(wanted),
     }
-    issue(state, &mut inner, client, number, wanted)
 }
 
 fn client_credentials(state: &State, client: &Client, form: &Form) -> Response {
