@@ -89,12 +89,12 @@ fn other(host: &Host, direction: Direction) -> Vec<Value> {
 }
 
 /// `start` for this form and `also`; older libraries know one form at a time.
-pub fn start(account: &Account, also: &[Value]) -> Result<Value, oauth_mail_abi::Error> {
+pub fn start_consent(account: &Account, also: &[Value]) -> Result<Value, oauth_mail_abi::Error> {
     if also.is_empty() {
         return account.authenticate(&json!({"action": "start"}));
     }
     match account.authenticate(&json!({"action": "start", "also": also})) {
-        Err(error) if matches!(error.kind(), Kind::Misuse | Kind::Settings) => start(account, &[]),
+        Err(error) if matches!(error.kind(), Kind::Misuse | Kind::Settings) => start_consent(account, &[]),
         answer => answer,
     }
 }
@@ -116,7 +116,7 @@ pub fn consent_with(
 ) -> Result<Consented> {
     // Before the person is sent away: a port that is taken must be known now.
     let listener = Listener::bind(redirect)?;
-    let started = start(account, also)?;
+    let started = start_consent(account, also)?;
     let url = started["authorize_url"].as_str().ok_or_else(|| {
         Failure::other(format!("The library offers no page to consent on; it says {}.", started["state"]))
     })?;

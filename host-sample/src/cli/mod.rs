@@ -29,7 +29,7 @@ use crate::{
     serve,
 };
 
-pub use consent::{Consented, consent_with, is_complete, redirect_url, start};
+pub use consent::{Consented, consent_with, is_complete, redirect_url, start_consent};
 
 /// A small helpdesk that fetches and sends mail through the oauth-mail library.
 #[derive(Parser)]

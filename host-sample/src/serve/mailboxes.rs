@@ -98,7 +98,7 @@ impl Mailboxes {
     }
 
     /// Begins a consent; the same window asks for what the other form needs.
-    pub fn start(&self, id: i64, direction: Direction) -> Result<Value> {
+    pub fn start_consent(&self, id: i64, direction: Direction) -> Result<Value> {
         let mailbox = self.mailbox(id)?;
         let other = match direction {
             Direction::Incoming => Direction::Outgoing,
@@ -115,7 +115,7 @@ impl Mailboxes {
                 settings
             })
             .collect();
-        let answer = self.call(id, direction, |account| Ok(cli::start(account, &also)?))?;
+        let answer = self.call(id, direction, |account| Ok(cli::start_consent(account, &also)?))?;
         if answer["state"] == "authorized" {
             self.storage.set_due(id)?;
         }

@@ -160,7 +160,7 @@ pub fn callback(call: &Call) -> Answer {
 
 fn begun(call: &Call, id: i64, direction: Direction) -> Answer {
     let app = call.app();
-    let started = app.mailboxes.start(id, direction);
+    let started = app.mailboxes.start_consent(id, direction);
     let word = started.as_ref().map_or("", |answer| text(answer, "state"));
     let by = json!({"direction": direction.name()});
     match (word, &started) {
