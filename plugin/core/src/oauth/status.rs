@@ -200,7 +200,7 @@ pub(super) fn describe(
         identity: grant.identity,
         expires_at: grant.expires_at.filter(|end| *end > 0),
         consented_at: Some(grant.consented_at),
-        renewed_at: Some(grant.issued_at),
+        renewed_at: Some(grant.issued_at).filter(|at| *at > 0),
         warnings,
         paused: None,
     }
