@@ -2,7 +2,7 @@
 CARGO ?= cargo
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: help demo sandbox test lint gen gen-check bench fuzz refresh-race sweep soak model servers test-hosts test-page abi-report
+.PHONY: help demo sandbox test lint gen gen-check bench fuzz refresh-race sweep soak model test-servers servers test-hosts test-page abi-report
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -63,6 +63,10 @@ refresh-race: servers ## one token request per expiry, whoever asks, whoever die
 sweep: servers ## stop, fail, cut off and power off at every step (minutes; SWEEPS="kill …" for some; a short form is among the tests)
 	$(CARGO) build --quiet -p oauth-mail-tests --features test-seam --bin oauth-mail-sweep
 	@target/debug/oauth-mail-sweep $(SWEEPS)
+
+test-servers: servers ## IMAP servers of other families, each walked through a suite: NAME n/n (minutes; SERVERS="pymap …" for some; two are in `make test`)
+	$(CARGO) build --quiet -p oauth-mail-tests --bin oauth-mail-families
+	@target/debug/oauth-mail-families $(filter-out real,$(SERVERS))
 
 model: ## a random mailbox, host and server until STEPS (2,000,000) things happened, from SEED on (minutes; a short form is among the tests)
 	$(CARGO) build --quiet --release -p oauth-mail-tests --bin oauth-mail-model

@@ -8,10 +8,10 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-packages="dovecot-core dovecot-imapd dovecot-lmtpd postfix postgresql pgbouncer
+packages="dovecot-core dovecot-imapd dovecot-lmtpd mailutils-imap4d postfix postgresql pgbouncer
     g++ valgrind libcjson-dev python3-minimal python3-venv libxml2-utils php-cli ruby default-jdk-headless libjna-java
     chromium"
-npm_folders="$here/idp $here/page $here/../host-sample/node"
+npm_folders="$here/idp $here/families $here/page $here/../host-sample/node"
 if [ "${1:-}" = --bench ]; then
     packages="$packages isync libsasl2-modules libsasl2-modules-kdexoauth2"
     npm_folders="$npm_folders $here/bench/nodemailer"
@@ -94,16 +94,17 @@ for folder in $npm_folders; do
     fi
 done
 
-# Foreign clients in Python. The copy of the list tells what is installed.
-venv=$here/python/.venv
-if ! cmp -s "$here/python/requirements.txt" "$venv/requirements.txt"; then
-    echo "installing the Python packages of python/requirements.txt" >&2
+# Foreign clients and servers in Python. The copy of the list tells what is installed.
+for folder in "$here/python" "$here/families"; do
+    venv=$folder/.venv
+    list=$folder/requirements.txt
+    cmp -s "$list" "$venv/requirements.txt" && continue
+    echo "installing the Python packages of ${list#"$here"/}" >&2
     rm -rf "$venv"
     { /usr/bin/python3 -m venv "$venv" &&
-        three_times "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input \
-            -r "$here/python/requirements.txt"; } >"$log" 2>&1 || {
+        three_times "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input -r "$list"; } >"$log" 2>&1 || {
         tail -n 20 "$log" >&2
-        fail "the packages of python/requirements.txt could not be installed"
+        fail "the packages of ${list#"$here"/} could not be installed"
     }
-    cp "$here/python/requirements.txt" "$venv/requirements.txt"
-fi
+    cp "$list" "$venv/requirements.txt"
+done

@@ -15,6 +15,7 @@
 //! | [`postgres`], [`strict_idp`], [`race`] | PostgreSQL with pgbouncer; a token endpoint that forgives nothing; many who refresh at once |
 //! | [`scripted_imap`] | an IMAP server that does on request what real ones do now and then |
 //! | [`model`] | a random mailbox, host and server, and the account of every message |
+//! | [`families`] | servers of other families, walked through a suite (`make test-servers`) |
 //! | [`tls_server`] | what the scripted servers stand on |
 //! | [`wayward_idp`], [`wayward_imap`] | a token endpoint that answers with any bytes, or none; an IMAP server with poison in its mail |
 //! | [`mailgen`] | deterministic mail |
@@ -32,6 +33,7 @@
 pub mod built;
 pub mod dovecot;
 pub mod ews_schema;
+pub mod families;
 pub mod fixture;
 pub mod fuzz;
 pub mod identity;
