@@ -30,6 +30,8 @@ pub struct Ledger {
     pub doubled: BTreeSet<u64>,
     pub again: u64,
     pub told: Vec<String>,
+    /// Some messages have the Message-ID of others.
+    pub same_ids: bool,
 }
 
 impl Ledger {
@@ -43,7 +45,7 @@ impl Ledger {
         }
         match rng.below(12) {
             0 => {}
-            1 => raw.push_str("Message-ID: <same@outside.test>\r\n"),
+            1 if self.same_ids => raw.push_str("Message-ID: <same@outside.test>\r\n"),
             _ => raw.push_str(&format!("Message-ID: <{number}.{}@outside.test>\r\n", rng.below(1 << 20))),
         }
         if !rng.once_in(10) {

@@ -26,7 +26,7 @@ pub use post::Kind;
 pub use rng::Rng;
 
 /// What the servers of a model may do beside refusing and hanging up. `--without` leaves some out.
-pub const WAYS: [&str; 10] = [
+pub const WAYS: [&str; 11] = [
     "message-limit",
     "rev2",
     "no-uidnext",
@@ -37,6 +37,7 @@ pub const WAYS: [&str; 10] = [
     "renumber",
     "restore",
     "clock",
+    "same-id",
 ];
 
 /// Faults of the host that turn the model red: `--plant`.

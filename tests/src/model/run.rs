@@ -95,8 +95,8 @@ impl Run {
         let truth = time::OffsetDateTime::now_utc().unix_timestamp();
         let mut run = Self {
             seed,
+            ledger: Ledger { same_ids: post.may("same-id"), ..Ledger::default() },
             post,
-            ledger: Ledger::default(),
             desk: BTreeMap::new(),
             pending: BTreeMap::new(),
             aside: BTreeSet::new(),
