@@ -17,6 +17,7 @@ use crate::{
     error::{Error, Kind, Result},
     hex, limits,
     log::Logger,
+    machine::Lack,
     net::{Egress, Net},
     oauth::Grants,
     session::Session,
@@ -112,7 +113,11 @@ impl Plugin {
     /// # Errors
     /// `Settings` with every fault at once, each with its JSON pointer and the form's label.
     pub fn open(&self, settings: &str) -> Result<Handle> {
-        let account = settings::parse(settings)?;
+        // Files that hold secrets cannot be read for want of a descriptor: then nothing is wrong with the settings.
+        let account = settings::parse(settings).map_err(|faults| match Lack::of_now() {
+            Some(lack) => lack.error("The settings cannot be checked now.").source_error(faults),
+            None => faults,
+        })?;
         let net = Net::new(account.ca_file.as_deref(), self.egress.clone())
             .map_err(|error| error.under(account.direction.pointer()))?;
         let log = self.log.for_mailbox(account.label());

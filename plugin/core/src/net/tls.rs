@@ -73,7 +73,7 @@ pub(super) fn add_bundle(roots: &mut RootCertStore, path: &Path) -> Result<()> {
     let fault = |message: String| {
         Error::settings(vec![Fault { pointer: "/advanced/ca_file".into(), label: "CA file".into(), message }])
     };
-    let pem = seam::step("tls.ca_file").and_then(|()| fs::read(path)).map_err(|e| {
+    let pem = fs::read(path).map_err(|e| {
         let doing = format!("The CA file {} cannot be read.", path.display());
         machine::or_else(&doing, e, |e| fault(format!("{} cannot be read: {e}.", path.display())))
     })?;

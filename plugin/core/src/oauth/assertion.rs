@@ -20,6 +20,7 @@ use crate::{
     clock::UnixSeconds,
     error::{Error, Kind, Result},
     hex, limits,
+    machine::Lack,
     secret::Secret,
     settings::{Account, CertificateRef, Client, Machine, SecretRef},
 };
@@ -192,7 +193,11 @@ fn r_and_s(der: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn read(reference: &SecretRef, field: (&'static str, &'static str)) -> Result<Secret> {
-    reference.resolve_document(&Machine).map_err(|why| fault(field, why))
+    // A file that cannot be read for want of a descriptor is no wrong setting.
+    reference.resolve_document(&Machine).map_err(|why| match Lack::of_now() {
+        Some(lack) => lack.error(&format!("{} cannot be read.", field.1)),
+        None => fault(field, why),
+    })
 }
 
 fn fault((pointer, label): (&'static str, &'static str), wrong: impl AsRef<str>) -> Error {
