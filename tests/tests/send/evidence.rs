@@ -19,7 +19,7 @@ fn lose(handle: &Handle, relay: &Relay, to: &str, raw: &[u8]) -> String {
     for downstream_bytes in (60..=280).step_by(20) {
         assert_eq!(send(handle, &text_to("sink@example.test", "warm"))["outcome"], "sent");
         relay.cut_after(downstream_bytes);
-        let key = format!("{to} {downstream_bytes}");
+        let key = format!("{to} {} {downstream_bytes}", raw.len());
         let answer = send_under(handle, &key, to, raw, &Value::Null);
         relay.heal();
         if answer["outcome"] == "unknown" {

@@ -13,7 +13,7 @@ use lettre::{
     Address, Message,
     message::{
         Body, Mailbox, MultiPart, SinglePart,
-        header::{ContentDisposition, ContentId, ContentTransferEncoding, ContentType, HeaderName, HeaderValue},
+        header::{self, ContentDisposition, ContentTransferEncoding, ContentType, HeaderName, HeaderValue},
     },
 };
 use mail_parser::MessageParser;
@@ -287,14 +287,25 @@ fn body(text: Option<&str>, html: Option<&str>, attachments: &[Attachment]) -> R
             Part::Multi(MultiPart::alternative().singlepart(plain(text)).singlepart(SinglePart::html(lines(html))))
         }
     };
-    for (files, around) in [(inline, MultiPart::related()), (attached, MultiPart::mixed())] {
+    for (files, around, is_related) in [(inline, MultiPart::related(), true), (attached, MultiPart::mixed(), false)] {
         if files.is_empty() {
             continue;
         }
+        // RFC 2387 section 3.1: multipart/related names the type of its root.
+        let root = match &part {
+            Part::Single(_) => "text/html",
+            Part::Multi(_) => "multipart/alternative",
+        };
         let mut parts = match part {
             Part::Single(single) => around.singlepart(single),
             Part::Multi(multi) => around.multipart(multi),
         };
+        if is_related
+            && let Ok(kind) =
+                ContentType::parse(&format!("multipart/related; type=\"{root}\"; boundary=\"{}\"", parts.boundary()))
+        {
+            parts.headers_mut().set(kind);
+        }
         for file in files {
             parts = parts.singlepart(attachment(file)?);
         }
@@ -330,11 +341,13 @@ fn attachment(file: &Attachment) -> Result<SinglePart> {
     };
     let mut part = SinglePart::builder().header(content_type);
     if let Some(id) = &file.content_id {
-        let id = well_formed_id(&format!("<{}>", id.trim().trim_matches(['<', '>']))).ok_or_else(|| {
-            Error::new(Kind::Misuse, format!("The content_id of \u{201c}{name}\u{201d} cannot be one."))
-                .remedy("Use printable ASCII without spaces and angle brackets.")
-        })?;
-        part = part.header(ContentId::from(id));
+        part = part.header(Verbatim("Content-ID", format!("<{}>", content_id(id, &name)?)));
+    }
+    // Some read a file name as encoded words, although RFC 2047 section 5 forbids them there.
+    if name.contains("=?") {
+        let kind = if file.inline { "inline" } else { "attachment" };
+        let value = format!("{kind};\r\n{}", extended_parameter("filename", &name));
+        return Ok(part.header(Verbatim("Content-Disposition", value)).body(body));
     }
     let disposition =
         if file.inline { ContentDisposition::inline_with_name(&name) } else { ContentDisposition::attachment(&name) };
@@ -352,14 +365,22 @@ fn mail_body(content: &[u8]) -> Option<Body> {
     }
 }
 
-/// Only a leaf type, without parameters: a `multipart/*` with a boundary of its own would make parts of the content.
+/// Only a leaf type: a `multipart/*` with a boundary of its own would make parts of the content. Parameters stay, because
+/// `method=REQUEST` makes an invitation of a calendar and `charset` letters of bytes.
 fn media_type(given: Option<&str>) -> ContentType {
-    let essence = given.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let (essence, rest) = given.unwrap_or_default().split_once(';').unwrap_or((given.unwrap_or_default(), ""));
+    let essence = essence.trim();
     let token = |text: &str| {
         !text.is_empty()
             && text.len() <= 127
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._!#$&^".contains(&b))
     };
+    let mut whole = essence.to_owned();
+    for (name, value) in parameters(rest) {
+        if token(&name) && !name.eq_ignore_ascii_case("boundary") && is_printable_ascii(&value) && value.len() <= 200 {
+            whole.push_str(&format!("; {name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")));
+        }
+    }
     match essence.split_once('/') {
         Some((kind, sub))
             if token(kind)
@@ -367,10 +388,106 @@ fn media_type(given: Option<&str>) -> ContentType {
                 && !kind.eq_ignore_ascii_case("multipart")
                 && !kind.eq_ignore_ascii_case("message") =>
         {
-            ContentType::parse(essence).unwrap_or_else(|_| octet_stream())
+            ContentType::parse(&whole).or_else(|_| ContentType::parse(essence)).unwrap_or_else(|_| octet_stream())
         }
         _ => octet_stream(),
     }
+}
+
+/// `name=token` and `name="quoted"`, as far as they can be read.
+fn parameters(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((name, after)) = rest.split_once('=') {
+        let after = after.trim_start();
+        let (value, next) = match after.strip_prefix('"') {
+            None => {
+                let end = after.find(';').unwrap_or(after.len());
+                (after[..end].trim().to_owned(), &after[end..])
+            }
+            Some(quoted) => {
+                let mut value = String::new();
+                let mut chars = quoted.char_indices();
+                let mut end = quoted.len();
+                while let Some((at, c)) = chars.next() {
+                    match c {
+                        '"' => {
+                            end = at + 1;
+                            break;
+                        }
+                        '\\' => value.extend(chars.next().map(|(_, c)| c)),
+                        c => value.push(c),
+                    }
+                }
+                (value, &quoted[end..])
+            }
+        };
+        found.push((name.trim().to_owned(), value));
+        rest = next.trim_start().trim_start_matches(';');
+    }
+    found
+}
+
+/// A header of a part with this value as it stands; lines were folded.
+#[derive(Clone)]
+struct Verbatim(&'static str, String);
+
+impl header::Header for Verbatim {
+    fn name() -> HeaderName {
+        // Not asked for: `display` says it.
+        HeaderName::new_from_ascii_str("X-Verbatim")
+    }
+
+    fn parse(text: &str) -> std::result::Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self("X-Verbatim", text.to_owned()))
+    }
+
+    fn display(&self) -> HeaderValue {
+        HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(self.0), self.1.clone(), self.1.clone())
+    }
+}
+
+/// A content id that a received message had is sent back as it was, because the HTML names it so; other characters than
+/// printable ASCII are percent-encoded, as in the URL (RFC 2392).
+fn content_id(given: &str, name: &str) -> Result<String> {
+    let inner = given.trim().trim_matches(['<', '>']);
+    let mut id = String::with_capacity(inner.len());
+    for byte in inner.bytes() {
+        match byte {
+            b' '..=b'~' => id.push(char::from(byte)),
+            byte => id.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let breaks = |c: char| c.is_control() || matches!(c, '<' | '>');
+    if id.is_empty() || inner.contains(breaks) || id.len() > limits::MESSAGE_ID_MAX {
+        return Err(Error::new(Kind::Misuse, format!("The content_id of \u{201c}{name}\u{201d} cannot be one."))
+            .remedy("Use printable characters without angle brackets."));
+    }
+    Ok(id)
+}
+
+/// RFC 2231 section 3 and 4: UTF-8 in percent-encoding, in numbered pieces, one to a line.
+fn extended_parameter(name: &str, value: &str) -> String {
+    const PIECE: usize = 50;
+    let mut pieces = vec![String::new()];
+    for byte in value.bytes() {
+        let encoded = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        };
+        match pieces.last_mut() {
+            Some(last) if last.len() + encoded.len() <= PIECE => last.push_str(&encoded),
+            _ => pieces.push(encoded),
+        }
+    }
+    if let [only] = pieces.as_slice() {
+        return format!(" {name}*=utf-8''{only}");
+    }
+    let numbered = pieces.iter().enumerate().map(|(number, piece)| {
+        let charset = if number == 0 { "utf-8''" } else { "" };
+        format!(" {name}*{number}*={charset}{piece}")
+    });
+    numbered.collect::<Vec<_>>().join(";\r\n")
 }
 
 fn octet_stream() -> ContentType {
@@ -426,7 +543,8 @@ fn header_recipients(header: &[u8]) -> Result<Vec<Address>> {
             let is_recipient = ["To", "Cc", "Bcc"].iter().any(|name| header.name.as_str().eq_ignore_ascii_case(name));
             let Some(list) = header.value.as_address().filter(|_| is_recipient) else { continue };
             for one in list.iter() {
-                recipients.push(parse_address(one.address.as_deref().unwrap_or_default())?);
+                let text = one.address.as_deref().filter(|text| !text.is_empty()).or(one.name.as_deref());
+                recipients.push(parse_address(text.unwrap_or_default())?);
             }
         }
         Ok(recipients)
@@ -519,20 +637,23 @@ fn header_name(name: &str) -> Result<HeaderName> {
 
 /// A header of addresses, one to a line: lettre does not fold between names without spaces, and reads what it has so
 /// far again for each one added.
-fn address_header(name: &'static str, list: &[Mailbox]) -> HeaderValue {
-    let shown = |mailbox: &Mailbox| match &mailbox.name {
+fn address_header(field: &'static str, list: &[Mailbox]) -> HeaderValue {
+    let shown = |(number, mailbox): (usize, &Mailbox)| match &mailbox.name {
         None => mailbox.email.to_string(),
         // In quotes `=?` would still be taken for an encoded word by some (RFC 2047 section 5, rule 3 notwithstanding).
         Some(name) if is_printable_ascii(name) && !name.contains("=?") => {
             let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
             format!("\"{quoted}\" <{}>", mailbox.email)
         }
-        Some(name) => format!("{}\r\n <{}>", encoded_words(name), mailbox.email),
+        Some(name) => {
+            let column = if number == 0 { field.len() + 2 } else { 1 };
+            format!("{}\r\n <{}>", encoded_words(name, column), mailbox.email)
+        }
     };
-    let encoded = list.iter().map(shown).collect::<Vec<_>>().join(",\r\n ");
+    let encoded = list.iter().enumerate().map(shown).collect::<Vec<_>>().join(",\r\n ");
     // The builder looks into the unencoded value of From for one address.
     let plain = list.first().map(|mailbox| mailbox.email.to_string()).unwrap_or_default();
-    HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(name), plain, encoded)
+    HeaderValue::dangerous_new_pre_encoded(HeaderName::new_from_ascii_str(field), plain, encoded)
 }
 
 /// An unstructured header. Plain words are folded by lettre; everything else becomes encoded words (RFC 2047), also
@@ -546,23 +667,34 @@ fn text_header(name: &str, value: &str) -> Result<HeaderValue> {
     if plain {
         return Ok(HeaderValue::new(header, value));
     }
-    let encoded = encoded_words(&value);
+    let encoded = encoded_words(&value, name.len() + 2);
     Ok(HeaderValue::dangerous_new_pre_encoded(header, value, encoded))
 }
 
-/// RFC 2047: words of at most 75 characters, cut between characters, one to a line.
-fn encoded_words(text: &str) -> String {
-    const BYTES_PER_WORD: usize = 42;
+/// RFC 2047 section 2: words of at most 75 characters in lines of at most 76, cut between characters, one to a line.
+/// `column`: what stands before the first.
+fn encoded_words(text: &str, column: usize) -> String {
+    const LINE_MAX: usize = 76;
+    const AROUND: usize = "=?utf-8?B??=".len();
+    let room = |column: usize| LINE_MAX.saturating_sub(column + AROUND) / 4 * 3;
     let mut words: Vec<String> = Vec::new();
     let mut word = String::new();
+    let mut left = room(column);
+    // A name that takes the line for itself: the first word begins on the next.
+    let first = if left < 4 { "\r\n " } else { "" };
+    if !first.is_empty() {
+        left = room(1);
+    }
     for c in text.chars() {
-        if word.len() + c.len_utf8() > BYTES_PER_WORD {
+        if word.len() + c.len_utf8() > left {
             words.push(std::mem::take(&mut word));
+            left = room(1);
         }
         word.push(c);
     }
     words.push(word);
-    words.iter().map(|word| format!("=?utf-8?B?{}?=", STANDARD.encode(word))).collect::<Vec<_>>().join("\r\n ")
+    let words: Vec<_> = words.iter().map(|word| format!("=?utf-8?B?{}?=", STANDARD.encode(word))).collect();
+    format!("{first}{}", words.join("\r\n "))
 }
 
 fn rfc5322_date(now: UnixSeconds) -> String {

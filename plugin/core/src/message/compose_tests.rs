@@ -238,3 +238,54 @@ fn reliability_15_a_field_that_may_stand_once_is_refused_when_it_stands_twice() 
     let accepted = accept_raw(raw, None, &sending(), NOW, ID).unwrap();
     assert_eq!(accepted.envelope.to.len(), 1, "{:?}", accepted.envelope);
 }
+
+/// content.md 17: what the facts give out can be sent back.
+#[test]
+fn content_17_own_facts_can_be_sent_back() {
+    let composed = made(json!({
+        "to": ["foo..bar@docomo.test", "J\u{f6}rg <foo.@docomo.test>"], "subject": "Re: x",
+        "html": "<img src=\"cid:image 1.png\">",
+        "attachments": [
+            {"name": "i.png", "type": "image/png", "content_base64": "aQ==", "content_id": "image 1.png", "inline": true},
+            {"name": "=?utf-8?Q?x?=.pdf", "type": "application/pdf", "content_base64": "aQ=="},
+            {"name": "invite.ics", "type": "text/calendar; method=REQUEST; charset=\"utf-8\"", "content_base64": "aQ=="},
+            {"name": "evil", "type": "text/plain; boundary=x; name=\"a\\\"b\"; x=\r\nBcc: c@d.test", "content_base64": "aQ=="},
+        ],
+    }));
+    let raw = text_of(&composed);
+    assert!(raw.contains("Content-ID: <image 1.png>\r\n"), "{raw}");
+    assert!(raw.contains("filename*=utf-8''%3D%3Futf-8%3FQ%3Fx%3F%3D.pdf"), "{raw}");
+    assert!(!raw.contains("boundary=x") && !raw.contains("\nBcc:"), "{raw}");
+    let unfolded = raw.replace("\r\n ", " ").replace("\r\n\t", " ");
+    assert!(unfolded.contains("type=\"text/html\"") || unfolded.contains("type=text/html"), "{raw}");
+    let parsed = mail_parser::MessageParser::default().parse(raw.as_bytes()).unwrap();
+    let calendar = parsed.attachments().find(|part| part.attachment_name() == Some("invite.ics")).unwrap();
+    let kind = calendar.content_type().unwrap();
+    assert_eq!((kind.attribute("method"), kind.attribute("charset")), (Some("REQUEST"), Some("utf-8")));
+    assert!(
+        refused(json!({"to": ["a@b.test"], "attachments":
+        [{"name": "i", "content_base64": "aQ==", "content_id": "", "inline": true}]}))
+        .message()
+        .contains("content_id")
+    );
+}
+
+/// content.md 17, RFC 2047 section 2.
+#[test]
+fn content_17_lines_with_encoded_words_stay_within_76_columns() {
+    let long = "\u{e4}\u{2603}".repeat(60);
+    let name = format!("X-{}", "Long".repeat(18));
+    let composed = made(json!({
+        "to": [{"name": long, "address": "a@b.test"}, {"name": long, "address": "c@b.test"}],
+        "reply_to": {"name": long, "address": "r@b.test"},
+        "subject": long, "text": "x", "headers": [{"name": name, "value": long}, {"name": "X-A", "value": long}],
+    }));
+    let raw = text_of(&composed);
+    let header = raw.split("\r\n\r\n").next().unwrap();
+    let lines: Vec<&str> = header.split("\r\n").filter(|line| line.contains("=?")).collect();
+    assert!(lines.len() > 20);
+    assert!(lines.iter().all(|line| line.len() <= 76), "{header}");
+    let parsed = mail_parser::MessageParser::default().parse(raw.as_bytes()).unwrap();
+    assert_eq!(parsed.subject(), Some(long.as_str()));
+    assert_eq!(parsed.to().unwrap().first().unwrap().name(), Some(long.as_str()));
+}

@@ -1,15 +1,19 @@
 //! Message-IDs that prove themselves: what a reply refers to is ours only when we can have written it.
 //!
 //! ```text
-//! <om1.RANDOM.REQUEST.TAG@domain>      RANDOM  96 bits, hex
+//! <om2.RANDOM.REQUEST.TAG@domain>      RANDOM  80 bits, base32
 //!                                      REQUEST the host's id of the request, or `-`
-//!                                      TAG     the first 80 bits of HMAC-SHA-256 over what stands before it, hex
+//!                                      TAG     the first 80 bits of HMAC-SHA-256 over what stands before it, base32
 //! ```
+//! Base32, because Python's email package writes an id of 78 characters and more as encoded words, until cpython PR 137201
+//! is everywhere. Ids of before (`om1`, 96 bits and the tag in hex) are still known.
+//!
 //! Whoever answers such a message sends its Message-ID back in In-Reply-To and References (RFC 5322 section 3.6.4), and the
 //! request with it. Who never got it cannot make one up: a foreigner has one chance in 2^80 per message, and a tag that is
 //! wrong is told as forged. The domain is left out of the tag, because relays rewrite it; letter case does not count,
 //! because some mailers change it.
 
+use data_encoding::BASE32_NOPAD;
 use lettre::Address;
 use ring::hmac;
 
@@ -20,10 +24,24 @@ use crate::{
     secret::Secret,
 };
 
-const MARK: &str = "om1";
 const NO_REQUEST: &str = "-";
-const RANDOM_BYTES: usize = 12;
+const RANDOM_BYTES: usize = 10;
 const TAG_BYTES: usize = 10;
+
+/// How an id is written.
+struct Form {
+    mark: &'static str,
+    /// Characters.
+    random: usize,
+    write: fn(&[u8]) -> String,
+}
+
+const NOW: Form = Form { mark: "om2", random: RANDOM_BYTES * 8 / 5, write: base32 };
+const BEFORE: Form = Form { mark: "om1", random: 24, write: hex::hex };
+
+fn base32(bytes: &[u8]) -> String {
+    BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
+}
 /// Longest id of a request that goes into a Message-ID, bytes.
 pub const REQUEST_MAX: usize = 64;
 
@@ -71,8 +89,9 @@ impl Signer {
             return Err(Error::new(Kind::Misuse, message)
                 .remedy(format!("Use 1 to {REQUEST_MAX} ASCII letters, digits, - and _.")));
         }
-        let signed = format!("{MARK}.{}.{}", hex::random::<RANDOM_BYTES>()?, request_id.unwrap_or(NO_REQUEST));
-        let tag = self.tag(&signed);
+        let random = (NOW.write)(&hex::random_bytes::<RANDOM_BYTES>()?);
+        let signed = format!("{}.{random}.{}", NOW.mark, request_id.unwrap_or(NO_REQUEST));
+        let tag = self.tag(&signed, &NOW);
         Ok(format!("<{signed}.{tag}@{}>", parse_address(from.as_ref())?.domain()))
     }
 
@@ -83,11 +102,14 @@ impl Signer {
         let Some((signed, tag)) = local.rsplit_once('.') else { return Origin::Foreign };
         let parts: Vec<&str> = signed.split('.').collect();
         let [mark, random, request] = parts[..] else { return Origin::Foreign };
-        if !mark.eq_ignore_ascii_case(MARK) || random.len() != 2 * RANDOM_BYTES || tag.len() != 2 * TAG_BYTES {
+        let Some(form) = [NOW, BEFORE].into_iter().find(|form| mark.eq_ignore_ascii_case(form.mark)) else {
+            return Origin::Foreign;
+        };
+        let expected = self.tag(signed, &form);
+        if random.len() != form.random || tag.len() != expected.len() {
             return Origin::Foreign;
         }
         // Compared whole and in constant time, although nobody can measure it over mail.
-        let expected = self.tag(signed);
         let differs = expected.bytes().zip(tag.bytes()).fold(0, |sum, (a, b)| sum | (a ^ b.to_ascii_lowercase()));
         match differs {
             0 if request == NO_REQUEST => Origin::Ours { request_id: None },
@@ -106,8 +128,8 @@ impl Signer {
         digest
     }
 
-    fn tag(&self, signed: &str) -> String {
-        hex::hex(&hmac::sign(&self.0, signed.to_ascii_lowercase().as_bytes()).as_ref()[..TAG_BYTES])
+    fn tag(&self, signed: &str, form: &Form) -> String {
+        (form.write)(&hmac::sign(&self.0, signed.to_ascii_lowercase().as_bytes()).as_ref()[..TAG_BYTES])
     }
 }
 
@@ -132,7 +154,7 @@ mod tests {
     fn an_id_proves_its_request_whoever_relayed_it() {
         let signer = signer();
         let id = signer.message_id(&from(), Some("INC-4711")).unwrap();
-        assert!(id.starts_with("<om1.") && id.ends_with("@example.test>"), "{id}");
+        assert!(id.starts_with("<om2.") && id.ends_with("@example.test>"), "{id}");
         let ours = Origin::Ours { request_id: Some("INC-4711".into()) };
         assert_eq!(signer.origin(&id), ours);
         assert_eq!(signer.origin(&id.replace("example.test", "relay.invalid")), ours);
@@ -143,6 +165,20 @@ mod tests {
         assert_ne!(plain, signer.message_id(&from(), None).unwrap());
     }
 
+    /// content.md 17 and 1: Python writes an id of 78 characters as encoded words.
+    #[test]
+    fn content_17_ids_are_short_and_those_of_before_are_known() {
+        let signer = signer();
+        let from: Address = "helpdesk@support.corporation.test".parse().unwrap();
+        let id = signer.message_id(&from, Some("INC-4711")).unwrap();
+        assert!(id.len() < 78, "{} {id}", id.len());
+        let signed = "om1.c7dc51c3ff715b78e260ff5d.REQUEST-1";
+        let before = format!("<{signed}.{}@a.test>", signer.tag(signed, &BEFORE));
+        assert_eq!(before.len(), 1 + signed.len() + 1 + 20 + "@a.test>".len());
+        assert_eq!(signer.origin(&before), Origin::Ours { request_id: Some("REQUEST-1".into()) });
+        assert_eq!(signer.origin(&before.replace("REQUEST-1", "REQUEST-2")), Origin::Forged);
+    }
+
     #[test]
     fn every_change_of_an_id_is_a_forgery() {
         let signer = signer();
@@ -150,13 +186,13 @@ mod tests {
         let local = id.trim_start_matches('<').split('@').next().unwrap().to_owned();
         for at in 0..local.len() {
             let mut changed = local.clone().into_bytes();
-            changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
+            changed[at] = if changed[at] == b'a' { b'b' } else { b'a' };
             let changed = format!("<{}@example.test>", String::from_utf8(changed).unwrap());
             assert!(!matches!(signer.origin(&changed), Origin::Ours { .. }), "{changed}");
         }
         assert_eq!(signer.origin(&id.replace(".7.", ".8.")), Origin::Forged);
         assert_eq!(super::tests::signer().origin(&id), Origin::Forged, "another installation's key");
-        for foreign in ["<a@b>", "<om1.x.y.z@b>", "", "om1", "<CAF=1.2.3.4@mail.gmail.com>"] {
+        for foreign in ["<a@b>", "<om1.x.y.z@b>", "<om2.x.y.z@b>", "", "om1", "<CAF=1.2.3.4@mail.gmail.com>"] {
             assert_eq!(signer.origin(foreign), Origin::Foreign, "{foreign}");
         }
     }
