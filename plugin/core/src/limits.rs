@@ -184,14 +184,16 @@ pub const READ_ANNOUNCE_BYTES: u64 = 256 * 1024;
 /// Stack of the threads on which foreign parsers run: room for IMAP_DEPTH_MAX with a factor of thirty.
 pub const WORKER_STACK: usize = 8 * 1024 * 1024;
 
-/// An access token is renewed when less than this is left of it. Long enough for a clock a minute off and a slow
-/// login; short enough that a one-hour token is used for 58 minutes.
+/// An access token is renewed when less than this is left of it. Long enough for a clock a minute off and a slow login.
 pub const TOKEN_EARLY: Duration = Duration::from_secs(120);
+/// A mailbox that is fetched at intervals renews when less than the interval and this is left: the refresh token of some
+/// servers ends with the access token (Canaille), and the next call would come too late.
+pub const TOKEN_EARLY_MARGIN: Duration = Duration::from_secs(60);
 /// Lifetime of a consent state, from `start` to `complete` (RFC 9700 asks for short-lived, single-use).
 pub const CONSENT_LIFETIME: Duration = Duration::from_secs(600);
-/// A token that lives shorter than 20 minutes is renewed when this part of its life is left (1/n), so that a sandbox's
-/// one-minute token is not renewed at every use: at most 1.1 refreshes per lifetime.
-pub const TOKEN_EARLY_PART: i64 = 10;
+/// Never before this part of its life is left (1/n): at most 1.1 refreshes per lifetime, of a sandbox's one-minute token
+/// too.
+pub const TOKEN_EARLY_PART: i64 = 11;
 /// Lifetime of a signed assertion, seconds (RFC 7523 section 3: short; Google takes up to an hour, Microsoft recommends
 /// five to ten minutes).
 pub const ASSERTION_LIFETIME: i64 = 300;
@@ -216,6 +218,10 @@ pub const REFRESH_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often what another process or call has under way is looked at: at first, doubling up to the most.
 pub const PEER_POLL_FIRST: Duration = Duration::from_millis(5);
 pub const PEER_POLL: Duration = Duration::from_millis(200);
+/// So many refusals of a refresh in a row, over so many seconds, that do not say why mean that the sign-in has ended: a
+/// proxy's bad minute is over by then.
+pub const REFRESH_DOUBTED: u32 = 3;
+pub const REFRESH_DOUBTED_FOR: i64 = 600;
 /// Pause after a first failed refresh; doubles with each further one, less up to half by chance.
 pub const REFRESH_PAUSE_FIRST: Duration = Duration::from_secs(2);
 pub const REFRESH_PAUSE_MAX: Duration = Duration::from_secs(300);
@@ -243,6 +249,8 @@ pub const DISCOVERY_RETRY: i64 = 300;
 pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Clocks may differ by this many seconds when the expiry of an ID token is checked.
 pub const ID_TOKEN_SKEW: i64 = 300;
+/// Names of one person that are looked at; real accounts have a dozen aliases.
+pub const IDENTITY_NAMES_MAX: usize = 64;
 /// The redirect URL that the host hands in, bytes. Microsoft's codes reach 2 KB.
 pub const REDIRECT_MAX: usize = 16 * 1024;
 /// A provider's own words in an error, characters.
