@@ -2,8 +2,8 @@
 //!
 //! What is done depends on the standard's `error` and on nothing else; numbers and descriptions only choose the
 //! sentence (Microsoft asks for that in its reference of error codes). The `kind` of a row that is found by a number
-//! says what usually comes with it, for whoever reads the table. An unknown code keeps the general sentence of its
-//! `error`, and the code itself is always passed on verbatim.
+//! says who usually must act; between settings and administrator it decides which of the two. An unknown code keeps the
+//! general sentence of its `error`, and the code itself is always passed on verbatim.
 //!
 //! Sources: Microsoft Entra reference-error-codes; Google OAuth 2.0 and Gmail API error pages; Exchange Online SMTP and
 //! limits pages; EWS ResponseCode; Microsoft Graph errors; RFC 6749 5.2, 8628 3.5, 5530.
@@ -52,6 +52,8 @@ impl Remedy {
         Some(match self.row.field? {
             Field::ClientId => ("/client_id", "Client ID"),
             Field::ClientSecret => ("/client_secret", "Client Secret"),
+            Field::ClientCertificate => ("/advanced/client_certificate", "Client Certificate"),
+            Field::AccessTokenUrl => ("/access_token_url", "Access Token URL"),
             Field::Scope => ("/scope", "Scope"),
             Field::RedirectUrl => ("/redirect_url", "Redirect URL"),
         })
@@ -84,6 +86,11 @@ pub fn by_error(error: &str, of_code: bool) -> Option<Remedy> {
     let special = if of_code { find(|by| matches!(by, Match::ErrorOfCode(list) if has(list, error))) } else { None };
     let named = |error: &str| find(|by| matches!(by, Match::Error(list) if has(list, error)));
     special.or_else(|| named(error)).or_else(|| named("*"))
+}
+
+/// Does a row name this `error`?
+pub fn knows(error: &str) -> bool {
+    find(|by| matches!(by, Match::Error(list) | Match::ErrorOfCode(list) if has(list, error))).is_some()
 }
 
 /// By Microsoft's `suberror` or Google's `error_subtype`.
@@ -162,6 +169,8 @@ enum Match {
 enum Field {
     ClientId,
     ClientSecret,
+    ClientCertificate,
+    AccessTokenUrl,
     Scope,
     RedirectUrl,
 }
