@@ -90,7 +90,10 @@ pub fn redact(line: &str) -> String {
             continue;
         }
         let word = &rest[..end];
-        if hide_next || (word.len() >= 40 && !word.bytes().all(|b| b.is_ascii_digit())) {
+        // An address as a parameter has its own long run of encoded characters.
+        let is_address = word.get(..7).is_some_and(|start| start.to_ascii_lowercase().starts_with("http"))
+            && word.contains("%3A%2F%2F");
+        if hide_next || (word.len() >= 40 && !is_address && !word.bytes().all(|b| b.is_ascii_digit())) {
             out.push_str("[redacted]");
             hide_next = false;
         } else {
@@ -110,7 +113,8 @@ pub fn redact(line: &str) -> String {
 }
 
 fn is_token_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '/')
+    // `%` begins a form-encoded character.
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '/' | '%')
 }
 
 #[cfg(test)]
@@ -129,6 +133,8 @@ mod tests {
             ("250 AUTH XOAUTH2 OAUTHBEARER", "250 AUTH XOAUTH2 OAUTHBEARER"),
             ("wrong code 535 5.7.8 refused", "wrong code 535 5.7.8 refused"),
             ("a1 OK FETCH completed", "a1 OK FETCH completed"),
+            ("client_secret=ab%2Bcd%25&scope=m", "client_secret=[redacted]&scope=m"),
+            ("100% of a", "100% of a"),
         ] {
             assert_eq!(redact(line), expected);
         }

@@ -247,8 +247,8 @@ fn of_status(account: &Account, status: &Status, now: UnixSeconds) -> Vec<Health
         let state = match warning.about {
             About::ClientSecret | About::Certificate | About::SignIn | About::AccessToken => State::Expiring,
             About::Scopes | About::Store => State::Degraded,
-            // Said above, with its error.
-            About::Renewal => continue,
+            // Said above, with its error; or a warning of the status alone, since nothing ends while mail is fetched.
+            About::Renewal | About::SignInEnds => continue,
         };
         all.push(Health {
             why: Some(warning.sentence.clone()),

@@ -1,15 +1,19 @@
 //! Reading what a token endpoint answers: tokens, leniently; refusals, into who must do what.
 //!
-//! A decision is only ever taken on `error` and the HTTP status, never on a number or a description: Microsoft asks for
-//! it (its reference of error codes), and the rest of the world has no numbers.
+//! What is done depends on what `error` means and on the HTTP status. A number or a description chooses the sentence
+//! (Microsoft asks for that in its reference of error codes). One exception: an answer to a refresh that has no known code
+//! is read for what it means, because many servers say only there that the refresh token has ended.
 
 use std::fmt;
 
 use oauth2::{RefreshToken, Scope, basic::BasicTokenType};
-use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::failure::{Failure, provider_text};
+use super::{
+    failure::{Doubt, Failure, provider_text},
+    said::{Said, meaning, speaks_of_a_dead_grant},
+};
 use crate::{
     error::Kind,
     limits,
@@ -26,14 +30,22 @@ pub(super) struct TokenAnswer {
     token_type: BasicTokenType,
     #[serde(default, deserialize_with = "seconds")]
     expires_in: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "refresh_token")]
     refresh_token: Option<RefreshToken>,
-    /// Google, for grants that end (`refresh_token_expires_in`).
-    #[serde(default, deserialize_with = "seconds")]
+    /// Google, for grants that end; Intuit writes `x_refresh_token_expires_in`.
+    #[serde(default, deserialize_with = "seconds", alias = "x_refresh_token_expires_in")]
     refresh_token_expires_in: Option<u64>,
+    /// Keycloak, for sign-ins that end with the session when they are not used; Okta and WSO2 write the others. Each of
+    /// them slides with each renewal, or may.
+    #[serde(default, deserialize_with = "seconds")]
+    refresh_expires_in: Option<u64>,
+    #[serde(default, deserialize_with = "seconds")]
+    refresh_token_timeout: Option<u64>,
+    #[serde(default, deserialize_with = "seconds")]
+    authorization_expires_in: Option<u64>,
     #[serde(default, rename = "scope", deserialize_with = "scope_list")]
     scopes: Option<Vec<Scope>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "id_token")]
     id_token: Option<IdToken>,
 }
 
@@ -44,6 +56,11 @@ impl TokenAnswer {
 
     pub fn refresh_token_expires_in(&self) -> Option<u64> {
         self.refresh_token_expires_in
+    }
+
+    /// After so many seconds without a renewal, or in all, the sign-in ends; the shortest one that was named.
+    pub fn session_ends_in(&self) -> Option<u64> {
+        [self.refresh_expires_in, self.refresh_token_timeout, self.authorization_expires_in].into_iter().flatten().min()
     }
 }
 
@@ -86,10 +103,29 @@ fn bearer() -> BasicTokenType {
 }
 
 fn token_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BasicTokenType, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?.map(|text| text.to_ascii_lowercase());
+    let value = Value::deserialize(deserializer)?;
+    let first = value.as_array().and_then(|list| list.first()).unwrap_or(&value);
+    let text = first.as_str().map(|text| text.trim().to_ascii_lowercase());
     Ok(match text.as_deref() {
         None | Some("" | "bearer") => BasicTokenType::Bearer,
         Some(other) => BasicTokenType::Extension(other.to_owned()),
+    })
+}
+
+/// What is not a text is not a token: `false` and `{}` stand for none.
+fn refresh_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RefreshToken>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(RefreshToken::new(text)),
+        _ => None,
+    })
+}
+
+/// Of another type it is kept as text: whoever reads it refuses it.
+fn id_token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IdToken>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Null | Value::Bool(false) => None,
+        Value::String(text) => (!text.is_empty()).then_some(IdToken(text)),
+        other => Some(IdToken(other.to_string())),
     })
 }
 
@@ -111,64 +147,27 @@ fn scope_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<S
     })
 }
 
-/// RFC 6749 5.2, with what Microsoft and Google add.
-#[derive(Default, Deserialize)]
-struct Refusal {
-    #[serde(default, deserialize_with = "text")]
-    error: Option<String>,
-    #[serde(default, deserialize_with = "text")]
-    error_description: Option<String>,
-    #[serde(default, deserialize_with = "numbers")]
-    error_codes: Vec<u32>,
-    #[serde(default, deserialize_with = "text", alias = "error_subtype")]
-    suberror: Option<String>,
-    #[serde(default, deserialize_with = "text")]
-    trace_id: Option<String>,
-    #[serde(default, deserialize_with = "text")]
-    correlation_id: Option<String>,
-    #[serde(default, deserialize_with = "text")]
-    timestamp: Option<String>,
-}
-
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Loose {
-        Text(String),
-        Other(IgnoredAny),
-    }
-    Ok(match Loose::deserialize(deserializer)? {
-        Loose::Text(text) if !text.is_empty() => Some(text),
-        Loose::Text(_) | Loose::Other(_) => None,
-    })
-}
-
-/// However they are written: they only improve the wording, and must not hide the code beside them.
-fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u32>, D::Error> {
-    let list = match Value::deserialize(deserializer)? {
-        Value::Array(list) => list,
-        one => vec![one],
-    };
-    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())?.try_into().ok();
-    Ok(list.iter().filter_map(number).collect())
-}
-
 /// Which request the answer is to: the same refusal of a code and of a refresh token sends different people.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
+    /// An authorization code was redeemed, or a consent was declined.
     Code,
+    /// A device code was asked for, or polled.
+    Device,
     Refresh,
+    /// Nobody's: of the application itself.
+    Application,
+    Revocation,
 }
 
 /// `None`: the answer holds tokens. `secrets` are what the request carried.
 pub(super) fn refusal(answer: &HttpAnswer, host: &str, asked: Asked, secrets: &[&str]) -> Option<Failure> {
-    let said = answer.json::<Refusal>();
+    let said = Said::read(answer);
     // Some servers refuse with status 200.
-    if answer.is_success() && said.as_ref().is_some_and(|said| said.error.is_none()) {
+    if answer.is_success() && said.is_object && said.code.is_none() {
         return None;
     }
-    let code = said.as_ref().and_then(|said| said.error.clone());
-    let mut failure = match (answer.status, code.as_deref()) {
+    let mut failure = match (answer.status, said.code.as_deref()) {
         (429, _) => throttled(host),
         (408 | 425 | 500.., _) => unwell(host, answer.status),
         (_, Some(code)) => coded(code, host, asked),
@@ -189,24 +188,54 @@ pub(super) fn refusal(answer: &HttpAnswer, host: &str, asked: Asked, secrets: &[
         ),
         (status, None) => Failure::new(
             Kind::ServerMisbehaved,
-            format!("{host} answered with HTTP {status} and no reason."),
+            format!("{host} answered with HTTP {status} and no code."),
             "Check Access Token URL; a firewall or proxy may be answering in the provider's place.",
         ),
     };
     failure.retry_after = answer.retry_after;
-    describe(&mut failure, answer, said.unwrap_or_default(), secrets);
+    failure.doubt = doubt(answer.status, &said, &failure, asked);
+    failure.code = said.code.as_deref().map(meaning);
+    failure.refuses_client = match failure.code.as_deref() {
+        Some(code) => ["invalid_client", "unauthorized_client"].contains(&code) && !failure.is_transient(),
+        None => said.is_silent && matches!(answer.status, 401 | 403),
+    };
+    describe(&mut failure, answer, &said, secrets);
     Some(failure)
 }
 
 /// By the `error` alone, whatever came with it.
 pub(super) fn coded(code: &str, host: &str, asked: Asked) -> Failure {
-    match remedies::by_error(code, asked == Asked::Code) {
+    let of_code = matches!(asked, Asked::Code | Asked::Device);
+    let code = match (meaning(code).as_str(), asked) {
+        // That is said of device codes (RFC 8628 3.5); of anything else it means what invalid_grant means.
+        ("expired_token", Asked::Code | Asked::Refresh) => "invalid_grant".to_owned(),
+        // RFC 6750 3.1 has it for access tokens; here it can only mean the refresh token.
+        ("invalid_token", Asked::Code | Asked::Refresh) => "invalid_grant".to_owned(),
+        (other, _) => other.to_owned(),
+    };
+    match remedies::by_error(&code, of_code) {
         Some(remedy) => Failure::known(remedy, host),
         None => Failure::new(
             Kind::AdminRequired,
             format!("{host} refused."),
             "The tenant administrator looks the code up at the provider.",
         ),
+    }
+}
+
+/// Could this refusal of a refresh mean that the sign-in has ended, although its code does not say so?
+fn doubt(status: u16, said: &Said, failure: &Failure, asked: Asked) -> Option<Doubt> {
+    let code = said.code.as_deref().map(meaning).unwrap_or_default();
+    let has_meaning = remedies::knows(&code) && code != "invalid_request";
+    let is_about_something_else = failure.is_transient() || failure.kind == Kind::ConsentRequired || has_meaning;
+    if asked != Asked::Refresh || !matches!(status, 400 | 401 | 403) || is_about_something_else {
+        return None;
+    }
+    let speaks = |text: &Option<String>| text.as_deref().is_some_and(speaks_of_a_dead_grant);
+    // 400 says that the request is bad, and of a request that was good before only the refresh token can be (glewlwyd).
+    match (status == 400 && said.is_silent) || speaks(&said.code) || speaks(&said.description) {
+        true => Some(Doubt::Likely),
+        false => Some(Doubt::Possible),
     }
 }
 
@@ -226,45 +255,46 @@ fn unwell(host: &str, status: u16) -> Failure {
     )
 }
 
-/// Adds the provider's words, ids and, for known numbers, better advice.
-fn describe(failure: &mut Failure, answer: &HttpAnswer, said: Refusal, secrets: &[&str]) {
+/// Adds the provider's words, ids and, for known numbers, a better sentence.
+fn describe(failure: &mut Failure, answer: &HttpAnswer, said: &Said, secrets: &[&str]) {
     let clean = |text: &str| provider_text(text, secrets);
-    if let Some(code) = &said.error {
-        let mut words = clean(code);
-        let numbers: Vec<_> = said.error_codes.iter().take(8).map(|number| format!("AADSTS{number}")).collect();
-        let details: Vec<_> = numbers.into_iter().chain(said.suberror.as_deref().map(&clean)).collect();
-        if !details.is_empty() {
-            words = format!("{words} ({})", details.join(", "));
-        }
-        if let Some(description) = said.error_description.as_deref().map(&clean).filter(|text| !text.is_empty()) {
-            words = format!("{words}: {description}");
-        }
-        failure.words.provider_code = Some(words);
-    } else if !answer.is_success() {
-        failure.words.provider_code = Some(format!("HTTP {}", answer.status));
+    let description = said.description.as_deref().map(&clean).filter(|text| !text.is_empty());
+    let mut words = match &said.code {
+        Some(code) => clean(code),
+        None => format!("HTTP {}", answer.status),
+    };
+    let numbers: Vec<_> = said.numbers.iter().take(8).map(|number| format!("AADSTS{number}")).collect();
+    let details: Vec<_> = numbers.into_iter().chain(said.details.iter().map(|detail| clean(detail))).collect();
+    if !details.is_empty() {
+        words = format!("{words} ({})", details.join(", "));
     }
-    let ids: Vec<_> =
-        [("trace_id", &said.trace_id), ("correlation_id", &said.correlation_id), ("timestamp", &said.timestamp)]
-            .into_iter()
-            .filter_map(|(name, value)| Some(format!("{name}={}", clean(value.as_deref()?))))
-            .chain(answer.correlation.as_deref().map(&clean))
-            .collect();
+    if let Some(description) = description {
+        words = format!("{words}: {description}");
+    }
+    if said.code.is_some() || !answer.is_success() {
+        failure.words.provider_code = Some(words);
+    }
+    let ids: Vec<_> = said
+        .ids
+        .iter()
+        .map(|(name, value)| format!("{name}={}", clean(value)))
+        .chain(answer.correlation.as_deref().map(&clean))
+        .collect();
     if !ids.is_empty() {
         failure.words.correlation = Some(ids.join(" "));
     }
-    // While the provider is busy nobody has to act, whatever else it says.
-    if !failure.is_transient()
-        && let Some(remedy) = particular(&said)
-    {
-        failure.words.advise(remedy);
+    if let Some(remedy) = particular(said) {
+        failure.specify(remedy);
     }
 }
 
-/// Better advice than the `error` has, for what Microsoft and Google say beside it. It never changes what is done.
-fn particular(said: &Refusal) -> Option<Remedy> {
-    let description = said.error_description.as_deref().unwrap_or_default();
-    let mut numbers = said.error_codes.iter().copied().chain(numbers_in(description));
-    numbers.find_map(remedies::by_aadsts).or_else(|| remedies::by_suberror(said.suberror.as_deref()?))
+/// A better sentence than the `error` has, for what Microsoft and Google say beside it.
+fn particular(said: &Said) -> Option<Remedy> {
+    let description = said.description.as_deref().unwrap_or_default();
+    let mut numbers = said.numbers.iter().copied().chain(numbers_in(description));
+    numbers
+        .find_map(remedies::by_aadsts)
+        .or_else(|| said.details.iter().find_map(|detail| remedies::by_suberror(detail)))
 }
 
 /// `AADSTS50105: …`: the redirect of a refused consent has the number only here.

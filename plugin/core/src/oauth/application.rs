@@ -3,7 +3,7 @@
 
 use super::{
     Inner, Redeemed,
-    answer::TokenAnswer,
+    answer::{Asked, TokenAnswer},
     client_auth::{ClientAuth, Proof},
     client_credentials,
     failure::Failure,
@@ -19,60 +19,63 @@ use crate::{
     settings::{Account, GrantType},
 };
 
-/// A request for a token, ready to be sent.
-pub(super) struct Application {
-    /// `None`: the fields prove themselves, and the client has no other name (RFC 7521 4.1 leaves `client_id` out).
-    proof: Option<Proof>,
-    fields: Vec<(&'static str, Secret)>,
-}
-
 pub(super) fn apply(inner: &Inner, account: &Account, net: &Net, deadline: Deadline) -> Result<Redeemed> {
-    let auth = match account.client.grant {
+    let mut auth = match account.client.grant {
         GrantType::JwtBearer => ClientAuth::None,
         _ => ClientAuth::decide(&account.client, inner.metadata(account, net, deadline).as_deref()),
     };
     let asked_at = inner.clock.now();
-    let answer = prepare(account, auth, asked_at)?.send(account, net, deadline).map_err(Trouble::into_error)?;
+    let answer = send(account, net, &mut auth, asked_at, deadline).map_err(Trouble::into_error)?;
     let mut grant = Grant::consented(account, auth, &answer, asked_at)?;
     // Nobody issues one here (RFC 6749 4.4.3); who does, issues it for something we do not do.
     grant.refresh_token = None;
     Ok(Redeemed { grant, id: grant_id(account) })
 }
 
-/// Certificate and keys are read here.
-///
-/// # Errors
-/// `Settings`, at what cannot be read or does not fit.
-pub(super) fn prepare(account: &Account, auth: ClientAuth, now: UnixSeconds) -> Result<Application> {
+/// Asks for a token. Certificate and keys are read here; `auth` becomes what the provider took.
+pub(super) fn send(
+    account: &Account,
+    net: &Net,
+    auth: &mut ClientAuth,
+    now: UnixSeconds,
+    deadline: Deadline,
+) -> Result<TokenAnswer, Trouble> {
     let scope = scope(account);
-    Ok(match account.client.grant {
-        GrantType::JwtBearer => {
-            // The assertion is all the proof there is (RFC 7523 3.1).
-            Application { proof: None, fields: jwt_bearer::fields(account, &scope, now)? }
+    let ask = |proof: Option<&Proof>, fields: &[(&'static str, Secret)]| {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.expose())).collect();
+        token_request::ask(account, net, proof, &fields, Asked::Application, deadline)
+    };
+    let answer = match account.client.grant {
+        // The assertion is all the proof there is (RFC 7523 3.1), and the client has no other name (RFC 7521 4.1).
+        GrantType::JwtBearer => ask(None, &jwt_bearer::fields(account, &scope, now).map_err(Trouble::Other)?),
+        _ => {
+            let fields = client_credentials::fields(&scope);
+            auth.send(&account.client, now, |proof| ask(Some(proof), &fields))
         }
-        _ => Application { proof: Some(auth.prove(&account.client, now)?), fields: client_credentials::fields(&scope) },
+    };
+    answer.map_err(|trouble| match trouble {
+        Trouble::Answered(failure) => Trouble::Answered(Box::new(explained(*failure, account))),
+        other => other,
     })
 }
 
-impl Application {
-    pub fn send(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<TokenAnswer, Trouble> {
-        let fields: Vec<_> = self.fields.iter().map(|(name, value)| (*name, value.expose())).collect();
-        token_request::ask(account, net, self.proof.as_ref(), &fields, deadline).map_err(
-            |(trouble, code)| match trouble {
-                Trouble::Answered(failure) => {
-                    Trouble::Answered(Box::new(explained(*failure, code.as_deref().unwrap_or_default(), account)))
-                }
-                other => other,
-            },
-        )
+/// Can the client prove itself now?
+///
+/// # Errors
+/// `Settings`, at what cannot be read or does not fit.
+pub(super) fn check(account: &Account, auth: ClientAuth, now: UnixSeconds) -> Result<()> {
+    match account.client.grant {
+        GrantType::JwtBearer => jwt_bearer::fields(account, &scope(account), now).map(drop),
+        _ => auth.prove(&account.client, now).map(drop),
     }
 }
 
 /// Nobody can be sent to a consent window: whoever must act is the administrator of the application.
-fn explained(failure: Failure, code: &str, account: &Account) -> Failure {
+fn explained(failure: Failure, account: &Account) -> Failure {
     if failure.is_transient() {
         return failure;
     }
+    let code = failure.code.as_deref().unwrap_or_default();
     let advice = match account.client.grant {
         GrantType::JwtBearer => jwt_bearer::advice(code, &scope(account), account),
         _ => client_credentials::advice(code, account),

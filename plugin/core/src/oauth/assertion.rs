@@ -29,6 +29,8 @@ use crate::{
 const ID_BYTES: usize = 16;
 const CERTIFICATE: (&str, &str) = ("/advanced/client_certificate/certificate", "Certificate");
 const PRIVATE_KEY: (&str, &str) = ("/advanced/client_certificate/private_key", "Private Key");
+const NO_ISSUER: &str = "The client certificate names the issuer as its audience, and nothing is entered here; enter the \
+    provider's issuer, or choose token_endpoint as Audience.";
 const SERVICE_ACCOUNT: (&str, &str) = ("/advanced/service_account", "Service Account Key");
 
 /// How an RSA key signs. An EC key on P-256 always signs by ES256.
@@ -40,7 +42,8 @@ pub(super) enum Padding {
     Pss,
 }
 
-/// `client_assertion` (RFC 7523 2.2 and 3). Its audience is the token endpoint: the one place it is made for.
+/// `client_assertion` (RFC 7523 2.2 and 3). Its audience is the token endpoint, the one place it is made for, unless the
+/// settings name the issuer. It has no `nbf`, which is OPTIONAL: a clock three seconds ahead would make it "not yet valid".
 ///
 /// # Errors
 /// `Settings`, at the certificate or the key: cannot be read, is not PEM, do not belong together, or the certificate is
@@ -53,15 +56,23 @@ pub(super) fn of_client(
 ) -> Result<Secret> {
     let (certificate, key) = certified(reference, now)?;
     let (algorithm, scheme) = algorithm(&*key, padding).map_err(|why| fault(PRIVATE_KEY, why))?;
-    let header = json!({
+    let mut header = json!({
         "alg": algorithm, "typ": "JWT",
         // RFC 7515 4.1.8; servers older than it look for 4.1.7 (AD FS).
         "x5t#S256": BASE64_URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA256, &certificate)),
         "x5t": BASE64_URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &certificate)),
     });
+    if let Some(id) = &reference.key_id {
+        header["kid"] = json!(id);
+    }
+    let audience = match (&client.issuer, reference.names_issuer) {
+        (Some(issuer), true) => issuer.as_str(),
+        (None, true) => return Err(Failure::field("/advanced/issuer", "Issuer", NO_ISSUER).to_error()),
+        (_, false) => client.token_url.as_str(),
+    };
     let claims = json!({
-        "iss": client.client_id, "sub": client.client_id, "aud": client.token_url.as_str(), "jti": hex::random::<ID_BYTES>()?,
-        "iat": now, "nbf": now, "exp": now + limits::ASSERTION_LIFETIME,
+        "iss": client.client_id, "sub": client.client_id, "aud": audience, "jti": hex::random::<ID_BYTES>()?,
+        "iat": now, "exp": now + limits::ASSERTION_LIFETIME,
     });
     sign(&*key, scheme, &header, &claims)
 }
@@ -237,7 +248,12 @@ mod tests {
 
     fn reference(dir: &Path) -> CertificateRef {
         let file = |name: &str| Arc::new(SecretRef::File(dir.join(name).to_str().unwrap().to_owned()));
-        CertificateRef { certificate: file("certificate.pem"), private_key: file("key.pem") }
+        CertificateRef {
+            certificate: file("certificate.pem"),
+            private_key: file("key.pem"),
+            key_id: None,
+            names_issuer: false,
+        }
     }
 
     fn part(token: &Secret, index: usize) -> Value {
@@ -266,6 +282,26 @@ mod tests {
             assert_eq!((&claims["iss"], &claims["aud"]), (&json!("client-1"), &json!("https://idp.test/token")));
             assert!(claims["exp"].as_i64().unwrap() - NOW <= 300);
         }
+    }
+
+    #[test]
+    fn fault_7_key_id_and_audience_are_the_persons_and_there_is_no_nbf() {
+        let dir = tempfile::tempdir().unwrap();
+        write_pair(dir.path(), 2030);
+        let mut client = account("https://idp.test").client;
+        let mut reference = reference(dir.path());
+        let token = of_client(&client, &reference, Padding::Pkcs1, NOW).unwrap();
+        assert_eq!((part(&token, 0).get("kid"), part(&token, 1).get("nbf")), (None, None));
+        reference.key_id = Some("key-1".into());
+        reference.names_issuer = true;
+        let error = of_client(&client, &reference, Padding::Pkcs1, NOW).err().unwrap();
+        assert_eq!(pointer(&error), "/advanced/issuer");
+        client.issuer = Some("https://idp.test/realm".into());
+        let token = of_client(&client, &reference, Padding::Pkcs1, NOW).unwrap();
+        assert_eq!(
+            (&part(&token, 0)["kid"], &part(&token, 1)["aud"]),
+            (&json!("key-1"), &json!("https://idp.test/realm"))
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! How the client proves itself to the token endpoint (RFC 6749 2.3.1, RFC 7523 2.2). Decided before the first request:
-//! an authorization code that was sent with the wrong method is spent.
+//! How the client proves itself to the token endpoint (RFC 6749 2.3.1, RFC 7523 2.2). Decided before the first request, and
+//! corrected by it: where the Authorization header is refused, the body is tried once.
 
 use oauth2::AuthType;
 use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
 
 use super::{
     assertion::{self, Padding},
     discovery::Metadata,
+    token_request::Trouble,
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
@@ -16,7 +18,7 @@ use crate::{
         http::{HttpAnswer, basic_credentials},
     },
     secret::Secret,
-    settings::{Client, MICROSOFT_HOSTS},
+    settings::{Client, ClientAuthentication, MICROSOFT_HOSTS},
 };
 
 /// Stored with the grant, so that a refresh needs no discovery.
@@ -40,38 +42,77 @@ const POST_HOSTS: [&str; 3] = ["login.live.com", "oauth2.googleapis.com", "accou
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 impl ClientAuth {
-    /// `client_secret_basic` is what a server must support (RFC 6749 2.3.1), and what metadata without a list mean
-    /// (RFC 8414 section 2). A certificate goes before a secret.
+    /// As the settings say; else as the provider lists it. `client_secret_basic` is what a server must support (RFC 6749
+    /// 2.3.1), and what metadata without a list mean (RFC 8414 section 2). A certificate goes before a secret.
     pub fn decide(client: &Client, metadata: Option<&Metadata>) -> Self {
-        let microsoft = client.token_url.host_str().is_some_and(|host| MICROSOFT_HOSTS.contains(&host));
+        let is_at = |hosts: &[&str]| client.token_url.host_str().is_some_and(|host| hosts.contains(&host));
         if client.certificate.is_some() {
-            let listed =
-                metadata.and_then(|metadata| metadata.token_endpoint_auth_signing_alg_values_supported.as_ref());
-            let pss = listed.is_some_and(|algorithms| algorithms.iter().any(|algorithm| algorithm == "PS256"));
+            let listed = metadata.and_then(|metadata| metadata.signing_algorithms.as_ref());
+            let lists = |wanted: &str| listed.is_some_and(|list| list.iter().any(|algorithm| algorithm == wanted));
+            // A list names what the server can, not what this client is registered for: RS256 is the usual registration.
             // Microsoft, "Microsoft identity platform application authentication certificate credentials": PS256.
-            return if pss || microsoft { Self::PrivateKeyJwtPss } else { Self::PrivateKeyJwt };
+            let is_pss = is_at(&MICROSOFT_HOSTS) || (lists("PS256") && !lists("RS256"));
+            return if is_pss { Self::PrivateKeyJwtPss } else { Self::PrivateKeyJwt };
         }
-        if client.client_secret.is_none() {
-            return Self::None;
+        let Some(secret) = client.secret() else { return Self::None };
+        match client.client_authentication {
+            ClientAuthentication::Basic => return Self::ClientSecretBasic,
+            ClientAuthentication::Post => return Self::ClientSecretPost,
+            ClientAuthentication::Automatic => {}
         }
-        if microsoft || client.token_url.host_str().is_some_and(|host| POST_HOSTS.contains(&host)) {
+        if is_at(&MICROSOFT_HOSTS) || is_at(&POST_HOSTS) {
             return Self::ClientSecretPost;
         }
-        let listed = metadata.and_then(|metadata| metadata.token_endpoint_auth_methods_supported.as_ref());
-        match listed {
-            Some(methods) if methods.iter().any(|method| method == "client_secret_basic") => Self::ClientSecretBasic,
-            Some(methods) if methods.iter().any(|method| method == "client_secret_post") => Self::ClientSecretPost,
+        let listed = metadata.and_then(|metadata| metadata.client_methods.as_ref());
+        let lists = |wanted: &str| listed.is_some_and(|list| list.iter().any(|method| method == wanted));
+        // Five servers of eight do not decode what RFC 6749 2.3.1 has encoded in the header.
+        let is_changed = is_changed_by_encoding(&client.client_id) || is_changed_by_encoding(secret.expose());
+        match (lists("client_secret_basic"), lists("client_secret_post")) {
+            (true, true) if is_changed => Self::ClientSecretPost,
+            (false, true) => Self::ClientSecretPost,
             _ => Self::ClientSecretBasic,
+        }
+    }
+
+    /// What is worth a try where this was refused. The code or the refresh token is still good then: seen at eight servers
+    /// of eight (LemonLDAP::NG, glewlwyd, Canaille, django-oidc-provider, Doorkeeper, node-oauth, emulate's two).
+    fn second(self, client: &Client) -> Option<Self> {
+        let is_automatic = client.client_authentication == ClientAuthentication::Automatic;
+        (self == Self::ClientSecretBasic && is_automatic).then_some(Self::ClientSecretPost)
+    }
+
+    /// Sends a request by this method; where that is refused, by the next one, which `self` then is: the caller keeps it.
+    ///
+    /// # Errors
+    /// Those of `send`, of the first try when the second one is refused, too.
+    pub fn send<T>(
+        &mut self,
+        client: &Client,
+        now: UnixSeconds,
+        send: impl Fn(&Proof) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let first = send(&self.prove(client, now).map_err(Trouble::Other)?);
+        let is_refused =
+            |outcome: &Result<T, Trouble>| outcome.as_ref().is_err_and(|trouble| trouble.failure().refuses_client);
+        let Some(second) = self.second(client).filter(|_| is_refused(&first)) else { return first };
+        let again = send(&second.prove(client, now).map_err(Trouble::Other)?);
+        match &again {
+            _ if is_refused(&again) => first,
+            Err(trouble) if trouble.failure().is_transient() => again,
+            _ => {
+                *self = second;
+                again
+            }
         }
     }
 
     /// What was decided at the consent, unless a secret or a certificate was added or removed since.
     pub fn still(self, client: &Client) -> Self {
+        let has_secret = client.certificate.is_none() && client.client_secret.is_some();
         let fits = match self {
             Self::PrivateKeyJwt | Self::PrivateKeyJwtPss => client.certificate.is_some(),
-            Self::ClientSecretBasic | Self::ClientSecretPost => {
-                client.certificate.is_none() && client.client_secret.is_some()
-            }
+            Self::ClientSecretBasic => client.client_authentication != ClientAuthentication::Post && has_secret,
+            Self::ClientSecretPost => client.client_authentication != ClientAuthentication::Basic && has_secret,
             Self::None => client.certificate.is_none() && client.client_secret.is_none(),
         };
         if fits { self } else { Self::decide(client, None) }
@@ -90,7 +131,7 @@ impl ClientAuth {
             _ => None,
         };
         let secret = match self {
-            Self::ClientSecretBasic | Self::ClientSecretPost => client.client_secret.clone(),
+            Self::ClientSecretBasic | Self::ClientSecretPost => client.secret(),
             _ => None,
         };
         Ok(Proof { method: self, secret, assertion })
@@ -98,9 +139,15 @@ impl ClientAuth {
 
     /// Everything of the client that a server could echo and nobody may read: to be cut from its words.
     pub fn secrets(client: &Client) -> Vec<Secret> {
-        let Some(secret) = &client.client_secret else { return Vec::new() };
-        vec![secret.clone(), basic_credentials(&client.client_id, secret)]
+        let Some(secret) = client.secret() else { return Vec::new() };
+        let pair = Secret::new(format!("{}:{}", client.client_id, secret.expose()));
+        let header = basic_credentials(&client.client_id, &secret);
+        client.client_secret.clone().into_iter().chain([secret, pair, header]).collect()
     }
+}
+
+fn is_changed_by_encoding(text: &str) -> bool {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>() != text
 }
 
 /// The client's proof of itself, for one request.

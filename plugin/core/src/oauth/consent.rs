@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, RedirectUrl, Scope, basic::BasicClient};
+use oauth2::{AuthUrl, ClientId, CsrfToken, PkceCodeChallenge, Scope, basic::BasicClient};
 use serde::{Deserialize, Serialize};
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
@@ -14,10 +14,11 @@ use super::{
     failure::provider_text,
     grant::{Grant, secret_text, user_of},
     grant_id, hex_sha256, resource,
+    token_request::as_typed,
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, Who},
     limits,
     net::Net,
     remedies,
@@ -80,7 +81,7 @@ pub(super) fn start(inner: &Inner, account: &Account, also: &[Account]) -> Resul
         scopes.iter().any(|scope| scope == "openid").then(|| CsrfToken::new_random_len(RANDOM_BYTES).secret().clone());
     let oauth = BasicClient::new(ClientId::new(client.client_id.clone()))
         .set_auth_uri(AuthUrl::from_url(without_reserved(&client.authorize_url)))
-        .set_redirect_uri(RedirectUrl::from_url(client.redirect_url.clone()));
+        .set_redirect_uri(as_typed(client));
     let mut request = oauth
         .authorize_url(|| CsrfToken::new_random_len(RANDOM_BYTES))
         .add_scopes(scopes.into_iter().map(Scope::new))
@@ -96,7 +97,7 @@ pub(super) fn start(inner: &Inner, account: &Account, also: &[Account]) -> Resul
         grant: grant_id(account),
         authorize_url: client.authorize_url.to_string(),
         token_url: client.token_url.to_string(),
-        redirect_url: client.redirect_url.to_string(),
+        redirect_url: client.redirect_text.clone(),
         client_id: client.client_id.clone(),
         code_verifier: Secret::new(verifier.into_secret()),
         nonce,
@@ -127,29 +128,39 @@ fn asked(inner: &Inner, account: &Account, also: &[Account]) -> BTreeMap<String,
     asked
 }
 
-/// What stands in Authorize URL already goes along, unless it is ours to say.
+/// What Authorize URL has already goes along, once, unless it is ours to say (RFC 6749 3.1: not more than once).
 fn without_reserved(authorize_url: &Url) -> Url {
-    let is_reserved = |name: &str| RESERVED.contains(&name);
-    if !authorize_url.query_pairs().any(|(name, _)| is_reserved(&name)) {
-        return authorize_url.clone();
+    let mut kept: Vec<(String, String)> = Vec::new();
+    let mut is_clean = true;
+    for (name, value) in authorize_url.query_pairs() {
+        let is_new = !RESERVED.contains(&name.as_ref()) && !kept.iter().any(|(there, _)| *there == name);
+        is_clean &= is_new;
+        if is_new {
+            kept.push((name.into_owned(), value.into_owned()));
+        }
     }
     let mut url = authorize_url.clone();
-    let kept = authorize_url.query_pairs().filter(|(name, _)| !is_reserved(name));
-    url.query_pairs_mut().clear().extend_pairs(kept);
+    if !is_clean {
+        url.set_query(None);
+        if !kept.is_empty() {
+            url.query_pairs_mut().extend_pairs(kept);
+        }
+    }
     url
 }
 
-/// `login_hint`, nonce, and what the settings add; nothing may take the place of what protects the exchange.
+/// `login_hint`, nonce, and what the settings and their preset add. Nothing may take the place of what protects the
+/// exchange, and what Authorize URL has is not said again.
 fn own_parameters(account: &Account, nonce: Option<&str>) -> Vec<(String, String)> {
-    let mut parameters: Vec<_> = account
-        .client
-        .authorize_parameters
-        .iter()
-        .filter(|(name, _)| !RESERVED.contains(&name.as_str()))
-        .cloned()
-        .collect();
-    if !parameters.iter().any(|(name, _)| name == "login_hint") {
-        parameters.push(("login_hint".into(), account.consenting_user.clone()));
+    let client = &account.client;
+    let is_free =
+        |name: &str| !RESERVED.contains(&name) && !client.authorize_url.query_pairs().any(|(there, _)| there == name);
+    let mut parameters: Vec<(String, String)> = Vec::new();
+    let hint = ("login_hint".to_owned(), account.consenting_user.clone());
+    for (name, value) in client.authorize_parameters.iter().cloned().chain([hint]) {
+        if is_free(&name) && !parameters.iter().any(|(there, _)| *there == name) {
+            parameters.push((name, value));
+        }
     }
     parameters.extend(nonce.map(|nonce| ("nonce".to_owned(), nonce.to_owned())));
     parameters
@@ -165,7 +176,10 @@ pub(super) fn accept(
     deadline: Deadline,
 ) -> Result<Accepted> {
     let parameters = parameters(&account.client, redirect)?;
-    let state = required(&parameters, "state")?;
+    let state = match parameters.get("state").map(|state| state.as_str()) {
+        Some(state) if !state.is_empty() => state,
+        _ => return Err(stateless(account, &parameters)),
+    };
     let pending = take_pending(inner, account, state)?;
     let metadata = inner.metadata(account, net, deadline);
     check_issuer(&account.client, metadata.as_deref(), parameters.get("iss").map(|iss| iss.as_str()))?;
@@ -209,7 +223,7 @@ fn parameters(client: &Client, redirect: &str) -> Result<Parameters> {
         pairs.push((name.into_owned(), Zeroizing::new(value.into_owned())));
     }
     if !is_registered_place(&url, &client.redirect_url) || !take_registered(&mut pairs, &client.redirect_url) {
-        return Err(refused("This redirect did not arrive at the Redirect URL of these settings."));
+        return Err(elsewhere(&url, client));
     }
     unsupported_mode(&url, &pairs)?;
     let registered: Vec<_> = client.redirect_url.query_pairs().map(|(name, _)| name).collect();
@@ -222,6 +236,69 @@ fn parameters(client: &Client, redirect: &str) -> Result<Parameters> {
         parameters.insert(name, value);
     }
     Ok(parameters)
+}
+
+/// Nobody can act on a redirect that arrived elsewhere without what arrived, what was expected, and why they differ.
+fn elsewhere(url: &Url, client: &Client) -> Error {
+    let registered = &client.redirect_url;
+    let place = |url: &Url| {
+        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        let place = format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path());
+        place.chars().take(limits::PROVIDER_TEXT_MAX / 2).collect::<String>()
+    };
+    let (arrived, expected) = (place(url), place(registered));
+    let slash = |url: &Url| url.path().trim_end_matches('/').to_owned();
+    let local = |url: &Url| matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let same = "enter the same address as Redirect URL, in the helpdesk's own public address and at the provider";
+    let cure = if (url.scheme(), registered.scheme()) == ("http", "https") {
+        "A reverse proxy ends TLS and the helpdesk does not know: have the proxy pass the scheme on (X-Forwarded-Proto), \
+         or set the helpdesk's public address."
+            .to_owned()
+    } else if url.scheme() != registered.scheme() {
+        format!("The scheme differs: {same}.")
+    } else if url.host_str() != registered.host_str() && local(url) && local(registered) {
+        format!("localhost and 127.0.0.1 are two names to a provider: {same}.")
+    } else if url.host_str() != registered.host_str() {
+        format!("The host name differs; a reverse proxy may replace it, or the helpdesk has two names: {same}.")
+    } else if url.port_or_known_default() != registered.port_or_known_default() {
+        format!("The port differs; a reverse proxy or a container may map it: {same}.")
+    } else if url.path() != registered.path() && slash(url) == slash(registered) {
+        format!("A slash at the end differs: {same}, with or without the slash.")
+    } else if url.path() != registered.path() {
+        format!("The path differs; a reverse proxy may cut or add a prefix: {same}.")
+    } else {
+        format!("The Redirect URL's own parameters are missing or changed, or it names a user: {same}.")
+    };
+    Error::new(
+        Kind::Refused,
+        format!(
+            "This redirect did not arrive at the Redirect URL of these settings. It arrived at {arrived}, the settings \
+             say {expected}."
+        ),
+    )
+    .remedy(cure)
+    .who(Who::HelpdeskAdministrator)
+}
+
+/// Without the state nothing proves that the answer belongs to a consent of ours; what it says is shown all the same.
+fn stateless(account: &Account, parameters: &Parameters) -> Error {
+    let missing = "The redirect lacks the parameter state";
+    let Some(code) = parameters.get("error").filter(|code| !code.is_empty()) else {
+        return refused(format!("{missing}."));
+    };
+    let description = parameters.get("error_description").map_or("", |text| text.as_str());
+    let told = declined(account, code, description);
+    let words = told.provider_code_text().unwrap_or_default().to_owned();
+    Error::new(
+        Kind::Refused,
+        format!(
+            "{missing}, so it is not proven that it belongs to this consent. It says that the consent was not given: \
+             {words}"
+        ),
+    )
+    .remedy(told.remedy_text().unwrap_or("Start the consent again.").to_owned())
+    .who(told.who_acts())
+    .provider_code(format!("{words} (unproven)"))
 }
 
 /// All but the query, which is looked at pair by pair.
@@ -288,7 +365,8 @@ fn take_pending(inner: &Inner, account: &Account, state: &str) -> Result<Pending
     let same_settings = pending.grant == grant_id(account)
         && pending.authorize_url == client.authorize_url.as_str()
         && pending.token_url == client.token_url.as_str()
-        && pending.redirect_url == client.redirect_url.as_str()
+        && pending.redirect_url == client.redirect_text
+        && Url::parse(&pending.redirect_url).is_ok_and(|url| url == client.redirect_url)
         && pending.client_id == client.client_id;
     if !same_settings {
         return Err(refused("The settings were changed after the consent window was opened."));
@@ -333,7 +411,7 @@ fn declined(account: &Account, code: &str, description: &str) -> Error {
         _ => {
             let mut failure = answer::coded(code, host, Asked::Code);
             if let Some(remedy) = answer::numbers_in(description).find_map(remedies::by_aadsts) {
-                failure.words.advise(remedy);
+                failure.specify(remedy);
             }
             failure.to_error()
         }
@@ -348,4 +426,5 @@ fn declined(account: &Account, code: &str, description: &str) -> Error {
 fn refused(message: impl Into<String>) -> Error {
     Error::new(Kind::Refused, message)
         .remedy("Start the consent again from the settings, and complete it in the window that opens.")
+        .who(Who::MailboxOwner)
 }

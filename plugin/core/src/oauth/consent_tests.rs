@@ -256,7 +256,7 @@ fn no_secret_reaches_an_error_or_the_log() {
             |_| json(200, r#"{"access_token":["canary-x"],"refresh_token":"canary-y"}"#),
             |_| json(200, "canary-z"),
             |_| json(200, r#"{"access_token":"canary-\u0001x"}"#),
-            |_| json(500, "canary-body"),
+            |_| json(500, "some words"),
         ] {
             bench.idp.set(answer);
             let error = bench.grants.access_token(&bench.account, &bench.net, soon()).err().unwrap();

@@ -2,6 +2,7 @@
 //! until they have.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -57,17 +58,34 @@ struct Waiting {
     expires_at: UnixSeconds,
 }
 
-/// RFC 8628 3.2; Google writes `verification_url`.
-#[derive(Deserialize)]
+/// RFC 8628 3.2, read as real servers write it: numbers as texts and texts as numbers; Google writes `verification_url`.
 struct Answer {
-    #[serde(with = "secret_text")]
     device_code: Secret,
     user_code: String,
     verification_uri: Option<Url>,
-    verification_url: Option<Url>,
     verification_uri_complete: Option<Url>,
     expires_in: Option<f64>,
     interval: Option<f64>,
+}
+
+impl Answer {
+    fn read(document: &Map<String, Value>) -> Option<Self> {
+        let text = |name: &str| match document.get(name)? {
+            Value::String(text) => Some(text.trim().to_owned()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let url = |name: &str| Url::parse(&text(name)?).ok();
+        let number = |name: &str| text(name)?.parse().ok();
+        Some(Self {
+            device_code: Secret::new(text("device_code")?),
+            user_code: text("user_code")?,
+            verification_uri: url("verification_uri").or_else(|| url("verification_url")),
+            verification_uri_complete: url("verification_uri_complete").or_else(|| url("verification_url_complete")),
+            expires_in: number("expires_in"),
+            interval: number("interval"),
+        })
+    }
 }
 
 pub(super) fn start(inner: &Inner, account: &Account, net: &Net, deadline: Deadline) -> Result<DeviceCode> {
@@ -78,22 +96,27 @@ pub(super) fn start(inner: &Inner, account: &Account, net: &Net, deadline: Deadl
         let message = "Nothing is entered, and the provider does not say where it gives out device codes; enter that address, or choose another grant.";
         Failure::field("/advanced/device_authorization_url", "Device Authorization URL", message).to_error()
     })?;
-    let client_auth = ClientAuth::decide(client, metadata.as_deref());
+    let mut client_auth = ClientAuth::decide(client, metadata.as_deref());
     let now = inner.clock.now();
-    let proof = client_auth.prove(client, now)?;
     let scope = client.scopes.join(" ");
-    let answer = proof.post(client, net, url, &[("scope", &scope)], deadline)?;
     let host = url.host_str().unwrap_or_default();
-    let own = proof.secrets(client);
-    let secrets: Vec<_> = own.iter().map(Secret::expose).collect();
-    if let Some(failure) = refusal(&answer, host, Asked::Code, &secrets) {
-        return Err(about_endpoint(failure).to_error());
-    }
-    let (waiting, code) =
-        answer.json::<Answer>().and_then(|answer| understood(answer, client_auth, account, now)).ok_or_else(|| {
-            Error::new(Kind::ServerMisbehaved, format!("{host} answered with something that is no device code."))
-                .remedy("Check that Device Authorization URL is the provider's device authorization endpoint.")
-        })?;
+    let answer = client_auth
+        .send(client, now, |proof| {
+            let answer =
+                proof.post(client, net, url, &[("scope", &scope)], deadline).map_err(token_request::Trouble::Other)?;
+            let own = proof.secrets(client);
+            let secrets: Vec<_> = own.iter().map(Secret::expose).collect();
+            match refusal(&answer, host, Asked::Device, &secrets) {
+                Some(failure) => Err(token_request::Trouble::Answered(Box::new(about_endpoint(failure)))),
+                None => Ok(answer),
+            }
+        })
+        .map_err(token_request::Trouble::into_error)?;
+    let read = answer.json().as_ref().and_then(Answer::read);
+    let (waiting, code) = read.and_then(|answer| understood(answer, client_auth, account, now)).ok_or_else(|| {
+        Error::new(Kind::ServerMisbehaved, format!("{host} answered with something that is no device code."))
+            .remedy("Check that Device Authorization URL is the provider's device authorization endpoint.")
+    })?;
     let id = id(account);
     // In place of an earlier one: whoever starts again has given that up.
     while write(inner, &id, inner.store.read(Table::Consent, &id)?.map(|record| record.version), &waiting)?.is_none() {
@@ -127,24 +150,30 @@ pub(super) fn poll(inner: &Inner, account: &Account, net: &Net, deadline: Deadli
     if wait > 0 && wait <= waiting.interval_seconds as i64 {
         return Ok(pending(&waiting));
     }
-    let proof = waiting.client_auth.still(&account.client).prove(&account.client, now)?;
+    let mut client_auth = waiting.client_auth.still(&account.client);
+    client_auth.prove(&account.client, now).map(drop)?;
     // Written before it is asked: of any number of pollers one asks, and none sooner than the interval.
     waiting.next_poll_at = now + waiting.interval_seconds as i64;
     let Some(version) = write(inner, &id, Some(record.version), &waiting)? else { return Ok(pending(&waiting)) };
 
     let fields = [("grant_type", GRANT_TYPE), ("device_code", waiting.device_code.expose())];
-    let (trouble, code) = match token_request::ask(account, net, Some(&proof), &fields, deadline) {
+    let asked = client_auth.send(&account.client, now, |proof| {
+        token_request::ask(account, net, Some(proof), &fields, Asked::Device, deadline)
+    });
+    waiting.client_auth = client_auth;
+    let trouble = match asked {
         Ok(answer) => {
             // Spent, whatever comes of it. A record that stays ends at the next poll; the tokens must not end with it.
             if let Err(e) = inner.store.delete(Table::Consent, &id) {
                 inner.log(account).warn(format_args!("The record of a used device code could not be removed: {e}"));
             }
-            let grant = Grant::consented(account, waiting.client_auth.still(&account.client), &answer, now)?;
+            let grant = Grant::consented(account, client_auth, &answer, now)?;
             let redeemed = redeem::identified(inner, account, net, &answer, grant, None, deadline)?;
             return Ok(Polled::Authorized(Box::new(redeemed)));
         }
         Err(refused) => refused,
     };
+    let code = trouble.failure().code;
     let ended = match code.as_deref() {
         Some("authorization_pending") => return Ok(pending(&waiting)),
         // RFC 8628 3.5: also after a timeout it is asked less often.
@@ -154,9 +183,7 @@ pub(super) fn poll(inner: &Inner, account: &Account, net: &Net, deadline: Deadli
                 .remedy(format!("Start again, enter the new code, sign in as {} and accept.", account.consenting_user)),
         ),
         Some("expired_token") => Some(too_late()),
-        Some("invalid_grant" | "bad_verification_code") => {
-            Some(start_again("The provider does not know the device code any more."))
-        }
+        Some("invalid_grant") => Some(start_again("The provider does not know the device code any more.")),
         _ if trouble.failure().is_transient() => None,
         _ => return Err(trouble.into_error()),
     };
@@ -192,7 +219,7 @@ fn understood(
 ) -> Option<(Waiting, DeviceCode)> {
     // A person is sent there.
     let for_a_person = |url: Url| (url.scheme() == "https" && url.has_host()).then_some(url);
-    let verification_uri = for_a_person(answer.verification_uri.or(answer.verification_url)?)?;
+    let verification_uri = for_a_person(answer.verification_uri?)?;
     let printable = |c: char| !c.is_control();
     if answer.device_code.is_empty()
         || answer.user_code.trim().is_empty()
@@ -245,6 +272,7 @@ fn id(account: &Account) -> String {
 fn about_endpoint(mut failure: Failure) -> Failure {
     if failure.field.is_some_and(|(pointer, _)| pointer == "/access_token_url") {
         failure.field = Some(("/advanced/device_authorization_url", "Device Authorization URL"));
+        failure.words.message = failure.words.message.replace("token endpoint", "device authorization endpoint");
     }
     failure
 }

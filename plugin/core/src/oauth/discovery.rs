@@ -6,9 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use url::Url;
 
+use super::failure::provider_text;
 use crate::{
     clock::{Clock, Deadline, UnixSeconds},
     limits,
@@ -17,23 +18,50 @@ use crate::{
     seam,
 };
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Metadata {
     pub issuer: String,
-    #[serde(default)]
     pub userinfo_endpoint: Option<Url>,
-    #[serde(default)]
     pub revocation_endpoint: Option<Url>,
     /// RFC 8628 section 4.
-    #[serde(default)]
     pub device_authorization_endpoint: Option<Url>,
-    #[serde(default)]
-    pub token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
-    #[serde(default)]
-    pub token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// `token_endpoint_auth_signing_alg_values_supported`.
+    pub signing_algorithms: Option<Vec<String>>,
+    /// `token_endpoint_auth_methods_supported`.
+    pub client_methods: Option<Vec<String>>,
     /// RFC 9207 section 3.
-    #[serde(default)]
     pub authorization_response_iss_parameter_supported: bool,
+}
+
+impl Metadata {
+    /// Each member by itself: an odd one costs only itself. `None`: there is no issuer.
+    fn read(document: &Map<String, Value>) -> Option<Self> {
+        let url = |name: &str| {
+            let url = Url::parse(document.get(name)?.as_str()?.trim()).ok()?;
+            (url.scheme() == "https" && url.has_host()).then_some(url)
+        };
+        let list = |name: &str| match document.get(name)? {
+            Value::Array(many) => Some(many.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+            // One text in the place of a list of one.
+            Value::String(text) => {
+                Some(text.split([' ', ',']).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+            }
+            _ => None,
+        };
+        Some(Self {
+            issuer: document.get("issuer")?.as_str()?.to_owned(),
+            userinfo_endpoint: url("userinfo_endpoint"),
+            revocation_endpoint: url("revocation_endpoint"),
+            device_authorization_endpoint: url("device_authorization_endpoint"),
+            signing_algorithms: list("token_endpoint_auth_signing_alg_values_supported"),
+            client_methods: list("token_endpoint_auth_methods_supported"),
+            authorization_response_iss_parameter_supported: document
+                .get("authorization_response_iss_parameter_supported")
+                .is_some_and(|said| {
+                    said == true || said.as_str().is_some_and(|said| said.eq_ignore_ascii_case("true"))
+                }),
+        })
+    }
 }
 
 /// Asked once per issuer and day.
@@ -79,21 +107,25 @@ impl Discovery {
 }
 
 fn ask(issuer: &str, net: &Net, deadline: Deadline) -> Result<Metadata, String> {
-    let mut why = "it is not a URL".to_owned();
+    // Of the first address that has something: a 404 of the second is no reason.
+    let mut why = Vec::new();
     for url in well_known(issuer) {
         match net.http().get(&url, None, deadline) {
-            Ok(answer) if answer.is_success() => match answer.json::<Metadata>() {
+            Ok(answer) if answer.is_success() => match answer.json().as_ref().and_then(Metadata::read) {
                 // RFC 8414 3.3: metadata of another issuer must not be used.
                 Some(metadata) if issuer_matches(issuer, &metadata.issuer, None) => return Ok(metadata),
-                Some(_) => why = "it names another issuer".into(),
-                None => why = "it is not readable".into(),
+                Some(metadata) => {
+                    why.push(format!("it names another issuer, {}", provider_text(&metadata.issuer, &[])));
+                }
+                None => why.push("it is not a JSON object with an issuer".into()),
             },
-            Ok(answer) => why = format!("HTTP {}", answer.status),
+            Ok(answer) => why.push(format!("HTTP {}", answer.status)),
             // No answer: the second address of the same host would give none either.
             Err(e) => return Err(e.message().to_owned()),
         }
     }
-    Err(why)
+    let is_particular = |why: &&String| !why.starts_with("HTTP ");
+    Err(why.iter().find(is_particular).or(why.first()).cloned().unwrap_or_else(|| "it is not a URL".into()))
 }
 
 /// OpenID appends to the issuer's path; RFC 8414 inserts before it.
@@ -159,6 +191,49 @@ mod tests {
         ] {
             assert_eq!(issuer_matches(expected, actual, tenant), same, "{expected} {actual}");
         }
+    }
+
+    #[test]
+    fn fault_12_an_odd_member_costs_only_itself() {
+        let good = serde_json::json!({
+            "issuer": "https://a.test", "userinfo_endpoint": "https://a.test/me",
+            "revocation_endpoint": "https://a.test/revoke", "device_authorization_endpoint": "https://a.test/device",
+            "token_endpoint_auth_methods_supported": ["client_secret_post"],
+            "token_endpoint_auth_signing_alg_values_supported": ["RS256"],
+            "authorization_response_iss_parameter_supported": true,
+        });
+        let read = |document: &Value| Metadata::read(document.as_object().unwrap());
+        let count = |found: &Metadata| {
+            let endpoints =
+                [&found.userinfo_endpoint, &found.revocation_endpoint, &found.device_authorization_endpoint];
+            let lists = [&found.client_methods, &found.signing_algorithms];
+            endpoints.iter().filter(|url| url.is_some()).count()
+                + lists.iter().filter(|list| list.is_some()).count()
+                + usize::from(found.authorization_response_iss_parameter_supported)
+        };
+        assert_eq!(count(&read(&good).unwrap()), 6);
+        for name in good.as_object().unwrap().keys().filter(|name| *name != "issuer") {
+            for odd in ["", "/revoke", "http://a.test/x", "https://"].map(Value::from).into_iter().chain([
+                Value::from(5),
+                Value::Null,
+                serde_json::json!({}),
+            ]) {
+                let mut document = good.clone();
+                document[name] = odd.clone();
+                let found = read(&document).unwrap_or_else(|| panic!("{name} {odd}"));
+                // A text in the place of a list is a list of one.
+                let is_list = name.ends_with("_supported") && name.starts_with("token") && odd.is_string();
+                assert_eq!(count(&found), if is_list { 6 } else { 5 }, "{name} {odd}");
+            }
+        }
+        let mut document = good;
+        document["token_endpoint_auth_methods_supported"] = "client_secret_post".into();
+        document["authorization_response_iss_parameter_supported"] = "true".into();
+        let found = read(&document).unwrap();
+        assert_eq!(found.client_methods.as_deref(), Some(&["client_secret_post".to_owned()][..]));
+        assert!(found.authorization_response_iss_parameter_supported);
+        document["issuer"] = 5.into();
+        assert!(read(&document).is_none());
     }
 
     #[test]

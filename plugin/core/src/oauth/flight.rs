@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    failure::Failure,
+    failure::{Doubt, Failure},
     grant::Grant,
     resource::{self, Resource},
 };
@@ -51,10 +51,13 @@ pub(super) struct Memory {
 }
 
 /// After a failed refresh.
+#[derive(Clone)]
 pub(super) struct Pause {
     pub until: UnixSeconds,
     pub failure: Failure,
     failures: u32,
+    /// The first of the refusals in a row that may mean that the sign-in has ended, and how many there were.
+    doubted: Option<(UnixSeconds, u32)>,
     /// Other credentials deserve another try at once.
     client: (String, Option<Secret>, String),
     /// What was asked for: a resource that is refused holds up no other.
@@ -151,10 +154,31 @@ impl Drop for Guard {
     }
 }
 
+impl Pause {
+    /// A refresh was refused without a code that says why. Once the access token has ended, and the answer speaks of the
+    /// grant or goes on like this, the sign-in is most likely what has ended: a person is asked, and the provider now and
+    /// then, too, in case it was a proxy.
+    pub fn means_consent(&self, grant: &Grant, now: UnixSeconds) -> Option<Failure> {
+        let (since, times) = self.doubted?;
+        let lasts = times >= limits::REFRESH_DOUBTED && now - since >= limits::REFRESH_DOUBTED_FOR;
+        if grant.is_valid(now) || !(self.failure.doubt == Some(Doubt::Likely) || lasts) {
+            return None;
+        }
+        let mut failure = Failure::new(
+            Kind::ConsentRequired,
+            "The sign-in cannot be renewed: the provider refuses it, without saying why by a known code.",
+            "The mailbox owner opens the consent window again and signs in: that usually cures it.",
+        );
+        failure.words.provider_code = self.failure.words.provider_code.clone();
+        failure.words.correlation = self.failure.words.correlation.clone();
+        Some(failure)
+    }
+}
+
 impl Memory {
     /// # Errors
     /// The last failure again, while its pause lasts.
-    pub fn check_pause(&self, account: &Account, now: UnixSeconds) -> Result<()> {
+    pub fn check_pause(&self, account: &Account, grant: &Grant, now: UnixSeconds) -> Result<()> {
         // A clock that was set back must not make a pause of days.
         let longest = limits::RETRY_AFTER_MAX.as_secs() as i64;
         let lasts = |pause: &&Pause| {
@@ -163,6 +187,9 @@ impl Memory {
                 && pause.resource == resource::of_account(account)
         };
         let Some(pause) = self.pause.as_ref().filter(lasts) else { return Ok(()) };
+        if let Some(failure) = pause.means_consent(grant, now) {
+            return Err(failure.to_error());
+        }
         let mut failure = pause.failure.clone();
         if failure.is_transient() {
             failure.retry_after = Some(Duration::from_secs((pause.until - now).max(1) as u64));
@@ -173,7 +200,10 @@ impl Memory {
     /// Doubles with each failure in a row, less up to half of it by chance, so that a thousand mailboxes do not come
     /// back together; never shorter than the server asked for.
     pub fn pause(&mut self, failure: &Failure, account: &Account, now: UnixSeconds) {
-        let failures = self.pause.take().map_or(0, |pause| pause.failures);
+        let last = self.pause.take();
+        let failures = last.as_ref().map_or(0, |pause| pause.failures);
+        let doubted = last.and_then(|pause| pause.doubted).filter(|_| failure.doubt.is_some());
+        let doubted = failure.doubt.map(|_| doubted.map_or((now, 1), |(since, times)| (since, times + 1)));
         let full = limits::REFRESH_PAUSE_FIRST.saturating_mul(1 << failures.min(16)).min(limits::REFRESH_PAUSE_MAX);
         let chance = getrandom::u32().unwrap_or(u32::MAX / 2) as f64 / u32::MAX as f64;
         let wait = full.mul_f64(0.5 + chance / 2.0).max(failure.retry_after.unwrap_or_default());
@@ -182,6 +212,7 @@ impl Memory {
             until,
             failure: failure.clone(),
             failures: failures + 1,
+            doubted,
             client: credentials(&account.client),
             resource: resource::of_account(account),
         });
@@ -205,5 +236,5 @@ impl Memory {
 }
 
 fn credentials(client: &Client) -> (String, Option<Secret>, String) {
-    (client.client_id.clone(), client.client_secret.clone(), client.token_url.to_string())
+    (client.client_id.clone(), client.secret(), client.token_url.to_string())
 }

@@ -38,6 +38,9 @@ pub(super) struct Grant {
     #[serde(with = "optional_secret_text")]
     pub refresh_token: Option<Secret>,
     pub refresh_expires_at: Option<UnixSeconds>,
+    /// The provider ends the sign-in so many seconds after a renewal, or after the consent: with its session.
+    #[serde(default)]
+    pub session_seconds: Option<u64>,
     /// Counts the access tokens of this grant, from 1.
     pub generation: u64,
     pub consented_at: UnixSeconds,
@@ -106,6 +109,7 @@ impl Grant {
             expires_at: None,
             refresh_token: None,
             refresh_expires_at: None,
+            session_seconds: None,
             generation: 0,
             consented_at: asked_at,
             refusal: None,
@@ -139,6 +143,7 @@ impl Grant {
         if let Some(seconds) = answer.refresh_token_expires_in().filter(|seconds| *seconds > 0) {
             self.refresh_expires_at = Some(asked_at + seconds as i64);
         }
+        self.session_seconds = answer.session_ends_in();
         if let Some(scopes) = answer.scopes().filter(|scopes| !scopes.is_empty()) {
             self.scopes = scopes.iter().map(|scope| scope.to_string()).collect();
         }
@@ -235,11 +240,12 @@ impl Grant {
     }
 
     /// Valid, and not so near its end that it is time for the next.
-    pub fn is_fresh(&self, now: UnixSeconds) -> bool {
-        let early = self.expires_at.map_or(0, |end| {
-            (limits::TOKEN_EARLY.as_secs() as i64).min((end - self.issued_at) / limits::TOKEN_EARLY_PART)
-        });
-        self.is_valid(now + early)
+    pub fn is_fresh(&self, account: &Account, now: UnixSeconds) -> bool {
+        let interval = account.fetching.as_ref().map_or(0, |fetching| 60 * i64::from(fetching.interval_minutes));
+        let margin = limits::TOKEN_EARLY_MARGIN.as_secs() as i64;
+        let wanted = (limits::TOKEN_EARLY.as_secs() as i64).max(if interval > 0 { interval + margin } else { 0 });
+        let most = |end| (end - self.issued_at) / limits::TOKEN_EARLY_PART;
+        self.is_valid(now + self.expires_at.map_or(0, |end| wanted.min(most(end))))
     }
 
     /// Compared with what `account` needs.

@@ -9,7 +9,7 @@
 //! | refresh.rs · flight.rs | handing out and renewing access tokens; one at a time, with pauses after failures |
 //! | grant.rs · resource.rs · scopes.rs | the stored record; a token for each resource; what was granted, compared with what is needed |
 //! | status.rs · revoke.rs | how it stands; ending it |
-//! | token_request.rs · answer.rs · failure.rs | asking the token endpoint, and what its answers mean |
+//! | token_request.rs · answer.rs · said.rs · failure.rs | asking the token endpoint, what its answers say and mean |
 //! | client_auth.rs · assertion.rs · discovery.rs | how the client proves itself, by secret or signature; what the server says of itself |
 //! | inspect.rs | the same for the diagnosis: held against the settings |
 //!
@@ -44,14 +44,19 @@ mod redeem;
 mod refresh;
 mod resource;
 mod revoke;
+mod said;
 mod scopes;
 mod status;
 mod token_request;
 
 #[cfg(test)]
+mod client_method_tests;
+#[cfg(test)]
 mod consent_safety_tests;
 #[cfg(test)]
 mod consent_tests;
+#[cfg(test)]
+mod dead_sign_in_tests;
 #[cfg(test)]
 mod grants_tests;
 #[cfg(test)]
@@ -67,7 +72,7 @@ use url::Url;
 
 use crate::{
     clock::{Clock, Deadline, UnixSeconds},
-    error::Result,
+    error::{Result, Who},
     hex::hex,
     log::Logger,
     net::Net,
@@ -196,7 +201,7 @@ impl Grants {
     /// about client, scope or redirect URL. `Transient`, `Throttled`: the consent must be started again later, the code is
     /// spent.
     pub fn redeem(&self, account: &Account, net: &Net, redirect: &str, deadline: Deadline) -> Result<Redeemed> {
-        redeem::redeem(&self.0, account, net, redirect, deadline)
+        redeem::redeem(&self.0, account, net, redirect, deadline).map_err(|e| within_a_consent(e, account))
     }
 
     /// Asks for a device code (RFC 8628), in place of any that is waiting.
@@ -204,7 +209,7 @@ impl Grants {
     /// # Errors
     /// `Settings`: nobody knows where device codes are given out. Else as [`Grants::redeem`].
     pub fn start_device(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<DeviceCode> {
-        device::start(&self.0, account, net, deadline)
+        device::start(&self.0, account, net, deadline).map_err(|e| within_a_consent(e, account))
     }
 
     /// Asks whether the person has entered the device code; never sooner than the server's interval, whoever asks. Goes on
@@ -221,7 +226,7 @@ impl Grants {
     /// # Errors
     /// `Settings`, `AdminRequired`: the provider does not let the application in. `Transient`, `Throttled`.
     pub fn apply(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<Redeemed> {
-        application::apply(&self.0, account, net, deadline)
+        application::apply(&self.0, account, net, deadline).map_err(|e| within_a_consent(e, account))
     }
 
     /// Makes a redeemed consent durable, in place of any earlier one.
@@ -236,7 +241,7 @@ impl Grants {
         Ok(status::describe(Some(grant), account, self.0.clock.now(), Vec::new()))
     }
 
-    /// The present access token; renewed first when less than `limits::TOKEN_EARLY` is left of it.
+    /// The present access token; renewed first when it would end before the next fetch, or within `limits::TOKEN_EARLY`.
     ///
     /// # Errors
     /// `ConsentRequired` when only a person can help: remembered, nothing more is asked of the provider until a new
@@ -300,6 +305,15 @@ impl Inner {
             // What cannot be deleted now is tried again at the next consent.
             *expires_at > now || self.store.delete(Table::Consent, id).is_err()
         });
+    }
+}
+
+/// Nothing is tried again by itself while a person waits: state and code are used up.
+fn within_a_consent(error: crate::Error, account: &Account) -> crate::Error {
+    match (error.is_transient(), account.client.grant.is_app_only()) {
+        (true, false) => error.remedy("Start the consent again in a few minutes.").who(Who::MailboxOwner),
+        (true, true) => error.remedy("Connect the mailbox again in a few minutes.").who(Who::HelpdeskAdministrator),
+        (false, _) => error,
     }
 }
 

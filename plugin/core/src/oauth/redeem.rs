@@ -1,7 +1,5 @@
 //! From an accepted redirect to tokens whose owner is known. Nothing is kept yet: the mail server has the last word.
 
-use url::Url;
-
 use super::{
     AccessToken, Inner,
     answer::TokenAnswer,
@@ -43,15 +41,17 @@ pub(super) fn redeem(
 ) -> Result<Redeemed> {
     let accepted = consent::accept(inner, account, net, redirect, deadline)?;
     let metadata = inner.metadata(account, net, deadline);
-    let auth = ClientAuth::decide(&account.client, metadata.as_deref());
+    let mut auth = ClientAuth::decide(&account.client, metadata.as_deref());
     let asked_at = inner.clock.now();
-    let proof = auth.prove(&account.client, asked_at)?;
     let consented =
         resource::union([&*account.client.scopes].into_iter().chain(accepted.asked.values().map(Vec::as_slice)));
     let own = resource::part(&consented, &resource::of_account(account));
     let scope = resource::are_several(&consented).then(|| own.join(" "));
-    let (code, verifier) = (accepted.code, &accepted.code_verifier);
-    let answer = token_request::exchange_code(account, net, &proof, code, verifier, scope.as_deref(), deadline)
+    let (code, verifier) = (&accepted.code, &accepted.code_verifier);
+    let answer = auth
+        .send(&account.client, asked_at, |proof| {
+            token_request::exchange_code(account, net, proof, code, verifier, scope.as_deref(), deadline)
+        })
         .map_err(Trouble::into_error)?;
     let mut grant = Grant::consented(account, auth, &answer, asked_at)?;
     (grant.consented, grant.asked) = (consented, accepted.asked);
@@ -96,24 +96,27 @@ fn identify(
     metadata: Option<&Metadata>,
     deadline: Deadline,
 ) -> Result<Option<String>, Mistaken> {
+    let refused = |error| Mistaken { error, other: None };
+    let found = |claims: &Option<Claims>| {
+        let names = claims.as_ref().map(Claims::names).unwrap_or_default();
+        matching(&names, account).map_err(|other| Mistaken { error: wrong_person(&other, account), other: Some(other) })
+    };
     let claims = match answer.id_token() {
-        Some(token) => Claims::of_id_token(token, &account.client, nonce, inner.clock.now())
-            .map_err(|error| Mistaken { error, other: None })?,
+        Some(token) => Claims::of_id_token(token, &account.client, nonce, inner.clock.now()).map_err(refused)?,
         None => None,
     };
-    let userinfo = match &claims {
-        Some(claims) if !claims.names().is_empty() => None,
-        _ => userinfo(inner, account, net, grant, metadata, deadline)
-            .filter(|info| claims.as_ref().is_none_or(|claims| claims.is_same_subject(info))),
-    };
-    let names = userinfo.as_ref().or(claims.as_ref()).map(Claims::names).unwrap_or_default();
-    match matching(&names, account) {
-        Ok(name) => Ok(name.map(str::to_owned)),
-        Err(other) => Err(Mistaken { error: wrong_person(other, account), other: Some(other.to_owned()) }),
+    if let Some(name) = found(&claims)? {
+        return Ok(Some(name));
     }
+    let userinfo = userinfo(inner, account, net, grant, metadata, deadline).map_err(refused)?;
+    // Core 5.3.2: of another subject it must not be used.
+    found(&userinfo.filter(|info| claims.as_ref().is_none_or(|claims| claims.is_same_subject(info))))
 }
 
 /// Not every token may ask (Microsoft's are for Outlook only): a refusal means that nothing is known.
+///
+/// # Errors
+/// What was returned is signed, and not for us.
 fn userinfo(
     inner: &Inner,
     account: &Account,
@@ -121,26 +124,31 @@ fn userinfo(
     grant: &Grant,
     metadata: Option<&Metadata>,
     deadline: Deadline,
-) -> Option<Claims> {
+) -> Result<Option<Claims>> {
     let configured = account.client.userinfo_url.as_ref();
     // Without the scope `openid` the endpoint refuses (OpenID Connect Core 5.3): asking would only show the token around.
     let asked_openid = account.client.scopes.iter().any(|scope| scope == "openid");
-    let url: &Url = configured
-        .or_else(|| metadata.filter(|_| asked_openid).and_then(|metadata| metadata.userinfo_endpoint.as_ref()))?;
+    let discovered = metadata.filter(|_| asked_openid).and_then(|metadata| metadata.userinfo_endpoint.as_ref());
+    let Some(url) = configured.or(discovered) else { return Ok(None) };
+    let log = inner.log(account);
     match net.http().get(url, Some(&grant.access_token), deadline.at_most(limits::DISCOVERY_TIMEOUT)) {
-        Ok(answer) if answer.is_success() => answer.json(),
+        Ok(answer) if answer.is_success() => {
+            let claims = Claims::of_userinfo(&answer, &account.client, inner.clock.now())?;
+            if claims.is_none() {
+                log.info(format_args!("The userinfo endpoint returned nothing readable: the mail server decides."));
+            }
+            Ok(claims)
+        }
         Ok(answer) => {
-            inner.log(account).info(format_args!(
+            log.info(format_args!(
                 "The userinfo endpoint answered with HTTP {}: the mail server decides.",
                 answer.status
             ));
-            None
+            Ok(None)
         }
         Err(e) => {
-            inner
-                .log(account)
-                .info(format_args!("The userinfo endpoint gave no answer ({}): the mail server decides.", e.message()));
-            None
+            log.info(format_args!("The userinfo endpoint gave no answer ({}): the mail server decides.", e.message()));
+            Ok(None)
         }
     }
 }

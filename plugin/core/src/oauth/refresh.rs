@@ -2,9 +2,7 @@
 //! used, and never with a refresh token that is known to be spent.
 
 use super::{
-    AccessToken, Inner,
-    application::{self, Application},
-    client_auth::Proof,
+    AccessToken, Inner, application,
     flight::{Guard, Last},
     grant::{Grant, Lease},
     grant_id, resource, status, token_request,
@@ -15,7 +13,6 @@ use crate::{
     limits,
     net::Net,
     seam,
-    secret::Secret,
     settings::Account,
 };
 
@@ -46,7 +43,7 @@ pub(super) fn current(
         }
         let now = inner.clock.now();
         let is_refused = refused.is_some_and(|refused| refused.secret == grant.access_token);
-        if !is_refused && grant.is_fresh(now) {
+        if !is_refused && grant.is_fresh(account, now) {
             return Ok(grant.token());
         }
         // Near its end, but still good: better than an error when the provider is away.
@@ -172,13 +169,6 @@ enum Renewal {
     Leased,
 }
 
-/// What the next access token is asked for with.
-enum Request {
-    Refresh(Proof, Secret),
-    /// No person, no refresh token.
-    Apply(Application),
-}
-
 #[expect(clippy::too_many_arguments)]
 fn renew(
     inner: &Inner,
@@ -196,7 +186,7 @@ fn renew(
         return Err(status::no_refresh_token(account));
     }
     let now = inner.clock.now();
-    memory.check_pause(account, now)?;
+    memory.check_pause(account, &grant, now)?;
     // Leases are judged by the clock that all nodes share.
     let shared_now = now + inner.store.ahead();
     if let Some(lease) = grant.lease.as_ref().filter(|lease| lease.until > shared_now && lease.owner != inner.owner) {
@@ -206,13 +196,13 @@ fn renew(
         }
     }
     // A key that cannot be read is not the provider's refusal: it is said at once, and looked for again at the next use.
-    let auth = grant.client_auth.still(&account.client);
-    let request = match refresh_token {
-        Some(token) if !account.client.grant.is_app_only() => {
-            Request::Refresh(auth.prove(&account.client, now)?, token)
-        }
-        _ => Request::Apply(application::prepare(account, auth, now)?),
-    };
+    let mut auth = grant.client_auth.still(&account.client);
+    // Without a person there is no refresh token: the next access token is asked for as the first one was.
+    let refresh_token = refresh_token.filter(|_| !account.client.grant.is_app_only());
+    match &refresh_token {
+        Some(_) => auth.prove(&account.client, now).map(drop)?,
+        None => application::check(account, auth, now)?,
+    }
     if is_forced {
         memory.count_forced(now)?;
     }
@@ -225,13 +215,16 @@ fn renew(
     grant.lease = None;
 
     let asked_at = inner.clock.now();
-    let outcome = match &request {
-        Request::Refresh(proof, token) => {
+    let outcome = match &refresh_token {
+        Some(token) => {
             let scope = grant.scope_of_renewal();
-            token_request::refresh(account, net, proof, token, scope.as_deref(), request_deadline)
+            auth.send(&account.client, asked_at, |proof| {
+                token_request::refresh(account, net, proof, token, scope.as_deref(), request_deadline)
+            })
         }
-        Request::Apply(application) => application.send(account, net, request_deadline),
+        None => application::send(account, net, &mut auth, asked_at, request_deadline),
     };
+    grant.client_auth = auth;
     let outcome = outcome.and_then(|answer| grant.renew(&answer, asked_at).map_err(token_request::Trouble::Other));
     let Err(trouble) = outcome else {
         memory.pause = None;
@@ -241,15 +234,18 @@ fn renew(
         });
     };
     let failure = trouble.failure();
+    let mut told = None;
     if failure.kind == Kind::ConsentRequired {
         grant.refusal = Some(failure.words);
     } else {
         // From the answer on: a server that took its time to fail would else be asked again at once.
-        memory.pause(&failure, account, inner.clock.now());
+        let now = inner.clock.now();
+        memory.pause(&failure, account, now);
+        told = memory.pause.as_ref().and_then(|pause| pause.means_consent(&grant, now));
     }
     // Also gives the lease back. When somebody else wrote, the refusal was of an older refresh token.
     match save(inner, account, id, grant, version, memory)? {
-        Some(_) => Err(trouble.into_error()),
+        Some(_) => Err(told.map_or_else(|| trouble.into_error(), |failure| failure.to_error())),
         None => Ok(Renewal::Changed),
     }
 }

@@ -261,7 +261,7 @@ fn a_corrected_secret_is_tried_at_once() {
         let error = token(&bench).unwrap_err();
         assert_eq!((error.kind(), error.faults()[0].pointer.as_str()), (Kind::Settings, "/client_secret"));
     }
-    assert_eq!(bench.idp.asked("/token").len(), 2);
+    assert_eq!(bench.idp.asked("/token").len(), 3, "the code, and one refresh with the secret in header and body");
     bench.idp.set(move |asked| server.answer(asked));
     bench.account.client.client_secret = Some(crate::secret::Secret::new("corrected"));
     assert_eq!(token(&bench).unwrap(), "access-2");

@@ -107,7 +107,7 @@ fn end_token(
     let own = proof.secrets(&account.client);
     let secrets: Vec<_> = own.iter().chain([token]).map(Secret::expose).collect();
     let host = url.host_str().unwrap_or_default();
-    let words = refusal(&answer, host, Asked::Refresh, &secrets).and_then(|failure| failure.words.provider_code);
+    let words = refusal(&answer, host, Asked::Revocation, &secrets).and_then(|failure| failure.words.provider_code);
     // An invalid token has ended already: RFC 7009 2.2 answers 200, Google 400 with `invalid_token`.
     if words.as_deref().is_some_and(|code| code.starts_with("invalid_token")) {
         return Ok(());

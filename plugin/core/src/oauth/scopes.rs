@@ -35,6 +35,7 @@ pub struct Scopes {
 
 impl Scopes {
     pub fn compare(account: &Account, granted: &[String]) -> Self {
+        let granted = &apart(granted, &account.client.scopes);
         let asked: Vec<_> = account.client.scopes.iter().filter(|scope| !is_silent(scope)).collect();
         let granted_list = granted.to_vec();
         // `…/.default` stands for whatever the administrator gave the application (Microsoft).
@@ -126,6 +127,16 @@ impl Scopes {
             )
         })
     }
+}
+
+/// GitHub, WSO2 and others separate what they granted by commas. RFC 6749 3.3 allows a comma inside a scope: then one that
+/// was asked for has it.
+fn apart(granted: &[String], asked: &[String]) -> Vec<String> {
+    if asked.iter().any(|scope| scope.contains(',')) {
+        return granted.to_vec();
+    }
+    let parts = granted.iter().flat_map(|scope| scope.split(',')).map(str::trim);
+    parts.filter(|scope| !scope.is_empty()).map(str::to_owned).collect()
 }
 
 fn protocol(account: &Account) -> &'static str {

@@ -52,6 +52,8 @@ pub enum About {
     Certificate,
     /// The consent, and the refresh token that stands for it.
     SignIn,
+    /// It ends with the person's session at the provider.
+    SignInEnds,
     /// There is no refresh token to renew it with.
     AccessToken,
     Scopes,
@@ -66,6 +68,7 @@ impl About {
             Self::ClientSecret => "client_secret",
             Self::Certificate => "certificate",
             Self::SignIn => "sign_in",
+            Self::SignInEnds => "session",
             Self::AccessToken => "access_token",
             Self::Scopes => "scopes",
             Self::Renewal => "renewal",
@@ -75,7 +78,7 @@ impl About {
 
     pub fn who(self) -> Who {
         match self {
-            Self::SignIn | Self::AccessToken | Self::Scopes => Who::MailboxOwner,
+            Self::SignIn | Self::SignInEnds | Self::AccessToken | Self::Scopes => Who::MailboxOwner,
             Self::ClientSecret | Self::Certificate | Self::Store => Who::HelpdeskAdministrator,
             Self::Renewal => Who::Nobody,
         }
@@ -117,8 +120,7 @@ pub(super) fn status(inner: &Inner, account: &Account) -> Result<Status> {
         .peek(&id, |memory| {
             let unsaved = memory.unsaved.as_ref().map(|(grant, _)| grant.clone());
             let own = resource::of_account(account);
-            let pause = memory.pause.as_ref().filter(|pause| pause.resource == own);
-            (unsaved, pause.map(|pause| (pause.failure.clone(), pause.until)))
+            (unsaved, memory.pause.clone().filter(|pause| pause.resource == own))
         })
         .unwrap_or_default();
     let mut warnings = Vec::new();
@@ -136,12 +138,17 @@ pub(super) fn status(inner: &Inner, account: &Account) -> Result<Status> {
         Err(Some(e)) => return Err(e),
         Err(None) => None,
     };
-    let paused = pause.map(|(failure, until)| (Failure::to_error(&failure), until));
+    let ended = pause.as_ref().zip(grant.as_ref()).and_then(|(pause, grant)| pause.means_consent(grant, now));
+    let paused = pause.map(|pause| (Failure::to_error(&pause.failure), pause.until)).filter(|_| ended.is_none());
     if let Some((failure, _)) = &paused {
         warnings.push(About::Renewal.now(format!("The last renewal failed and is tried again: {failure}")));
     }
     let mut status = describe(grant, account, now, warnings);
     status.paused = paused;
+    if let (Some(failure), State::Authorized) = (ended, status.state) {
+        status.state = State::ConsentRequired;
+        status.reason = Some(failure.to_error());
+    }
     Ok(status)
 }
 
@@ -229,9 +236,33 @@ fn ahead(grant: &Grant, account: &Account, now: UnixSeconds) -> Vec<Warning> {
             end,
             format!("The provider ends this sign-in {}: open the consent window before.", in_days(end, now)),
         )),
+        (Some(_), None) if ends_with_session(grant, account) => warnings.push(Warning {
+            about: About::SignInEnds,
+            ends_at: None,
+            sentence: format!(
+                "The provider ends this sign-in when it is not renewed for {}, or with the session of the person: add \
+                 offline_access to Scope and consent again, or have the provider let the session of this app last longer.",
+                span(grant.session_seconds.unwrap_or_default())
+            ),
+        }),
         _ => {}
     }
     warnings
+}
+
+/// Said once per status, and no change of health: it slides with each renewal. A day and more is as good as an offline
+/// token where mail is fetched every few minutes.
+fn ends_with_session(grant: &Grant, account: &Account) -> bool {
+    let is_offline = grant.scopes(account).granted.iter().any(|scope| scope == "offline_access");
+    !is_offline && grant.session_seconds.is_some_and(|seconds| (seconds as i64) < limits::EXPIRY_WARNING)
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..7_200 => format!("{} minutes", seconds.div_ceil(60)),
+        7_200..172_800 => format!("{} hours", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// What the client proves itself with, when it ends soon or has ended.
@@ -295,10 +326,22 @@ pub(super) fn no_refresh_token(account: &Account) -> Error {
 }
 
 fn offline_advice(account: &Account) -> &'static str {
-    match account.client.token_url.host_str() {
-        Some("oauth2.googleapis.com" | "accounts.google.com" | "www.googleapis.com") => {
-            "have access_type=offline and prompt=consent among the authorize parameters under advanced."
+    let client = &account.client;
+    let is_google = ["oauth2.googleapis.com", "accounts.google.com", "www.googleapis.com"]
+        .iter()
+        .any(|host| client.token_url.host_str() == Some(host));
+    let asks_offline = client.scopes.iter().any(|scope| scope == "offline_access");
+    let is_consent = |name: &str, value: &str| name == "prompt" && value.split_whitespace().any(|one| one == "consent");
+    let asks_consent = client.authorize_parameters.iter().any(|(name, value)| is_consent(name, value))
+        || client.authorize_url.query_pairs().any(|(name, value)| is_consent(&name, &value));
+    match (is_google, asks_offline, asks_consent) {
+        (true, ..) => "have access_type=offline and prompt=consent among the authorize parameters under advanced.",
+        (_, false, _) => "add offline_access to Scope.",
+        // OpenID Connect Core 11: without the prompt a server must ignore the scope.
+        (_, true, false) => {
+            "add prompt=consent to the authorize parameters under advanced, and have the provider allow this client \
+             refresh tokens."
         }
-        _ => "add offline_access to Scope.",
+        (_, true, true) => "have the provider allow this client refresh tokens (offline_access).",
     }
 }

@@ -8,7 +8,6 @@ use oauth2::{
     SyncHttpClient, TokenUrl,
     basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
 };
-use serde::Deserialize;
 use url::form_urlencoded;
 
 use super::{
@@ -53,7 +52,7 @@ pub(super) fn exchange_code(
     account: &Account,
     net: &Net,
     proof: &Proof,
-    code: Secret,
+    code: &Secret,
     verifier: &Secret,
     scope: Option<&str>,
     deadline: Deadline,
@@ -99,34 +98,29 @@ pub(super) fn refresh(
         .map_err(|trouble| about_certificate(trouble, account))
 }
 
-/// A grant that `oauth2` does not know, or not as we need it: `fields` begin with its `grant_type`. A refusal comes with
-/// its bare code. `proof`: `None` where the fields prove themselves.
+/// A grant that `oauth2` does not know, or not as we need it: `fields` begin with its `grant_type`. `proof`: `None` where
+/// the fields prove themselves.
 pub(super) fn ask(
     account: &Account,
     net: &Net,
     proof: Option<&Proof>,
     fields: &[(&str, &str)],
+    asked: Asked,
     deadline: Deadline,
-) -> Result<TokenAnswer, (Trouble, Option<String>)> {
-    #[derive(Deserialize)]
-    struct Code {
-        error: String,
-    }
-    let other = |error| (Trouble::Other(error), None);
+) -> Result<TokenAnswer, Trouble> {
     let (client, http) = (&account.client, net.http());
     let answer = match proof {
         Some(proof) => proof.post(client, net, &client.token_url, fields, deadline),
         None => http.post_form(&client.token_url, fields, None, deadline),
     }
-    .map_err(other)?;
+    .map_err(Trouble::Other)?;
     let own = proof.map_or_else(Vec::new, |proof| proof.secrets(&account.client));
     let sent = fields.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| *value);
     let secrets: Vec<_> = own.iter().map(Secret::expose).chain(sent).collect();
-    if let Some(failure) = refusal(&answer, host(account), Asked::Refresh, &secrets) {
-        let code = answer.json::<Code>().map(|said| said.error);
-        return Err((about_certificate(Trouble::Answered(Box::new(failure)), account), code));
+    if let Some(failure) = refusal(&answer, host(account), asked, &secrets) {
+        return Err(about_certificate(Trouble::Answered(Box::new(failure)), account));
     }
-    answer.json().ok_or_else(|| other(no_token_answer(account)))
+    answer.json().ok_or_else(|| Trouble::Other(no_token_answer(account)))
 }
 
 type TokenClient = OAuthClient<
@@ -145,12 +139,18 @@ type TokenClient = OAuthClient<
 fn client(client: &Client, proof: &Proof) -> TokenClient {
     let mut built = OAuthClient::new(ClientId::new(client.client_id.clone()))
         .set_auth_type(proof.auth_type())
-        .set_redirect_uri(RedirectUrl::from_url(client.redirect_url.clone()))
+        .set_redirect_uri(as_typed(client))
         .set_token_uri(TokenUrl::from_url(client.token_url.clone()));
     if let Some(secret) = proof.secret() {
         built = built.set_client_secret(ClientSecret::new(secret.expose().to_owned()));
     }
     built
+}
+
+/// Servers compare it byte by byte with what is registered; a parsed URL would gain a slash or lose a port.
+pub(super) fn as_typed(client: &Client) -> RedirectUrl {
+    RedirectUrl::new(client.redirect_text.clone())
+        .unwrap_or_else(|_| RedirectUrl::from_url(client.redirect_url.clone()))
 }
 
 /// Carries one request, and keeps refusals from `oauth2`, whose own types drop status, Retry-After and the codes, and
@@ -235,9 +235,11 @@ fn about_certificate(trouble: Trouble, account: &Account) -> Trouble {
                 && failure.field.is_some_and(|(pointer, _)| pointer == "/client_secret") =>
         {
             failure.field = Some(("/advanced/client_certificate", "Client Certificate"));
-            failure.words.message = format!(
-                "{} does not accept this client; register this certificate for it at the provider, and check Client ID.",
-                host(account)
+            failure.words.message = format!("{} does not accept this client or its certificate.", host(account));
+            failure.words.remedy = Some(
+                "The helpdesk administrator has this certificate registered for the client at the provider, and checks \
+                 Client ID; some providers want the Key ID, or the issuer as Audience, too."
+                    .to_owned(),
             );
             Trouble::Answered(failure)
         }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use lettre::Address;
 use url::Url;
 
-use super::secret_ref::SecretRef;
+use super::secret_ref::{Machine, SecretRef};
 use crate::{clock::UnixSeconds, secret::Secret};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,12 +94,26 @@ impl GrantType {
     }
 }
 
+/// Where the client secret goes (RFC 6749 2.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuthentication {
+    /// As the provider says or is known for.
+    #[default]
+    Automatic,
+    Basic,
+    Post,
+}
+
 /// Where the client's certificate and its key are, PEM. Read at each use, so that both can be replaced on disk while
 /// the library runs.
 #[derive(Clone)]
 pub struct CertificateRef {
     pub certificate: Arc<SecretRef>,
     pub private_key: Arc<SecretRef>,
+    /// `kid` of the header (RFC 7515 4.1.4).
+    pub key_id: Option<String>,
+    /// The issuer in place of the token endpoint as audience (OpenID Connect Core 9, FAPI 2.0 5.3.3.1).
+    pub names_issuer: bool,
 }
 
 /// The OAuth client and its authorization server.
@@ -107,8 +121,11 @@ pub struct CertificateRef {
 pub struct Client {
     pub grant: GrantType,
     pub client_id: String,
-    /// `None`, and no certificate: a public client.
+    /// `None`, and no certificate: a public client. As it was when the settings were read; see [`Client::secret`].
     pub client_secret: Option<Secret>,
+    /// Where the secret is, when it is not in the settings themselves.
+    pub client_secret_place: Option<Arc<SecretRef>>,
+    pub client_authentication: ClientAuthentication,
     /// From when on the provider no longer takes the secret, as the person noted it.
     pub client_secret_expires: Option<UnixSeconds>,
     /// Takes the place of the secret (private_key_jwt, RFC 7523 section 2.2).
@@ -120,6 +137,8 @@ pub struct Client {
     pub scopes: Vec<String>,
     /// What the person registered at the provider.
     pub redirect_url: Url,
+    /// The same as it was typed: providers compare it byte by byte (RFC 6749 3.1.2.3).
+    pub redirect_text: String,
     /// From `advanced`, a preset, or discovery; `None` when nobody knows.
     pub issuer: Option<String>,
     /// RFC 8628 section 3.1.
@@ -129,6 +148,15 @@ pub struct Client {
     pub jwks_url: Option<Url>,
     /// Added to the authorize URL: `access_type=offline`, `prompt=consent`.
     pub authorize_parameters: Vec<(String, String)>,
+}
+
+impl Client {
+    /// The client secret as it is now: one in a file may be replaced while the library runs.
+    pub fn secret(&self) -> Option<Secret> {
+        // What cannot be read now was good when the settings were read.
+        let fresh = self.client_secret_place.as_ref().and_then(|place| place.resolve(&Machine).ok().flatten());
+        fresh.or_else(|| self.client_secret.clone())
+    }
 }
 
 /// From when on mail is fetched, for a folder that has no cursor yet.

@@ -30,6 +30,10 @@ pub struct IncomingAdvanced {
     /// application is let in by itself, with client credentials or as a service account.
     #[serde(default = "authorization_code")]
     pub grant: String,
+    /// Where the client secret goes: the Authorization header (client_secret_basic), or the body (client_secret_post).
+    /// Automatic follows the provider, and tries the body once where the header is refused.
+    #[serde(default = "automatic")]
+    pub client_authentication: String,
     /// Certificate of the application in place of its secret.
     pub client_certificate: Option<ClientCertificate>,
     /// JSON key of a Google service account with domain-wide delegation, for the grant jwt_bearer.
@@ -95,6 +99,10 @@ pub struct OutgoingAdvanced {
     /// application is let in by itself, with client credentials or as a service account.
     #[serde(default = "authorization_code")]
     pub grant: String,
+    /// Where the client secret goes: the Authorization header (client_secret_basic), or the body (client_secret_post).
+    /// Automatic follows the provider, and tries the body once where the header is refused.
+    #[serde(default = "automatic")]
+    pub client_authentication: String,
     /// Certificate of the application in place of its secret.
     pub client_certificate: Option<ClientCertificate>,
     /// JSON key of a Google service account with domain-wide delegation, for the grant jwt_bearer.
@@ -145,6 +153,11 @@ pub struct ClientCertificate {
     pub certificate: SecretRef,
     /// The key that belongs to it, unencrypted PEM (RSA of 2048 bits or more, or EC on P-256); read again at each use.
     pub private_key: SecretRef,
+    /// The name under which the provider knows the key (JWK `kid`), where it looks the key up by that.
+    pub key_id: Option<String>,
+    /// For whom the statement of the client is made: its token endpoint, or its issuer.
+    #[serde(default = "token_endpoint")]
+    pub audience: String,
 }
 
 /// Ids of the presets, in the order of `schema/presets.json`, and the one that fills nothing.
@@ -163,6 +176,8 @@ pub(super) const PROVIDERS: &[&str] = &[
     "generic",
 ];
 pub(super) const MECHANISMS: &[&str] = &["auto", "XOAUTH2", "OAUTHBEARER"];
+pub(super) const CLIENT_AUTHENTICATIONS: &[&str] = &["automatic", "client_secret_basic", "client_secret_post"];
+pub(super) const AUDIENCES: &[&str] = &["token_endpoint", "issuer"];
 const GRANTS: &[&str] = &["authorization_code", "device_code", "client_credentials", "jwt_bearer"];
 /// Which cursors another protocol can go on from.
 const FORMER: &[&str] = &["imap", "ews"];
@@ -216,6 +231,12 @@ const GRANT: Field = field(
     Rule::OneOf(GRANTS),
     "choose authorization_code, device_code, client_credentials or jwt_bearer",
 );
+const CLIENT_AUTHENTICATION: Field = field(
+    "client_authentication",
+    "Client Authentication",
+    Rule::OneOf(CLIENT_AUTHENTICATIONS),
+    "choose automatic, client_secret_basic or client_secret_post",
+);
 const CLIENT_CERTIFICATE: Field = field(
     "client_certificate",
     "Client Certificate",
@@ -226,6 +247,13 @@ const PEM_RIGHT: &str = "enter {\"file\": \"/path\"} of a PEM file, {\"env\": \"
 const CERTIFICATE_FIELDS: &[Field] = &[
     Field { required: ANY, ..field("certificate", "Certificate", Rule::Document, PEM_RIGHT) },
     Field { required: ANY, ..field("private_key", "Private Key", Rule::Document, PEM_RIGHT) },
+    field(
+        "key_id",
+        "Key ID",
+        Rule::Text(Pattern::Line),
+        "enter the name under which the provider knows the key (kid), or leave it out",
+    ),
+    field("audience", "Audience", Rule::OneOf(AUDIENCES), "choose token_endpoint or issuer"),
 ];
 const SERVICE_ACCOUNT: Field = field(
     "service_account",
@@ -280,6 +308,7 @@ pub(super) static INCOMING_ADVANCED: &[Field] = &[
     USERINFO_URL,
     JWKS_URL,
     GRANT,
+    CLIENT_AUTHENTICATION,
     CLIENT_CERTIFICATE,
     SERVICE_ACCOUNT,
     DEVICE_AUTHORIZATION_URL,
@@ -343,6 +372,7 @@ pub(super) static OUTGOING_ADVANCED: &[Field] = &[
     USERINFO_URL,
     JWKS_URL,
     GRANT,
+    CLIENT_AUTHENTICATION,
     CLIENT_CERTIFICATE,
     SERVICE_ACCOUNT,
     DEVICE_AUTHORIZATION_URL,
@@ -410,6 +440,14 @@ pub(super) static OUTGOING_ADVANCED: &[Field] = &[
 
 fn authorization_code() -> String {
     "authorization_code".to_owned()
+}
+
+fn automatic() -> String {
+    CLIENT_AUTHENTICATIONS[0].to_owned()
+}
+
+fn token_endpoint() -> String {
+    AUDIENCES[0].to_owned()
 }
 
 fn auto() -> String {

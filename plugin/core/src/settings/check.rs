@@ -7,7 +7,7 @@ use super::{
     account::{Direction, GrantType},
     form::{Connection, Field, Rule, fields},
     pattern::Pattern,
-    secret_ref::{Lookup, SecretRef},
+    secret_ref::{Lookup, SecretRef, pasted},
 };
 use crate::{
     error::Fault,
@@ -112,7 +112,13 @@ impl Checker<'_> {
                     self.fault(here, field, "It is none of the choices");
                 }
             }
-            (Rule::Text(pattern), Value::String(text)) => self.text(here, field, *pattern, text),
+            (Rule::Text(pattern), Value::String(text)) => {
+                // Copied from the provider's page like the secret.
+                if field.name == "client_id" && pasted(text).len() < text.len() {
+                    *text = pasted(text).to_owned();
+                }
+                self.text(here, field, *pattern, text);
+            }
             (Rule::List { item, min }, Value::Array(items)) => self.list(here, field, *item, *min, items),
             (Rule::Whole { min, max }, value @ Value::Number(_)) => match whole(value) {
                 Some(number) if (*min..=*max).contains(&number) => *value = number.into(),
@@ -158,7 +164,7 @@ impl Checker<'_> {
             Value::String(text) if text.chars().count() > SETTING_SECRET_MAX => {
                 Err(format!("It is longer than {SETTING_SECRET_MAX} characters"))
             }
-            Value::String(text) if text.chars().any(char::is_control) => {
+            Value::String(text) if pasted(text).chars().any(char::is_control) => {
                 Err("It holds a line break or another control character".to_owned())
             }
             Value::String(_) => Ok(()),

@@ -7,8 +7,8 @@ use url::Url;
 
 use super::{
     account::{
-        Account, Action, CertificateRef, Client, Direction, Endpoint, Fetching, Former, GrantType, Mechanism, Protocol,
-        Sending, Since, TlsMode,
+        Account, Action, CertificateRef, Client, ClientAuthentication, Direction, Endpoint, Fetching, Former,
+        GrantType, Mechanism, Protocol, Sending, Since, TlsMode,
     },
     advanced::ClientCertificate,
     check::{Checked, MICROSOFT_HOSTS},
@@ -71,6 +71,8 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
         client: ClientForm {
             client_id: form.client_id,
             client_secret: checked.client_secret,
+            client_secret_place: form.client_secret,
+            client_authentication: advanced.client_authentication,
             authorize_url: form.authorize_url,
             access_token_url: form.access_token_url,
             scope: form.scope,
@@ -148,6 +150,8 @@ pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
         client: ClientForm {
             client_id: form.client_id,
             client_secret: checked.client_secret,
+            client_secret_place: form.client_secret,
+            client_authentication: advanced.client_authentication,
             authorize_url: form.authorize_url,
             access_token_url: form.access_token_url,
             scope: form.scope,
@@ -176,6 +180,8 @@ pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
 struct ClientForm {
     client_id: String,
     client_secret: Option<Secret>,
+    client_secret_place: Option<SecretRef>,
+    client_authentication: String,
     authorize_url: String,
     access_token_url: String,
     scope: String,
@@ -199,16 +205,28 @@ impl ClientForm {
             grant: GrantType::from_name(&self.grant).unwrap_or_default(),
             client_id: self.client_id,
             client_secret: self.client_secret,
+            client_secret_place: self
+                .client_secret_place
+                .filter(|place| matches!(place, SecretRef::File(_)))
+                .map(Into::into),
+            client_authentication: match self.client_authentication.as_str() {
+                "client_secret_basic" => ClientAuthentication::Basic,
+                "client_secret_post" => ClientAuthentication::Post,
+                _ => ClientAuthentication::Automatic,
+            },
             client_secret_expires: self.client_secret_expires.as_deref().and_then(moment),
             certificate: self.client_certificate.map(|reference| CertificateRef {
                 certificate: reference.certificate.into(),
                 private_key: reference.private_key.into(),
+                key_id: reference.key_id,
+                names_issuer: reference.audience == "issuer",
             }),
             service_account: self.service_account.map(Into::into),
             authorize_url: url("/authorize_url", &self.authorize_url)?,
             token_url: url("/access_token_url", &self.access_token_url)?,
             scopes: self.scope.split_ascii_whitespace().map(str::to_owned).collect(),
             redirect_url: url("/redirect_url", &self.redirect_url)?,
+            redirect_text: self.redirect_url,
             issuer: self.issuer,
             device_authorization_url: optional("/advanced/device_authorization_url", self.device_authorization_url)?,
             revocation_url: optional("/advanced/revocation_url", self.revocation_url)?,

@@ -58,7 +58,8 @@ impl SecretRef {
     /// The first half of a sentence for the person, which never holds the secret.
     pub fn resolve(&self, lookup: &dyn Lookup) -> Result<Option<Secret>, String> {
         match self {
-            Self::Literal(secret) => Ok((!secret.is_empty()).then(|| secret.clone())),
+            Self::Literal(secret) if secret.is_empty() => Ok(None),
+            Self::Literal(secret) => one_line(secret.expose()).map(Some).map_err(|why| format!("The text {why}")),
             _ => self.look_up(lookup, one_line).map(Some),
         }
     }
@@ -96,22 +97,34 @@ impl SecretRef {
     }
 }
 
-/// Editors and `echo` end a file with a line break that is not part of the secret.
+/// Without what comes along when a secret is copied or saved: spaces and line breaks at its ends, a byte order mark.
 fn one_line(text: &str) -> Result<Secret, &'static str> {
-    let text = text.trim_end_matches(['\r', '\n']);
+    let text = pasted(text);
     match () {
         () if text.is_empty() => Err("is empty"),
         () if text.len() > SETTING_SECRET_MAX => Err("is too long for a secret"),
         () if text.chars().any(char::is_control) => Err("holds more than one line"),
+        () if text.chars().any(is_invisible) => Err("holds an invisible character between the others"),
         () => Ok(Secret::new(text)),
     }
+}
+
+/// Without the white space and invisible characters at both ends that copying brings along. No provider gives out
+/// secrets or client ids with them (RFC 6749 appendix A.1 and A.2: visible ASCII).
+pub(super) fn pasted(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
+}
+
+/// Zero-width space and joiners, word joiner, byte order mark, direction marks, soft hyphen.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{ad}')
 }
 
 fn document(text: &str) -> Result<Secret, &'static str> {
     match () {
         () if text.trim().is_empty() => Err("is empty"),
         () if text.len() > SETTING_DOCUMENT_MAX => Err("is too long for a certificate or a key"),
-        () => Ok(Secret::new(text)),
+        () => Ok(Secret::new(text.trim_start_matches('\u{feff}'))),
     }
 }
 
@@ -174,6 +187,24 @@ mod tests {
         }
         let Err(why) = SecretRef::File("/proc/self".into()).resolve(&Machine) else { panic!("accepted") };
         assert!(why.contains("cannot be read"), "{why}");
+    }
+
+    #[test]
+    fn fault_21_what_copying_adds_is_not_part_of_the_secret() {
+        for pasted in ["s3cret ", " s3cret", "s3cret\u{a0}", "\u{200b}s3cret\u{200b}", "\u{feff}s3cret\r\n", "s3cret\t"]
+        {
+            let literal = SecretRef::Literal(Secret::new(pasted));
+            let (_dir, file) = file_with(pasted.as_bytes());
+            for reference in [literal, file] {
+                assert!(reference.resolve(&Machine).unwrap() == Some(Secret::new("s3cret")), "{pasted:?}");
+            }
+        }
+        for wrong in ["s3\u{200b}cret", " \u{a0} ", "s3\tcret"] {
+            let Err(why) = SecretRef::Literal(Secret::new(wrong)).resolve(&Machine) else { panic!("{wrong:?}") };
+            assert!(!why.contains("cret"), "{why}");
+        }
+        let (_dir, key) = file_with("\u{feff}{}".as_bytes());
+        assert!(key.resolve_document(&Machine).unwrap() == Secret::new("{}"));
     }
 
     #[test]

@@ -115,7 +115,7 @@ fn good(
     let mut finding = Finding::ok(saw, means);
     for warning in status.map(|status| status.warnings).unwrap_or_default() {
         let who = match warning.about {
-            About::SignIn | About::AccessToken => account.consenting_user.as_str(),
+            About::SignIn | About::SignInEnds | About::AccessToken => account.consenting_user.as_str(),
             About::Renewal | About::Store => KEEPER,
             // These have steps of their own.
             About::Scopes | About::ClientSecret | About::Certificate => continue,
