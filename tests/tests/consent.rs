@@ -125,6 +125,36 @@ fn where_the_provider_names_nobody_the_mail_server_decides() {
     assert_eq!((&answer["state"], &answer["identity"]), (&json!("authorized"), &Value::Null));
 }
 
+/// Fault 8: a good consent is kept and proven later, or given back; never dropped.
+#[test]
+fn fault_8_a_consent_whose_mail_server_is_away_is_kept_or_given_back() {
+    let servers = Turn::wait();
+    let fixture = Fixture::new(&servers);
+    let away = |mut settings: Value| {
+        // Nobody listens there any more.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        settings["incoming"]["port"] = json!(port);
+        settings
+    };
+    let settings = incoming_settings(&servers, "alice");
+    let handle = open(&fixture, &away(settings.clone()));
+    let answer = consent(&servers, &handle, "alice").unwrap();
+    assert_eq!((&answer["state"], &answer["proof"]), (&json!("authorized"), &Value::Null), "{answer}");
+    assert!(answer["message"].as_str().unwrap().contains("The consent is kept"), "{answer}");
+    // The wrong person's is refused all the same.
+    assert_eq!(consent_fails(&servers, &handle, "bob").kind(), Kind::Refused);
+    // The server is back: nobody is asked again.
+    open(&fixture, &settings).fetch_batch("{}").unwrap();
+
+    let revoked = requests_to(&servers, "/token/revocation");
+    let handle = open(&fixture, &away(client_settings(&servers, "alice", idp::NO_EMAIL, None)));
+    let error = consent_fails(&servers, &handle, "alice");
+    assert_eq!((error.kind(), error.who_acts().name()), (Kind::Transient, "mailbox owner"), "{error:?}");
+    assert!(error.remedy_text().unwrap().contains("in a few minutes"), "{error}");
+    assert!(requests_to(&servers, "/token/revocation") > revoked, "what is not kept is given back");
+    assert_eq!(status(&handle)["state"], "consent_required");
+}
+
 #[test]
 fn userinfo_names_who_consented_when_the_id_token_does_not() {
     let servers = Turn::wait();

@@ -7,7 +7,8 @@
 //! | client_credentials, jwt_bearer | `start`: nobody has to consent |
 //!
 //! Only when the mail server has accepted the new token for the configured mailbox is anything kept, and the answer
-//! `authorized`.
+//! `authorized`; its `proof` says how. While the mail server is away, the consent of a person whom the provider names is
+//! kept with `"proof": null`, and the next call proves it; any other one is given back.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use url::Url;
 use super::{Context, Work, diagnose, health, request};
 use crate::{
     clock::Deadline,
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, Who},
     oauth::{Polled, Redeemed},
     settings::{self, Account, Direction, GrantType},
     transport::Proof,
@@ -172,25 +173,58 @@ fn only_with(grant: GrantType, account: &Account, action: &str) -> Result<()> {
 }
 
 fn keep_if_accepted(work: &mut Work, redeemed: Redeemed, deadline: Deadline) -> Result<String> {
+    let proof = match prove(work, &redeemed, deadline) {
+        Ok(proof) => proof,
+        Err(error) if error.is_transient() => return without_proof(work, redeemed, error, deadline),
+        Err(error) => return Err(error),
+    };
     let session = &work.context.session;
-    let proof = match session.account.direction {
+    let status = session.grants.keep(&session.account, redeemed)?;
+    health::sign_in_changed(&work.context);
+    session.log.info(format_args!("Signed in; connected by {} to {}.", proof.protocol, proof.tls.server));
+    Ok(success(status.to_json(), session.account.login_user(), &proof).to_string())
+}
+
+/// Does the mail server take the token for this mailbox? What was opened for it is used on.
+fn prove(work: &mut Work, redeemed: &Redeemed, deadline: Deadline) -> Result<Proof> {
+    let session = &work.context.session;
+    match session.account.direction {
         Direction::Incoming => {
             let inbox = session.try_inbox(&redeemed.access_token(), deadline)?;
             let proof = inbox.proof();
             work.fetch.adopt(&work.context, inbox, deadline)?;
-            proof
+            Ok(proof)
         }
         Direction::Outgoing => {
             let outbox = session.try_outbox(&redeemed.access_token(), deadline)?;
             let proof = outbox.proof();
             work.send.adopt(outbox);
-            proof
+            Ok(proof)
         }
-    };
-    let status = session.grants.keep(&session.account, redeemed)?;
+    }
+}
+
+/// The consent is good and the mail server is away. Where the provider said who consented, the consent is kept, and the
+/// next fetch or mail proves it; where only the mail server could tell, it is given back.
+fn without_proof(work: &mut Work, redeemed: Redeemed, error: Error, deadline: Deadline) -> Result<String> {
+    let session = &work.context.session;
+    let account = &session.account;
+    // An application and a service account act for whom the settings say.
+    if redeemed.identity().is_none() && !account.client.grant.is_app_only() {
+        session.grants.abandon(account, &session.net, &redeemed, deadline);
+        return Err(error
+            .remedy("Start the consent again in a few minutes: this one could not be proven, and was given back.")
+            .who(Who::MailboxOwner));
+    }
+    let mut status = session.grants.keep(account, redeemed)?.to_json();
     health::sign_in_changed(&work.context);
-    session.log.info(format_args!("Signed in; connected by {} to {}.", proof.protocol, proof.tls.server));
-    Ok(success(status.to_json(), session.account.login_user(), &proof).to_string())
+    session.log.warn(format_args!("The consent is kept without proof, since the mail server is away: {error}"));
+    status["proof"] = Value::Null;
+    status["message"] = json!(format!(
+        "The consent is kept. {} The next connection shows whether the mail server takes it.",
+        error.message()
+    ));
+    Ok(status.to_string())
 }
 
 /// The status, with what the success message of the form says.

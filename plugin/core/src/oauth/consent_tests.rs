@@ -178,6 +178,20 @@ fn the_wrong_person_is_refused_and_their_tokens_are_given_back() {
     assert_eq!(bench.idp.asked("/revoke").len(), given_back.len());
 }
 
+/// Fault 14 of the page: the log told the owner of the mailbox to end the app's access, and only the log.
+#[test]
+fn the_person_who_consented_by_mistake_is_told_to_end_the_access_where_nothing_can_be_revoked() {
+    let mut bench = Bench::new(|_| with_email("ceo@corp.test"));
+    without_openid(&mut bench);
+    bench.account.client.revocation_url = None;
+    let redirect = bench.redirect(&format!("state={}&code=c", bench.state()));
+    let error = bench.grants.redeem(&bench.account, &bench.net, &redirect, soon()).err().unwrap();
+    for told in [error.remedy_text().unwrap().to_owned(), bench.log.lock().unwrap().clone()] {
+        assert!(told.contains("account settings of ceo@corp.test"), "{told}");
+        assert!(!told.contains("account settings of helpdesk@corp.test"), "{told}");
+    }
+}
+
 #[test]
 fn identity_comes_from_the_id_token_or_userinfo_or_stays_open() {
     let mut bench = Bench::new(|_| with_email("HelpDesk@corp.test"));

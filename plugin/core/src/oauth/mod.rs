@@ -241,6 +241,11 @@ impl Grants {
         Ok(status::describe(Some(grant), account, self.0.clock.now(), Vec::new()))
     }
 
+    /// Gives back the tokens of a consent that cannot be kept: to drop them would leave a grant that nobody knows.
+    pub fn abandon(&self, account: &Account, net: &Net, redeemed: &Redeemed, deadline: Deadline) {
+        redeem::abandon(&self.0, account, net, redeemed, deadline);
+    }
+
     /// The present access token; renewed first when it would end before the next fetch, or within `limits::TOKEN_EARLY`.
     ///
     /// # Errors

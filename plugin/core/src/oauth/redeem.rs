@@ -6,6 +6,7 @@ use super::{
     client_auth::ClientAuth,
     consent,
     discovery::Metadata,
+    failure::provider_text,
     grant::Grant,
     grant_id, grant_id_of,
     identity::{Claims, matching, wrong_person},
@@ -58,6 +59,18 @@ pub(super) fn redeem(
     identified(inner, account, net, &answer, grant, accepted.nonce.as_deref(), deadline)
 }
 
+/// Gives the tokens of a consent back that cannot be kept, unless this or another mailbox of the person lives by them.
+pub(super) fn abandon(inner: &Inner, account: &Account, net: &Net, redeemed: &Redeemed, deadline: Deadline) {
+    if !matches!(inner.store.read(crate::store::Table::Grant, &redeemed.id), Ok(None)) {
+        return;
+    }
+    let metadata = inner.metadata(account, net, deadline);
+    let owner = revoke::owner(account, &redeemed.grant);
+    if let Err(e) = revoke::at_provider(inner, account, net, &redeemed.grant, owner, metadata.as_deref(), deadline) {
+        inner.log(account).warn(format_args!("The tokens of a consent that was not kept could not be revoked: {e}"));
+    }
+}
+
 /// Finds out who it was that consented, and gives the tokens of anybody else back.
 pub(super) fn identified(
     inner: &Inner,
@@ -72,8 +85,14 @@ pub(super) fn identified(
     match identify(inner, account, net, answer, &grant, nonce, metadata.as_deref(), deadline) {
         Ok(identity) => grant.identity = identity,
         Err(refusal) => {
-            give_back(inner, account, net, &grant, refusal.other.as_deref(), metadata.as_deref(), deadline);
-            return Err(refusal.error);
+            let left = give_back(inner, account, net, &grant, refusal.other.as_deref(), metadata.as_deref(), deadline);
+            return Err(match (left, refusal.error.remedy_text()) {
+                (Some(left), Some(remedy)) => {
+                    let remedy = format!("{remedy} {left}");
+                    refusal.error.remedy(remedy)
+                }
+                _ => refusal.error,
+            });
         }
     }
     Ok(Redeemed { grant, id: grant_id(account) })
@@ -154,7 +173,7 @@ fn userinfo(
 }
 
 /// A grant of the wrong person is not left behind at the provider, unless that person's own mailbox is served here too:
-/// Google ends all grants of a person and client together.
+/// Google ends all grants of a person and client together. Returns what is left for that person to do.
 fn give_back(
     inner: &Inner,
     account: &Account,
@@ -163,16 +182,15 @@ fn give_back(
     other: Option<&str>,
     metadata: Option<&Metadata>,
     deadline: Deadline,
-) {
-    let served = match other {
-        Some(other) => inner.store.read(crate::store::Table::Grant, &grant_id_of(&account.client, other)),
-        // Who it is, nobody knows: it may be somebody whom we serve.
-        None => return,
-    };
+) -> Option<String> {
+    // Who it is, nobody knows otherwise: it may be somebody whom we serve.
+    let other = other?;
+    let served = inner.store.read(crate::store::Table::Grant, &grant_id_of(&account.client, other));
     if !matches!(served, Ok(None)) {
-        return;
+        return None;
     }
-    if let Err(e) = revoke::at_provider(inner, account, net, grant, metadata, deadline) {
-        inner.log(account).warn(format_args!("The tokens of the wrong account could not be revoked: {e}"));
-    }
+    let other = provider_text(other, &[]);
+    let e = revoke::at_provider(inner, account, net, grant, &other, metadata, deadline).err()?;
+    inner.log(account).warn(format_args!("The tokens of the wrong account could not be revoked: {e}"));
+    Some(revoke::by_hand(&other))
 }

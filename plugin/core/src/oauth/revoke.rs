@@ -44,7 +44,7 @@ pub(super) fn revoke(inner: &Inner, account: &Account, net: &Net, deadline: Dead
     });
     let outcome = grant.map(|(grant, _)| {
         let metadata = inner.metadata(account, net, deadline);
-        at_provider(inner, account, net, &grant, metadata.as_deref(), deadline)
+        at_provider(inner, account, net, &grant, owner(account, &grant), metadata.as_deref(), deadline)
     });
     inner.store.delete(Table::Grant, &id)?;
     memory.forget();
@@ -60,11 +60,14 @@ pub(super) fn revoke(inner: &Inner, account: &Account, net: &Net, deadline: Dead
 
 /// The refresh token first: with it a server ends the access tokens too, but need not (RFC 7009 2.1), so the last of
 /// them is named after it. The refresh token decides: without it the access token ends by itself.
+///
+/// `owner`: whose account the grant is in, who can end it by hand.
 pub(super) fn at_provider(
     inner: &Inner,
     account: &Account,
     net: &Net,
     grant: &Grant,
+    owner: &str,
     metadata: Option<&Metadata>,
     deadline: Deadline,
 ) -> Result<()> {
@@ -74,9 +77,9 @@ pub(super) fn at_provider(
             Kind::Unsupported,
             "The tokens were removed here, but the provider offers no way to revoke them.",
         )
-        .remedy(by_hand(account)));
+        .remedy(by_hand(owner)));
     };
-    let end = |token: &Secret, hint: &str| end_token(inner, account, net, grant, url, (token, hint), deadline);
+    let end = |token: &Secret, hint: &str| end_token(inner, account, net, grant, owner, url, (token, hint), deadline);
     let Some(refresh_token) = &grant.refresh_token else { return end(&grant.access_token, "access_token") };
     end(refresh_token, "refresh_token")?;
     for held in grant.others.values() {
@@ -89,11 +92,13 @@ pub(super) fn at_provider(
     Ok(())
 }
 
+#[expect(clippy::too_many_arguments)]
 fn end_token(
     inner: &Inner,
     account: &Account,
     net: &Net,
     grant: &Grant,
+    owner: &str,
     url: &Url,
     (token, hint): (&Secret, &str),
     deadline: Deadline,
@@ -113,10 +118,15 @@ fn end_token(
         return Ok(());
     }
     Err(Error::new(Kind::ServerMisbehaved, format!("{host} did not revoke the tokens."))
-        .remedy(by_hand(account))
+        .remedy(by_hand(owner))
         .provider_code(words.unwrap_or_else(|| format!("HTTP {}", answer.status))))
 }
 
-fn by_hand(account: &Account) -> String {
-    format!("End the access of this app in the account settings of {} at the provider.", account.consenting_user)
+/// Who consented, as the provider named them.
+pub(super) fn owner<'a>(account: &'a Account, grant: &'a Grant) -> &'a str {
+    grant.identity.as_deref().unwrap_or(&account.consenting_user)
+}
+
+pub(super) fn by_hand(owner: &str) -> String {
+    format!("End the access of this app in the account settings of {owner} at the provider.")
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     clock::Deadline,
-    error::{Error, Kind},
+    error::{Error, Kind, Who},
     guard, limits,
     log::redact,
     seam,
@@ -65,7 +65,7 @@ impl Finding {
         if saw.is_empty() {
             saw = "no useful answer".to_owned();
         }
-        let (who, remedy) = (who(error.kind(), account), remedy(error));
+        let (who, remedy) = (actor(error, account), remedy(error));
         let remedy = remedy.unwrap_or_else(|| "Try again; if it stays so, report it with this transcript.".to_owned());
         let (who, remedy) = (Some(who), Some(remedy));
         Self { status: Status::Failed, who, remedy, ..Self::ok(saw, error.message()) }
@@ -99,7 +99,19 @@ pub const NETWORK: &str = "the administrator of this machine's network";
 pub const SERVER: &str = "the administrator of the mail server";
 pub const PROVIDER: &str = "the administrator at the provider";
 
-pub fn who(kind: Kind, account: &Account) -> String {
+/// Who acts on a refusal stands in the error, with the remedy that names them.
+fn actor(error: &Error, account: &Account) -> String {
+    let is_refusal =
+        matches!(error.kind(), Kind::Settings | Kind::ConsentRequired | Kind::AdminRequired | Kind::Refused);
+    match error.who_acts() {
+        Who::MailboxOwner if is_refusal => account.consenting_user.clone(),
+        Who::TenantAdministrator if is_refusal => PROVIDER.to_owned(),
+        Who::HelpdeskAdministrator if is_refusal => KEEPER.to_owned(),
+        _ => who(error.kind(), account),
+    }
+}
+
+fn who(kind: Kind, account: &Account) -> String {
     match kind {
         Kind::Settings | Kind::Misuse | Kind::Unsupported => KEEPER.to_owned(),
         Kind::ConsentRequired => account.consenting_user.clone(),
@@ -121,7 +133,9 @@ fn remedy(error: &Error) -> Option<String> {
     if labels.is_empty() {
         return error.to_json()["remedy"].as_str().map(str::to_owned);
     }
-    Some(format!("Correct {} in these settings.", labels.join(", ")))
+    // The table knows the cure of many a refusal: the wrong one of two values, a date that has passed.
+    let correct = format!("Correct {} in these settings.", labels.join(", "));
+    Some(error.remedy_text().map_or_else(|| correct.clone(), |cure| format!("{correct} {cure}")))
 }
 
 struct Step {
