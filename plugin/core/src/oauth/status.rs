@@ -138,7 +138,10 @@ pub(super) fn status(inner: &Inner, account: &Account) -> Result<Status> {
         Err(Some(e)) => return Err(e),
         Err(None) => None,
     };
-    let ended = pause.as_ref().zip(grant.as_ref()).and_then(|(pause, grant)| pause.means_consent(grant, now));
+    let ended = pause.as_ref().zip(grant.clone()).and_then(|(pause, mut grant)| {
+        grant.select(&resource::of_account(account));
+        pause.means_consent(&grant, now)
+    });
     let paused = pause.map(|pause| (Failure::to_error(&pause.failure), pause.until)).filter(|_| ended.is_none());
     if let Some((failure, _)) = &paused {
         warnings.push(About::Renewal.now(format!("The last renewal failed and is tried again: {failure}")));
