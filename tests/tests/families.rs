@@ -6,7 +6,6 @@ use oauth_mail_tests::families::FAMILIES;
 fn walk(name: &str) {
     let family = FAMILIES.iter().find(|family| family.name == name).unwrap();
     let tally = family.run();
-    println!("{tally}");
     assert!(tally.is_clean(), "{tally}");
 }
 

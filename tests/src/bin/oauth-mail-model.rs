@@ -1,4 +1,5 @@
 //! `make model`: see `oauth_mail_tests::model`.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // the report is what this program is for
 
 use std::{process::ExitCode, thread, time::Instant};
 
