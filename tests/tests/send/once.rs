@@ -78,7 +78,10 @@ fn unknown_stays_unknown_and_retry_may_be_sent() {
     assert_eq!(send(&handle, &nothing)["outcome"], "sent");
 
     let (request, answer) = lose(&handle, &relay, &noah, "lost");
-    let restarted = fixture.plugin_again().open(&servers.outgoing_settings("alice").to_string()).unwrap();
+    // By the same port: another one is another server, and there the key is free.
+    let mut settings = servers.outgoing_settings("alice");
+    through(&relay)(&mut settings);
+    let restarted = fixture.plugin_again().open(&settings.to_string()).unwrap();
     for again in [&handle, &restarted] {
         let again = send(again, &request);
         for field in ["outcome", "message_id", "error"] {
