@@ -67,6 +67,8 @@ pub const IMAP_GROUP_UIDS: usize = 200;
 pub const IMAP_PIPELINE: usize = 6;
 /// Messages that came before their turn are kept in memory up to this, bytes; then in spool files.
 pub const IMAP_HELD_BYTES: usize = 4 * 1024 * 1024;
+/// What a server writes in place of a message that it cannot give out, bytes. Exchange's has about 600.
+pub const SUBSTITUTE_MAX: usize = 4 * 1024;
 /// Entries of one listing.
 pub const IMAP_LISTING_MAX: usize = 50_000;
 /// UIDs asked for by one SEARCH: each takes up to 11 bytes of one line, which must stay below IMAP_LINE_MAX.
@@ -77,6 +79,9 @@ pub const IMAP_CURSOR_RANGES: usize = 256;
 /// listed again from this long before all was settled last, seconds: covers the time between two notes of that moment and
 /// clocks that differ.
 pub const RESYNC_MARGIN: i64 = 2 * 3600;
+/// The same when the moment at which all was settled last lies in the future, seconds: the clock of this machine was wrong when
+/// it was noted. What was settled meanwhile is known by its fingerprint.
+pub const RESYNC_CLOCK: i64 = 7 * 24 * 3600;
 /// Seconds between two notes that a folder had nothing new: each note is a durable write.
 pub const NOTE_INTERVAL: i64 = 3_600;
 /// Pages of changes that one listing reads; the rest is left to the next, so that a first walk through a large folder is

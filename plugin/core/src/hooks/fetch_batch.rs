@@ -104,6 +104,8 @@ pub struct Fetch {
     /// The message at which the connection ended, and how often in a row.
     suspect: Option<(Key, u32)>,
     trouble: Trouble,
+    /// Folders whose listing ended the connection.
+    spared: HashSet<String>,
     /// Once left out of the server's answer: listed again, they are not gone.
     left_out: HashSet<Key>,
     /// Asked for by the server when a batch held mail already: until when, and its words.
@@ -291,6 +293,10 @@ impl Fetch {
     /// The bytes of one message that was handed out before; `None`: it is not there any more, or the server does not give
     /// it out.
     pub fn read_one(&mut self, context: &Context, key: &Key, deadline: Deadline) -> Result<Option<Vec<u8>>> {
+        // A key from before a reset may name another message now.
+        if read_cursor(context, &key.folder)?.is_some_and(|(cursor, _)| !cursor.is_current(key)) {
+            return Ok(None);
+        }
         let reader = self.connected(context, deadline)?;
         // As a large one it travels alone.
         let entry = Entry { key: key.clone(), size: limits::SPOOL_THRESHOLD as u64 + 1, received_at: None };
@@ -549,13 +555,22 @@ impl Fetch {
             cursor.settle(&gone, context.session.clock.now());
         }
         let since = fetching.since;
+        let is_spared = self.spared.contains(folder);
         let reader = self.connected(context, deadline)?;
-        let (name, known) = (folder.to_owned(), cursor.clone());
-        let listed = reader
-            .with_inbox("listing mail", deadline, move |inbox| inbox.list(&name, known.as_ref(), since, deadline));
+        let (name, known, spared) = (folder.to_owned(), cursor.clone(), is_spared);
+        let listed = reader.with_inbox("listing mail", deadline, move |inbox| {
+            if spared {
+                inbox.spare();
+            }
+            inbox.list(&name, known.as_ref(), since, deadline)
+        });
         let listing = listed.inspect_err(|error| {
             if error.is_transient() {
                 self.hang_up();
+            }
+            // Chance, or one message that the server cannot open: the next listing needs none to be opened.
+            if error.about() == About::Connection {
+                self.spared.insert(folder.to_owned());
             }
         })?;
         if let Some(trouble) = trouble {

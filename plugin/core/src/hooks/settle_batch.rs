@@ -195,7 +195,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
             let outcomes = if keys.is_empty() || *action == Action::Leave {
                 Ok(keys.iter().map(|_| Settled::Done).collect())
             } else {
-                work.fetch.settle(&context, &keys, action, request.deadline)
+                settle_current(work, &context, &cursor, &keys, action, request.deadline)
             };
             let outcomes = match outcomes {
                 Ok(outcomes) => outcomes,
@@ -262,6 +262,26 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
         answer["reasons"] = Value::Object(reasons);
     }
     Ok(Answer { text: answer.to_string(), trouble })
+}
+
+/// The mailbox action, for keys of the folder as it is numbered now. A key from before a reset names a message that is not
+/// there any more; another one may have its UID.
+fn settle_current(
+    work: &mut Work,
+    context: &Context,
+    cursor: &Cursor,
+    keys: &[Key],
+    action: &Action,
+    deadline: Deadline,
+) -> Result<Vec<Settled>> {
+    let current: Vec<Key> = keys.iter().filter(|key| cursor.is_current(key)).cloned().collect();
+    if current.is_empty() {
+        return Ok(keys.iter().map(|_| Settled::Gone).collect());
+    }
+    let mut outcomes = work.fetch.settle(context, &current, action, deadline)?.into_iter();
+    let outcome = |key: &Key| if cursor.is_current(key) { outcomes.next() } else { Some(Settled::Gone) };
+    let missing = || Error::new(Kind::Internal, "A settled message has no outcome.");
+    keys.iter().map(outcome).map(|outcome| outcome.ok_or_else(missing)).collect()
 }
 
 /// The host cannot take a message that was put aside, or asks for it again.

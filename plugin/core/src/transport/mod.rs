@@ -26,7 +26,6 @@ use serde_json::{Value, json};
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
-    limits,
     log::Logger,
     message::fingerprint::Fingerprint,
     net::TlsFacts,
@@ -165,6 +164,14 @@ pub enum Cursor {
 }
 
 impl Cursor {
+    /// Does this key name a message of the folder as it is numbered now? A key from before a reset may name another one.
+    pub fn is_current(&self, key: &Key) -> bool {
+        match self {
+            Self::Imap(cursor) => cursor.is_current(&key.id),
+            Self::Ews(_) | Self::Graph(_) => true,
+        }
+    }
+
     /// May this key have been handed out?
     pub fn listed(&self, key: &Key) -> bool {
         match self {
@@ -201,11 +208,11 @@ impl Cursor {
             };
             left.extend(fingerprint.filter(|_| is_new));
         }
-        let (marks, resume_at) = match self {
-            Self::Imap(cursor) => (&mut cursor.marks, cursor.resume_at),
-            Self::Ews(feed) | Self::Graph(feed) => (&mut feed.marks, feed.begin.unwrap_or(feed.resume_at)),
+        let marks = match self {
+            Self::Imap(cursor) => &mut cursor.marks,
+            Self::Ews(feed) | Self::Graph(feed) => &mut feed.marks,
         };
-        marks.add(now, left, resume_at.saturating_sub(limits::RESYNC_MARGIN));
+        marks.add(now, left);
     }
 }
 
@@ -261,6 +268,9 @@ pub trait Inbox: Send {
 
     /// Lists what `cursor` does not yet count as settled. `None`: this folder was never fetched, begin at `since`.
     fn list(&mut self, folder: &str, cursor: Option<&Cursor>, since: Since, deadline: Deadline) -> Result<Listing>;
+
+    /// A listing ended the connection. The next one asks for nothing for which the server has to open messages.
+    fn spare(&mut self) {}
 
     /// Reads `entries` in order and hands each to `sink` together with its index. Many small ones travel to a command,
     /// and the next commands are on their way before the answer to the last has ended. After `Break` nothing more is

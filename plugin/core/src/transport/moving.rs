@@ -39,17 +39,14 @@ impl Marks {
         Self { since: since.moment(now), complete_from: Some(0), lately: VecDeque::new() }
     }
 
-    /// `begin`: nothing that was received earlier will be listed again.
-    pub fn add(&mut self, now: UnixSeconds, marks: Vec<Fingerprint>, begin: UnixSeconds) {
+    /// The newest are kept, whenever they were settled: after a reset with wrong dates an old message is listed again, too.
+    pub fn add(&mut self, now: UnixSeconds, marks: Vec<Fingerprint>) {
         self.complete_from.get_or_insert(now);
         if !marks.is_empty() {
             match self.lately.back_mut() {
                 Some((at, last)) if *at >= now => last.extend(marks),
                 _ => self.lately.push_back((now, marks)),
             }
-        }
-        while self.lately.front().is_some_and(|(at, _)| *at < begin) {
-            self.lately.pop_front();
         }
         let mut count: usize = self.lately.iter().map(|(_, marks)| marks.len()).sum();
         while count > limits::FINGERPRINTS_MAX
@@ -213,16 +210,14 @@ mod tests {
     #[test]
     fn marks_are_bounded_and_say_when_they_are_not_all() {
         let mut marks = Marks::default();
-        marks.add(500, vec![1], 0);
+        marks.add(500, vec![1]);
         assert_eq!(marks.complete_from, Some(500), "an older version kept none");
         let mut marks = Marks::new(Since::Everything, 0);
         for now in 0..20 {
-            marks.add(now, vec![now as u64; limits::FINGERPRINTS_MAX / 10], 0);
+            marks.add(now, vec![now as u64; limits::FINGERPRINTS_MAX / 10]);
         }
         assert!(marks.all().len() <= limits::FINGERPRINTS_MAX);
         assert_eq!(marks.complete_from, Some(10));
-        marks.add(30, vec![99], 25);
-        assert_eq!(marks.all(), [99]);
         let mut cursor = imap::Cursor::new(7, 0, 0);
         cursor.marks = Marks { complete_from: None, ..marks };
         let (_, words) = take_over("INBOX", &Cursor::Imap(cursor), Some(Former::Imap), "Microsoft Graph").unwrap();

@@ -1,11 +1,13 @@
 //! What the server's answers say: one guarded parse, and what its words mean.
 
+use std::collections::BTreeSet;
+
 use imap_proto::{AttributeValue, Response};
 
 use super::framer::find;
 use crate::{
     error::{About, Error, Kind},
-    guard, remedies,
+    guard, limits, remedies,
 };
 
 /// Parses one framed response. `None`: the parser cannot read it, or panicked on it (`INTERNALDATE NIL` does that to
@@ -79,6 +81,84 @@ fn scan(line: &[u8]) -> Option<Fetched> {
         has_body: words.iter().any(|word| word == b"BODY[]"),
         inline_body: None,
     })
+}
+
+/// The UID of a FETCH response when it is a number beyond 32 bits, which RFC 9051 section 9 (nz-number) does not allow
+/// and some servers give. Such a message must not become invisible.
+pub fn oversized_uid(line: &[u8]) -> Option<String> {
+    if !is_fetch(line) {
+        return None;
+    }
+    let text = String::from_utf8_lossy(line).to_ascii_uppercase();
+    let (_, after) = text.split_once("UID ")?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).take(40).collect();
+    (!digits.is_empty() && digits.parse::<u32>().is_err()).then_some(digits)
+}
+
+/// The UIDs that a SEARCH (RFC 3501) or ESEARCH (RFC 4731; RFC 9051 servers answer nothing else) response names.
+/// `None`: it is another response.
+pub fn search(line: &[u8]) -> Option<Vec<u32>> {
+    let text = std::str::from_utf8(line).ok()?.trim_end();
+    let (star, rest) = text.split_once(' ')?;
+    let mut words = rest.split(' ').filter(|word| !word.is_empty());
+    let kind = words.next().filter(|_| star == "*")?;
+    if kind.eq_ignore_ascii_case("SEARCH") {
+        // RFC 7162 adds (MODSEQ n) at the end.
+        return Some(words.map_while(|word| word.parse().ok()).collect());
+    }
+    if !kind.eq_ignore_ascii_case("ESEARCH") {
+        return None;
+    }
+    let all = words.skip_while(|word| !word.eq_ignore_ascii_case("ALL")).nth(1).unwrap_or_default();
+    let mut uids = Vec::new();
+    for range in all.split(',').filter(|range| !range.is_empty()) {
+        let (first, last) = range.split_once(':').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        let (first, last) = (first.min(last), first.max(last));
+        if uids.len() as u64 + u64::from(last - first) >= limits::IMAP_RESPONSES_MAX as u64 {
+            return None;
+        }
+        uids.extend(first..=last);
+    }
+    Some(uids)
+}
+
+/// Does a tagged OK say that the command was carried out for a part of the messages only?
+///
+/// `MESSAGELIMIT n uid` (RFC 9738 section 3): what lies below `uid` is still to be asked for. `LIMIT` and `PARTIAL` name no
+/// message.
+pub fn limit(status: &str) -> Option<Limit> {
+    match response_code(status)?.as_str() {
+        "MESSAGELIMIT" => {
+            let (_, after) = status.split_once('[')?;
+            let uid = after.split(']').next()?.split(' ').nth(2).and_then(|uid| uid.parse().ok());
+            Some(Limit { below: uid })
+        }
+        "LIMIT" | "PARTIAL" => Some(Limit { below: None }),
+        _ => None,
+    }
+}
+
+/// Where an answer was cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub below: Option<u32>,
+}
+
+/// The number of a response code such as `[UIDVALIDITY 7]`. Servers give some beyond 32 bits, which imap-proto does not read.
+pub fn code_number(line: &[u8], name: &str) -> Option<u64> {
+    let text = String::from_utf8_lossy(line).to_ascii_uppercase();
+    let (_, after) = text.split_once(&format!("[{name} "))?;
+    after.split(']').next()?.trim().parse().ok()
+}
+
+/// Names after `CAPABILITY`, in upper case, up to a closing bracket. Read by words: imap-proto refuses a list without IMAP4rev1
+/// or with two spaces in a row.
+pub fn capabilities(text: &str) -> BTreeSet<String> {
+    let upper = text.to_ascii_uppercase();
+    let Some((_, list)) = upper.split_once("CAPABILITY ") else { return BTreeSet::new() };
+    let list = list.split([']', '\r', '\n']).next().unwrap_or_default();
+    list.split(' ').filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn is_fetch(line: &[u8]) -> bool {
@@ -185,6 +265,48 @@ mod tests {
     fn the_message_is_the_literal_after_its_name() {
         assert_eq!(body_literal(b"* 1 FETCH (UID 1 BODY[] {0}\r\n)\r\n"), 0);
         assert_eq!(body_literal(b"* 1 FETCH (X-A {0}\r\n UID 1 body[] {0}\r\n)\r\n"), 1);
+    }
+
+    #[test]
+    fn both_kinds_of_search_answers_are_read() {
+        for (line, uids) in [
+            ("* SEARCH 3 1 2\r\n", Some(vec![3, 1, 2])),
+            ("* SEARCH\r\n", Some(vec![])),
+            ("* SEARCH 4 (MODSEQ 9)\r\n", Some(vec![4])),
+            ("* ESEARCH (TAG \"b1\") UID ALL 1:3,7\r\n", Some(vec![1, 2, 3, 7])),
+            ("* ESEARCH (TAG \"b1\") UID COUNT 2 ALL 9,5\r\n", Some(vec![9, 5])),
+            ("* ESEARCH (TAG \"b1\") UID\r\n", Some(vec![])),
+            ("* ESEARCH UID ALL 1:4294967295\r\n", None),
+            ("* 3 EXISTS\r\n", None),
+        ] {
+            assert_eq!(search(line.as_bytes()), uids, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_answer_for_a_part_of_the_messages_says_so() {
+        assert_eq!(limit("OK [MESSAGELIMIT 5 8] done"), Some(Limit { below: Some(8) }));
+        assert_eq!(limit("OK [MESSAGELIMIT 5] done"), Some(Limit { below: None }));
+        assert_eq!(limit("OK [LIMIT] enough"), Some(Limit { below: None }));
+        assert_eq!(limit("OK [READ-ONLY] done").or(limit("OK done")), None);
+    }
+
+    #[test]
+    fn numbers_beyond_32_bits_are_not_passed_over() {
+        assert_eq!(oversized_uid(b"* 1 FETCH (UID 19564493749 RFC822.SIZE 187)\r\n").as_deref(), Some("19564493749"));
+        assert_eq!(oversized_uid(b"* 1 FETCH (UID 17 RFC822.SIZE 187)\r\n"), None);
+        assert_eq!(code_number(b"* OK [UIDVALIDITY 1713632002544] x\r\n", "UIDVALIDITY"), Some(1_713_632_002_544));
+    }
+
+    #[test]
+    fn a_list_of_capabilities_is_read_by_its_words() {
+        for text in [
+            "* CAPABILITY IMAP4rev2 SASL-IR AUTH=XOAUTH2\r\n",
+            "* OK [CAPABILITY IMAP4rev2  SASL-IR AUTH=xoauth2] ready AUTH=NONE\r\n",
+        ] {
+            let list: Vec<String> = capabilities(text).into_iter().collect();
+            assert_eq!(list, ["AUTH=XOAUTH2", "IMAP4REV2", "SASL-IR"], "{text}");
+        }
     }
 
     #[test]

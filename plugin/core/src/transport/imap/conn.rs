@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use imap_proto::{MailboxDatum, Response, ResponseCode, Status};
 
 use super::{
-    answer,
+    answer::{self, Limit},
     framer::{Budget, Frame},
     guard::{BULK_TAG, Guard, SharedWire},
     names, special,
@@ -45,7 +45,7 @@ impl From<Error> for Failure {
 pub struct Selected {
     pub folder: String,
     pub writable: bool,
-    pub uidvalidity: u32,
+    pub uidvalidity: u64,
     /// Some servers leave it out.
     pub uidnext: Option<u32>,
     pub exists: u32,
@@ -58,12 +58,25 @@ pub struct Conn {
     selected: Option<Selected>,
     /// What special uses stand for here.
     special: HashMap<String, String>,
+    /// Prefixes of the server's namespaces, the personal one first; `None`: not asked yet.
+    namespaces: Option<Vec<String>>,
+    /// MOVE was refused although it was offered.
+    pub moves_by_copy: bool,
     bulk_tag: u64,
 }
 
 impl Conn {
     pub fn new(session: imap::Session<Guard>, wire: SharedWire, capabilities: BTreeSet<String>) -> Self {
-        Self { session, wire, capabilities, selected: None, special: HashMap::new(), bulk_tag: 0 }
+        Self {
+            session,
+            wire,
+            capabilities,
+            selected: None,
+            special: HashMap::new(),
+            namespaces: None,
+            moves_by_copy: false,
+            bulk_tag: 0,
+        }
     }
 
     pub fn wire(&self) -> &SharedWire {
@@ -73,6 +86,11 @@ impl Conn {
     /// `name` in upper case.
     pub fn has(&self, name: &str) -> bool {
         self.capabilities.contains(name)
+    }
+
+    /// Most messages that one command may name (RFC 9738 section 3).
+    pub fn message_limit(&self) -> Option<usize> {
+        self.capabilities.iter().find_map(|name| name.strip_prefix("MESSAGELIMIT=")?.parse().ok())
     }
 
     pub fn set_deadline(&mut self, deadline: Deadline) {
@@ -92,13 +110,14 @@ impl Conn {
         }
     }
 
-    /// Runs one command directly on the wire, each untagged response to `each`: for answers that can be large.
+    /// Runs one command directly on the wire, each untagged response to `each`: for answers that can be large. Answers where
+    /// the server stopped, when it carried the command out for a part of the messages only.
     pub fn bulk(
         &mut self,
         command: &str,
         budget: Budget,
         each: &mut dyn FnMut(&mut Frame) -> Result<()>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<Limit>, Failure> {
         let tag = self.next_bulk_tag();
         let mut wire = self.wire.lock();
         wire.begin(budget);
@@ -113,7 +132,7 @@ impl Conn {
                     return Err(error.into());
                 }
             } else if tag_of(&frame) == tag.as_bytes() {
-                return status_of(wire.last_status());
+                return status_of(wire.last_status()).map(|()| answer::limit(wire.last_status()));
             }
         }
     }
@@ -149,7 +168,7 @@ impl Conn {
     /// `Refused` when the server has no such folder.
     pub fn name_of(&mut self, folder: &str) -> Result<String> {
         if !folder.starts_with('\\') {
-            return names::quoted(folder);
+            return names::quoted(&self.in_namespace(folder)?);
         }
         if let Some(name) = self.special.get(folder) {
             return names::quoted(name);
@@ -162,6 +181,35 @@ impl Conn {
         let quoted = names::quoted(&name);
         self.special.insert(folder.to_owned(), name);
         quoted
+    }
+
+    /// The folder's name with the prefix of the personal namespace, unless it has the prefix of one already (RFC 2342). Without
+    /// it such a server finds no folder and creates none.
+    fn in_namespace(&mut self, folder: &str) -> Result<String> {
+        if folder.eq_ignore_ascii_case("INBOX") || !self.has("NAMESPACE") {
+            return Ok(folder.to_owned());
+        }
+        if self.namespaces.is_none() {
+            let mut prefixes = Vec::new();
+            let asked = self.bulk("NAMESPACE", Budget::CONTROL, &mut |frame| {
+                prefixes.extend(names::namespace_prefixes(&frame.line));
+                Ok(())
+            });
+            match asked {
+                Ok(_) | Err(Failure::No(_) | Failure::Bad(_)) => {}
+                Err(Failure::Fatal(error)) => return Err(error),
+            }
+            self.namespaces = Some(prefixes);
+        }
+        let prefixes = self.namespaces.as_deref().unwrap_or_default();
+        let Some(personal) = prefixes.first().filter(|personal| !personal.is_empty()) else {
+            return Ok(folder.to_owned());
+        };
+        let has_prefix = |prefix: &String| {
+            !prefix.is_empty()
+                && folder.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_str()))
+        };
+        Ok(if prefixes.iter().any(has_prefix) { folder.to_owned() } else { format!("{personal}{folder}") })
     }
 
     fn enter(&mut self, verb: &str, folder: &str) -> Result<Selected> {
@@ -182,13 +230,13 @@ impl Conn {
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
             match answer::parse(line) {
                 Some(Response::MailboxData(MailboxDatum::Exists(count))) => selected.exists = count,
-                Some(Response::Data { status: Status::Ok, code: Some(ResponseCode::UidValidity(value)), .. }) => {
-                    selected.uidvalidity = value;
-                }
                 Some(Response::Data { status: Status::Ok, code: Some(ResponseCode::UidNext(value)), .. }) => {
                     selected.uidnext = Some(value);
                 }
                 _ => {}
+            }
+            if let Some(value) = answer::code_number(line, "UIDVALIDITY") {
+                selected.uidvalidity = value;
             }
         }
         if selected.uidvalidity == 0 {

@@ -12,7 +12,11 @@ use crate::{clock::UnixSeconds, transport::moving::Marks};
 /// listed a second time under new keys; their Message-ID tells the host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cursor {
-    pub uidvalidity: u32,
+    pub uidvalidity: u64,
+    /// How often the folder began anew under this UIDVALIDITY: a server that was set back to an earlier state gives the same
+    /// UIDs to other messages. Part of the key, so that a new message never has the key of an old one.
+    #[serde(default)]
+    pub epoch: u32,
     /// Every UID up to this one is settled.
     pub floor: u32,
     /// Settled ranges above the floor, ascending, apart from each other.
@@ -28,15 +32,33 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    pub fn new(uidvalidity: u32, floor: u32, resume_at: UnixSeconds) -> Self {
-        Self { uidvalidity, floor, done: Vec::new(), resume_at, highest: None, marks: Marks::default() }
+    pub fn new(uidvalidity: u64, floor: u32, resume_at: UnixSeconds) -> Self {
+        Self { uidvalidity, epoch: 0, floor, done: Vec::new(), resume_at, highest: None, marks: Marks::default() }
+    }
+
+    /// The id of a message's key.
+    pub fn id(&self, uid: u32) -> String {
+        match self.epoch {
+            0 => id(self.uidvalidity, uid),
+            epoch => format!("{}-{epoch}.{uid}", self.uidvalidity),
+        }
+    }
+
+    /// Does this id belong to the folder as it is numbered now?
+    pub fn is_current(&self, id: &str) -> bool {
+        parse(id).is_some_and(|id| (id.uidvalidity, id.epoch) == (self.uidvalidity, self.epoch))
+    }
+
+    /// The UID of a current id.
+    fn current_uid(&self, id: &str) -> Option<u32> {
+        parse(id).filter(|id| (id.uidvalidity, id.epoch) == (self.uidvalidity, self.epoch)).map(|id| id.uid)
     }
 
     /// Counts a message as settled. `id` is the key's id, `UIDVALIDITY.UID`; one of another UIDVALIDITY is ignored.
     /// Returns whether something changed.
     pub fn settle(&mut self, id: &str) -> bool {
-        match parse_id(id) {
-            Some((uidvalidity, uid)) if uidvalidity == self.uidvalidity && !self.is_done(uid) && self.listed(id) => {
+        match self.current_uid(id) {
+            Some(uid) if !self.is_done(uid) && self.listed(id) => {
                 self.insert(uid, uid);
                 true
             }
@@ -46,20 +68,19 @@ impl Cursor {
 
     /// May this key have been handed out? One of another UIDVALIDITY may, before the folder was renumbered.
     pub fn listed(&self, id: &str) -> bool {
-        parse_id(id).is_some_and(|(uidvalidity, uid)| {
-            uidvalidity != self.uidvalidity || self.highest.is_none_or(|highest| uid <= highest)
-        })
+        parse(id)
+            .is_some_and(|_| self.current_uid(id).is_none_or(|uid| self.highest.is_none_or(|highest| uid <= highest)))
     }
 
     /// What a later listing of the same folder reached, although it could not be stored.
     pub fn saw(&mut self, later: &Self) {
-        if self.uidvalidity == later.uidvalidity && self.highest.is_some() {
+        if (self.uidvalidity, self.epoch) == (later.uidvalidity, later.epoch) && self.highest.is_some() {
             self.highest = self.highest.max(later.highest);
         }
     }
 
     pub fn is_settled(&self, id: &str) -> bool {
-        parse_id(id).is_some_and(|(uidvalidity, uid)| uidvalidity == self.uidvalidity && self.is_done(uid))
+        self.current_uid(id).is_some_and(|uid| self.is_done(uid))
     }
 
     pub fn is_done(&self, uid: u32) -> bool {
@@ -129,15 +150,27 @@ impl Cursor {
     }
 }
 
-/// The id of a key.
-pub fn id(uidvalidity: u32, uid: u32) -> String {
+/// The id of a key of a folder that never began anew under its UIDVALIDITY.
+pub fn id(uidvalidity: u64, uid: u32) -> String {
     format!("{uidvalidity}.{uid}")
 }
 
-/// UIDVALIDITY and UID of a key's id.
-pub fn parse_id(id: &str) -> Option<(u32, u32)> {
-    let (uidvalidity, uid) = id.split_once('.')?;
-    Some((uidvalidity.parse().ok()?, uid.parse().ok().filter(|uid| *uid != 0)?))
+/// What a key's id says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id {
+    pub uidvalidity: u64,
+    pub epoch: u32,
+    pub uid: u32,
+}
+
+/// `UIDVALIDITY.UID`, or `UIDVALIDITY-EPOCH.UID`.
+pub fn parse(id: &str) -> Option<Id> {
+    let (folder, uid) = id.split_once('.')?;
+    let (uidvalidity, epoch) = match folder.split_once('-') {
+        Some((uidvalidity, epoch)) => (uidvalidity, epoch.parse().ok().filter(|epoch| *epoch != 0)?),
+        None => (folder, 0),
+    };
+    Some(Id { uidvalidity: uidvalidity.parse().ok()?, epoch, uid: uid.parse().ok().filter(|uid| *uid != 0)? })
 }
 
 #[cfg(test)]
@@ -159,6 +192,19 @@ mod tests {
         let mut cursor = Cursor { highest: Some(12), ..Cursor::new(7, 10, 0) };
         assert!(!cursor.settle(&id(7, 13)) && !cursor.listed(&id(7, 13)) && !cursor.listed("x"));
         assert!(cursor.settle(&id(7, 12)) && cursor.listed(&id(6, 99)));
+    }
+
+    #[test]
+    fn an_epoch_keeps_new_messages_apart_from_old_ones() {
+        let mut cursor = Cursor { epoch: 2, highest: Some(20), ..Cursor::new(7, 10, 0) };
+        assert_eq!(cursor.id(12), "7-2.12");
+        assert_eq!(parse("7-2.12"), Some(Id { uidvalidity: 7, epoch: 2, uid: 12 }));
+        assert!(parse("7-0.12").is_none() && parse("7-.12").is_none() && parse("-1.12").is_none());
+        // Handed out before, and a message that is not there any more.
+        assert!(cursor.listed("7.99") && !cursor.is_current("7.99") && !cursor.settle("7.12") && !cursor.is_done(12));
+        assert!(cursor.settle("7-2.12") && cursor.is_settled("7-2.12") && !cursor.is_settled("7.12"));
+        let old: Cursor = serde_json::from_str(r#"{"uidvalidity":7,"floor":1,"done":[],"resume_at":0}"#).unwrap();
+        assert_eq!((old.epoch, old.id(3).as_str()), (0, "7.3"));
     }
 
     #[test]

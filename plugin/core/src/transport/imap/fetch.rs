@@ -9,11 +9,11 @@ use super::{
     answer,
     conn::{Conn, Failure, Selected, status_of, tag_of},
     cursor,
-    framer::{Budget, Frame},
+    framer::{Budget, Frame, find},
     names,
 };
 use crate::{
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits,
     transport::{Entry, Item, Raw, spool::Spool},
 };
@@ -78,9 +78,7 @@ impl Pipeline {
         }
         // A key of another UIDVALIDITY names a message that is not there any more; it will be listed anew.
         let uid_of = |entry: &Entry| {
-            cursor::parse_id(&entry.key.id)
-                .filter(|(uidvalidity, _)| *uidvalidity == selected.uidvalidity)
-                .map(|(_, uid)| uid)
+            cursor::parse(&entry.key.id).filter(|id| id.uidvalidity == selected.uidvalidity).map(|id| id.uid)
         };
         let mut asked = entries.iter().take_while(|entry| uid_of(entry).is_some_and(|uid| self.knows(uid))).count();
         let mut next = 0;
@@ -260,13 +258,73 @@ fn not_given_out(words: &str) -> Error {
     })
 }
 
-/// An empty answer for a message that has a size is a fault of the moment, not the message.
+/// What a server gives in place of a message is not the message: nothing, or an apology of its own, for which IMAP has no
+/// other way. The message is still there, and another try may give it.
 fn plausible(item: Item, size: u64) -> Item {
-    match item {
-        Item::Read(Raw::Memory(bytes)) if bytes.is_empty() && size > 0 => Item::Failed(
-            Error::new(Kind::Transient, format!("The mail server gave nothing for a message of {size} bytes."))
-                .remedy("It is tried again at the next interval."),
-        ),
-        other => other,
+    let Item::Read(Raw::Memory(bytes)) = &item else { return item };
+    let what = if bytes.is_empty() && size > 0 {
+        "nothing"
+    } else if is_substitute(bytes, size) {
+        "a text of its own"
+    } else {
+        return item;
+    };
+    Item::Failed(
+        Error::new(Kind::Transient, format!("The mail server gave out {what} instead of a message of {size} bytes."))
+            .with_about(About::Item)
+            .remedy("The message stays in the mailbox and is read again. If it stays so, look at it in the mailbox."),
+    )
+}
+
+/// The known apologies have no field of a message that was delivered, and a fixed author. Exchange writes "Microsoft Exchange
+/// Server" (with a year in some versions) without an address, and "Retrieval using the IMAP4 protocol failed"; Courier-IMAP
+/// writes 129 bytes, also for a message that another client expunged.
+fn is_substitute(bytes: &[u8], size: u64) -> bool {
+    let head = &bytes[..bytes.len().min(limits::SUBSTITUTE_MAX)];
+    let end = find(head, b"\r\n\r\n").or_else(|| find(head, b"\n\n")).unwrap_or(head.len());
+    let header = String::from_utf8_lossy(&head[..end]).to_ascii_lowercase();
+    let field = |name: &str| {
+        header.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
+    };
+    if ["received", "message-id", "date"].into_iter().any(|name| field(name).is_some()) {
+        return false;
+    }
+    let (from, subject) = (field("from").unwrap_or_default(), field("subject").unwrap_or_default());
+    let is_exchange = from.trim_matches('"').starts_with("microsoft exchange server") && !from.contains('@');
+    let is_courier = subject == "message unavailable" && from.contains("system administrator");
+    // Far less than was listed, and no sign of a delivery: whatever it says, it is not the message.
+    let is_far_less = size > limits::SUBSTITUTE_MAX as u64 && (bytes.len() as u64) < size / 4;
+    is_exchange || is_courier || is_far_less
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_failed(text: &str, size: u64) -> bool {
+        matches!(plausible(Item::Read(Raw::Memory(text.into())), size), Item::Failed(_))
+    }
+
+    #[test]
+    fn an_apology_of_the_server_is_not_the_message() {
+        let exchange = "MIME-Version: 1.0\r\nFrom: Microsoft Exchange Server 2010\r\nSubject: Retrieval using the IMAP4 \
+            protocol failed for the following message:\r\n 3\r\n\r\nThe server couldn't retrieve it.\r\n";
+        let courier = "From: System Administrator <root@localhost>\nSubject: message unavailable\n\nThis message is no longer \
+            available on the server.\n";
+        for (text, size, failed) in [
+            (exchange, 40_000, true),
+            (exchange, 0, true),
+            (courier, 129, true),
+            ("", 10, true),
+            ("", 0, false),
+            ("sorry", 100_000, true),
+            // A short message without any field that a delivery adds, as an APPEND may put it there.
+            ("Subject: x\r\n\r\nx", 15, false),
+            // Somebody quotes an apology, or forwards it.
+            (&format!("Received: by x\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000\r\n{exchange}"), 400, false),
+            (&format!("Message-ID: <1@a.test>\n{courier}"), 150, false),
+        ] {
+            assert_eq!(is_failed(text, size), failed, "{text}");
+        }
     }
 }

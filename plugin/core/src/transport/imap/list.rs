@@ -2,47 +2,56 @@
 
 use std::collections::VecDeque;
 
-use imap_proto::{MailboxDatum, Response};
+use imap_proto::{MailboxDatum, Response, StatusAttribute};
 use time::{Date, Duration, OffsetDateTime, macros::format_description};
 
 use super::{
-    answer,
+    answer::{self, Fetched},
+    ask,
     conn::{Conn, Failure, Selected},
-    cursor::{self, Cursor},
-    framer::Budget,
+    cursor::Cursor,
+    framer::{Budget, Frame},
     names,
 };
 use crate::{
     clock::UnixSeconds,
-    error::{About, Result},
+    error::{About, Error, Kind, Result},
     limits,
+    message::fingerprint::Traits,
     settings::Since,
-    transport::{self, Covers, Entry, Key, Listing, moving::Marks},
+    transport::{self, Covers, Entry, Key, Listing, Raw, moving::Marks},
 };
 
-/// Lists `folder`. `max` bounds the entries.
+/// How a folder is listed.
+#[derive(Clone, Copy)]
+pub struct How {
+    /// Bounds the entries.
+    pub max: usize,
+    /// Ask for sizes. The server has to open each message whose size it does not keep, and one that it cannot open ends the
+    /// listing of all.
+    pub sizes: bool,
+}
+
+/// Lists `folder`.
 pub fn list(
     conn: &mut Conn,
     folder: &str,
     stored: Option<&Cursor>,
     since: Since,
     now: UnixSeconds,
-    max: usize,
+    how: How,
 ) -> Result<Listing> {
     let selected = conn.examine(folder)?;
     let last = last_uid(conn, &selected)?;
     let mut reset = None;
     let mut cursor = match stored {
-        Some(cursor) if cursor.uidvalidity == selected.uidvalidity => cursor.clone(),
+        Some(cursor) if cursor.uidvalidity == selected.uidvalidity && !is_set_back(conn, &selected, cursor, last)? => {
+            cursor.clone()
+        }
         Some(old) => {
-            reset = Some(format!(
-                "The server renumbered the folder {folder} (UIDVALIDITY {} became {}): mail received since it was last \
-                 settled is listed again.",
-                old.uidvalidity, selected.uidvalidity
-            ));
-            let begin = old.resume_at.saturating_sub(limits::RESYNC_MARGIN);
-            let marks = old.marks.clone();
-            Cursor { marks, ..baseline(conn, &selected, last, Since::Moment(begin), now)? }
+            let (begun, words) = begin_anew(conn, &selected, last, old, now)?;
+            reset = Some(words);
+            begun
         }
         None => {
             let marks = Marks::new(since, now);
@@ -51,68 +60,208 @@ pub fn list(
     };
 
     cursor.highest = cursor.highest.max(Some(last));
-    let (mut found, more) = unsettled(conn, &selected, &cursor, last, max)?;
-    if !more {
+    let (mut found, more) = unsettled(conn, &selected, &cursor, last, how)?;
+    // From the first UID on as many must come as there are. Fewer: the server hides some, and absence means nothing.
+    let is_whole = cursor.floor > 0 || !cursor.done.is_empty() || found.len() as u64 >= u64::from(selected.exists);
+    if !more && is_whole {
         let existing: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
         cursor.compact(&existing, limits::IMAP_CURSOR_RANGES);
     }
+    // A moment that is still to come was written by a clock that was wrong.
+    cursor.resume_at = cursor.resume_at.min(now);
     if now - cursor.resume_at >= limits::NOTE_INTERVAL {
         // A folder that is never without unsettled mail: what is older than the oldest of it is settled.
         let settled_before = match found.is_empty() {
-            true => Some(now),
+            true => Some(now).filter(|_| is_whole),
             // A new beginning has its moment already.
             false if stored.is_none() || reset.is_some() || more || found.len() > limits::IMAP_NOTE_UIDS => None,
             false => oldest(conn, &found)?,
         };
         cursor.resume_at = cursor.resume_at.max(settled_before.unwrap_or_default().min(now));
     }
-    found.truncate(max);
-    let entry = |(uid, size)| Entry {
-        key: Key { folder: folder.to_owned(), id: cursor::id(selected.uidvalidity, uid) },
-        size,
-        received_at: None,
-    };
+    found.truncate(how.max);
+    let entries = found
+        .into_iter()
+        .map(|(uid, size)| Entry {
+            key: Key { folder: folder.to_owned(), id: cursor.id(uid) },
+            size,
+            received_at: None,
+        })
+        .collect();
     Ok(Listing {
-        entries: found.into_iter().map(entry).collect(),
+        entries,
         more,
-        covers: if more { Covers::Nothing } else { Covers::Uids(1, last.max(1)) },
+        covers: if more || !is_whole { Covers::Nothing } else { Covers::Uids(1, last.max(1)) },
         cursor: transport::Cursor::Imap(cursor),
         reset,
     })
 }
 
+/// Was the folder set back to an earlier state? Then UIDNEXT is below what was listed already (RFC 3501 section 2.3.1.1 forbids
+/// it; a restored backup cannot know), and new messages get UIDs that old ones had.
+fn is_set_back(conn: &mut Conn, selected: &Selected, cursor: &Cursor, last: u32) -> Result<bool> {
+    // Without UIDNEXT the last message's UID is all there is, and that one may have been expunged.
+    if selected.uidnext.is_none() || cursor.highest.is_none_or(|highest| last >= highest) {
+        return Ok(false);
+    }
+    // A server whose UIDNEXT is wrong still has the messages.
+    Ok(cursor.highest.is_some_and(|highest| highest_uid(conn, selected).is_ok_and(|uid| uid < highest)))
+}
+
+/// The cursor of a folder whose UIDs lost their meaning, and the sentence that tells of it. Mail received since all was settled
+/// last is listed again; what was settled of it is known by its fingerprint, copy by copy, and stays settled.
+fn begin_anew(
+    conn: &mut Conn,
+    selected: &Selected,
+    last: u32,
+    old: &Cursor,
+    now: UnixSeconds,
+) -> Result<(Cursor, String)> {
+    let mut begin = old.resume_at.saturating_sub(limits::RESYNC_MARGIN);
+    if old.resume_at > now {
+        // A clock that was wrong wrote this. How long ago, nobody can tell.
+        begin = now.saturating_sub(limits::RESYNC_CLOCK);
+    }
+    let marks = old.marks.clone();
+    let mut cursor = Cursor { marks, ..baseline(conn, selected, last, Since::Moment(begin), now)? };
+    let folder = &selected.folder;
+    let why = if old.uidvalidity == selected.uidvalidity {
+        cursor.epoch = old.epoch.saturating_add(1);
+        let highest = old.highest.unwrap_or_default();
+        format!(
+            "The server set the folder {folder} back to an earlier state (UIDNEXT {} after UID {highest})",
+            last + 1
+        )
+    } else {
+        let (was, is) = (old.uidvalidity, selected.uidvalidity);
+        format!("The server renumbered the folder {folder} (UIDVALIDITY {was} became {is})")
+    };
+    let known = recognised(conn, &cursor, last)?;
+    for uid in &known {
+        cursor.insert(*uid, *uid);
+    }
+    let words = format!(
+        "{why}: mail received since it was last settled is listed again, except {} messages that are known as settled.",
+        known.len()
+    );
+    Ok((cursor, words))
+}
+
+/// Open messages that were settled before, by their fingerprints.
+fn recognised(conn: &mut Conn, cursor: &Cursor, last: u32) -> Result<Vec<u32>> {
+    let mut settled = cursor.marks.all();
+    let open = cursor.open_ranges(last);
+    if settled.is_empty() || open.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut traits: Vec<(u32, Traits)> = Vec::new();
+    let mut uids = Vec::new();
+    ask::fetch(conn, open, "UID", &mut |found, _| {
+        if found.uid <= last && !cursor.is_done(found.uid) {
+            uids.push(found.uid);
+        }
+        Ok(())
+    })
+    .map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
+    uids.sort_unstable();
+    uids.dedup();
+    for chunk in uids.chunks(limits::IMAP_GROUP_UIDS) {
+        let asked = ask::fetch(conn, ask::ranges(chunk), TRAITS, &mut |found, frame| {
+            if let [Raw::Memory(header)] = frame.literals.as_slice() {
+                traits.push((found.uid, Traits::of(header)));
+            }
+            Ok(())
+        });
+        match asked {
+            // Which of them cannot be read is found when they are read.
+            Ok(()) | Err(Failure::No(_) | Failure::Bad(_)) => {}
+            Err(Failure::Fatal(error)) => return Err(error),
+        }
+    }
+    traits.sort_unstable_by_key(|(uid, _)| *uid);
+    let mut known = Vec::new();
+    for (uid, traits) in traits {
+        let at = traits.candidates().find_map(|candidate| settled.binary_search(&candidate).ok());
+        if let Some(at) = at {
+            // One copy settled, one copy known.
+            settled.remove(at);
+            known.push(uid);
+        }
+    }
+    Ok(known)
+}
+
+/// What a fingerprint is made of.
+const TRAITS: &str = "UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
+
 /// When the oldest of these was received; `None`: of one of them it cannot be read.
 fn oldest(conn: &mut Conn, found: &[(u32, u64)]) -> Result<Option<UnixSeconds>> {
     let mut uids: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
     uids.sort_unstable();
-    let mut oldest = Some(UnixSeconds::MAX);
-    for set in names::uid_sets(&uids, limits::IMAP_COMMAND_LINE_MAX / 2) {
-        conn.bulk(&format!("UID FETCH {set} (UID INTERNALDATE)"), Budget::CONTROL, &mut |frame| {
-            if let Some(found) = answer::fetched(&frame.line).filter(|found| uids.binary_search(&found.uid).is_ok()) {
-                let at = found.internal_date.as_deref().and_then(internal_date);
-                oldest = oldest.zip(at).map(|(oldest, at)| oldest.min(at));
-            }
-            Ok(())
-        })
-        .map_err(|failure| failure.into_error("tell when mail was received"))?;
-    }
+    let dates = dates(conn, &uids)?;
+    let oldest = dates.iter().try_fold(UnixSeconds::MAX, |oldest, (_, at)| at.map(|at| oldest.min(at)));
     Ok(oldest.filter(|at| *at != UnixSeconds::MAX))
 }
 
-/// The highest UID that may exist. Servers without UIDNEXT are asked for the last message's.
+/// INTERNALDATE of each that is there; `None` where it cannot be read. `uids` ascend.
+fn dates(conn: &mut Conn, uids: &[u32]) -> Result<Vec<(u32, Option<UnixSeconds>)>> {
+    let mut dates = Vec::new();
+    ask::fetch(conn, ask::ranges(uids), "UID INTERNALDATE", &mut |found, _| {
+        if uids.binary_search(&found.uid).is_ok() {
+            dates.push((found.uid, found.internal_date.as_deref().and_then(internal_date)));
+        }
+        Ok(())
+    })
+    .map_err(|failure| failure.into_error("tell when mail was received"))?;
+    Ok(dates)
+}
+
+/// The highest UID that may exist. Servers without UIDNEXT are asked for the last message's, and for STATUS.
 fn last_uid(conn: &mut Conn, selected: &Selected) -> Result<u32> {
     if let Some(next) = selected.uidnext {
         return Ok(next.saturating_sub(1));
     }
-    let mut last = 0;
-    if selected.exists > 0 {
-        conn.bulk("UID FETCH * (UID)", Budget::CONTROL, &mut |frame| {
-            last = last.max(answer::fetched(&frame.line).map_or(0, |found| found.uid));
-            Ok(())
-        })
-        .map_err(|failure| failure.into_error("name the last message"))?;
+    highest_uid(conn, selected)
+}
+
+fn highest_uid(conn: &mut Conn, selected: &Selected) -> Result<u32> {
+    if selected.exists == 0 {
+        return Ok(0);
     }
-    Ok(last)
+    let mut last = 0;
+    conn.bulk("UID FETCH * (UID)", Budget::CONTROL, &mut |frame| {
+        last = last.max(answer::fetched(&frame.line).map_or(0, |found| found.uid));
+        Ok(())
+    })
+    .map_err(|failure| failure.into_error("name the last message"))?;
+    if last > 0 {
+        return Ok(last);
+    }
+    // There are messages and none was named: zero would make all of them new mail.
+    let mut next = None;
+    let name = conn.name_of(&selected.folder)?;
+    let asked = conn.bulk(&format!("STATUS {name} (UIDNEXT)"), Budget::CONTROL, &mut |frame| {
+        if let Some(Response::MailboxData(MailboxDatum::Status { status, .. })) = answer::parse(&frame.line) {
+            next = next.or(status.iter().find_map(|one| match one {
+                StatusAttribute::UidNext(next) => Some(*next),
+                _ => None,
+            }));
+        }
+        Ok(())
+    });
+    if let Err(Failure::Fatal(error)) = asked {
+        return Err(error);
+    }
+    match next {
+        Some(next) if next > 1 => Ok(next - 1),
+        _ => {
+            let (folder, exists) = (&selected.folder, selected.exists);
+            let words = format!("The mail server says that {folder} has {exists} messages, and names none of them.");
+            Err(Error::new(Kind::ServerMisbehaved, words)
+                .with_about(About::Folder)
+                .remedy("Nothing was lost: fetch again. Ask the server's administrator if it stays so."))
+        }
+    }
 }
 
 /// UID and size of what the cursor leaves open, ascending, and whether there is more.
@@ -121,48 +270,82 @@ fn unsettled(
     selected: &Selected,
     cursor: &Cursor,
     last: u32,
-    max: usize,
+    how: How,
 ) -> Result<(Vec<(u32, u64)>, bool)> {
     let mut found: Vec<(u32, u64)> = Vec::new();
     if selected.exists == 0 {
         return Ok((found, false));
     }
     let mut open: VecDeque<(u32, u32)> = cursor.open_ranges(last).into();
-    // No command may be answered by more lines than are accepted: in a large folder that is a matter of the window.
+    // No command may be answered by more lines than are accepted. Messages bound an answer, numbers do not: so in a large
+    // folder the window grows without bound only when few messages are left above it.
     let narrow = limits::IMAP_RESPONSES_MAX as u64 / 2;
-    let widest = if u64::from(selected.exists) < narrow { u64::from(u32::MAX) } else { narrow };
+    let mut widest = if u64::from(selected.exists) < narrow { u64::from(u32::MAX) } else { narrow };
     let mut window = limits::IMAP_LISTING_MAX as u64;
-    while !open.is_empty() && found.len() < max {
-        let set = take_window(&mut open, window);
+    while !open.is_empty() && found.len() < how.max {
+        let ranges = take_window(&mut open, window);
         let before = found.len();
-        let outcome = conn.bulk(&format!("UID FETCH {set} (UID RFC822.SIZE)"), Budget::CONTROL, &mut |frame| {
-            if let Some(entry) = answer::fetched(&frame.line)
-                // Unsolicited answers, and what `*` in a set drags in.
-                && entry.uid <= last && !cursor.is_done(entry.uid)
-            {
-                found.push((entry.uid, entry.size.map_or(0, u64::from)));
+        let mut keep = |one: Fetched, _: &mut Frame| {
+            // Unsolicited answers, and what `*` in a set drags in.
+            if one.uid <= last && !cursor.is_done(one.uid) {
+                found.push((one.uid, one.size.map_or(0, u64::from)));
             }
             Ok(())
-        });
-        match outcome {
-            // "NO Some messages could not be FETCHed" still lists the others.
-            Err(Failure::No(_)) if found.len() > before => {}
-            outcome => outcome.map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?,
-        }
+        };
+        let outcome = match how.sizes {
+            true => match ask::fetch(conn, ranges.clone(), "UID RFC822.SIZE", &mut keep) {
+                // One that cannot be opened refuses the sizes of all. Their UIDs need no message to be opened.
+                Err(Failure::No(_) | Failure::Bad(_)) => ask::fetch(conn, ranges, "UID", &mut keep),
+                outcome => outcome,
+            },
+            false => ask::fetch(conn, ranges, "UID", &mut keep),
+        };
+        outcome.map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
         if ((found.len() - before) as u64) < window / 16 {
+            if window == widest
+                && found.len() == before
+                && let Some((next, _)) = open.front().copied()
+            {
+                match few_above(conn, selected, next, narrow)? {
+                    true => widest = u64::from(u32::MAX),
+                    false => widest = narrow,
+                }
+            }
             window = (window * 4).min(widest);
         }
     }
-    found.sort_unstable();
+    // A message may be named twice, once with its size.
+    found.sort_unstable_by_key(|(uid, size)| (*uid, std::cmp::Reverse(*size)));
     found.dedup_by_key(|(uid, _)| *uid);
-    let more = !open.is_empty() || found.len() > max;
+    let more = !open.is_empty() || found.len() > how.max;
     Ok((found, more))
 }
 
+/// Do fewer than `few` messages lie from this UID on? Found by the sequence number of the first of them, in about seventeen
+/// short questions.
+fn few_above(conn: &mut Conn, selected: &Selected, uid: u32, few: u64) -> Result<bool> {
+    let (mut low, mut high) = (1, u64::from(selected.exists) + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let mut at = None;
+        conn.bulk(&format!("FETCH {middle} (UID)"), Budget::CONTROL, &mut |frame| {
+            at = at.or(answer::fetched(&frame.line).map(|found| found.uid));
+            Ok(())
+        })
+        .map_err(|failure| failure.into_error("name a message").or_about(About::Folder))?;
+        match at {
+            Some(at) if at < uid => low = middle + 1,
+            Some(_) => high = middle,
+            None => return Ok(false),
+        }
+    }
+    Ok(u64::from(selected.exists) + 1 - low < few)
+}
+
 /// Takes ranges that span at most `window` UIDs and fit half a command line.
-fn take_window(open: &mut VecDeque<(u32, u32)>, window: u64) -> String {
+fn take_window(open: &mut VecDeque<(u32, u32)>, window: u64) -> ask::Ranges {
     let max_len = limits::IMAP_COMMAND_LINE_MAX / 2;
-    let mut sets = vec![String::new()];
+    let (mut taken, mut sets) = (Vec::new(), vec![String::new()]);
     let mut left = window;
     while left > 0 {
         let Some((first, last)) = open.pop_front() else { break };
@@ -172,12 +355,13 @@ fn take_window(open: &mut VecDeque<(u32, u32)>, window: u64) -> String {
             open.push_front((first, last));
             break;
         }
+        taken.push((first, end));
         left -= u64::from(end - first) + 1;
         if end < last {
             open.push_front((end + 1, last));
         }
     }
-    sets.swap_remove(0)
+    taken
 }
 
 /// The cursor of a folder that has none: what is in the folder now and older than `since` counts as settled. What
@@ -196,10 +380,27 @@ fn baseline(conn: &mut Conn, selected: &Selected, last: u32, since: Since, now: 
         // SEARCH compares the date as written in the message's own zone, up to a day off UTC (RFC 3501 section 6.4.4):
         // beyond that it is exact, and between the two INTERNALDATE decides.
         let (before, after) = (day.saturating_sub(Duration::DAY), day.saturating_add(Duration::days(2)));
-        wanted = search(conn, &format!("SINCE {}", search_date(after)), last, selected.exists)?;
-        let near = format!("SINCE {} BEFORE {}", search_date(before), search_date(after));
+        let sure = search(conn, &format!(" SINCE {}", search_date(after)), last, selected.exists)?;
+        let near = format!(" SINCE {} BEFORE {}", search_date(before), search_date(after));
         let near = search(conn, &near, last, selected.exists)?;
-        wanted.extend(received_since(conn, &near, moment)?);
+        wanted = match (sure, near) {
+            (Some(mut sure), Some(near)) => {
+                sure.extend(received_since(conn, &near, moment)?);
+                sure
+            }
+            // A search without a result is no answer: each message is asked for its date.
+            _ => {
+                let mut all = Vec::new();
+                ask::fetch(conn, vec![(1, last)], "UID", &mut |found, _| {
+                    all.push(found.uid);
+                    Ok(())
+                })
+                .map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
+                all.retain(|uid| *uid <= last);
+                all.sort_unstable();
+                received_since(conn, &all, moment)?
+            }
+        };
         wanted.sort_unstable();
         wanted.dedup();
     }
@@ -213,43 +414,31 @@ fn baseline(conn: &mut Conn, selected: &Selected, last: u32, since: Since, now: 
     Ok(cursor)
 }
 
-fn search(conn: &mut Conn, criteria: &str, last: u32, exists: u32) -> Result<Vec<u32>> {
+/// `None`: the server named no result.
+fn search(conn: &mut Conn, criteria: &str, last: u32, exists: u32) -> Result<Option<Vec<u32>>> {
     let window = if exists <= limits::IMAP_SEARCH_WINDOW { u32::MAX } else { limits::IMAP_SEARCH_WINDOW };
     let mut found = Vec::new();
     let mut first = 1_u32;
     while first <= last {
         let end = last.min(first.saturating_add(window - 1));
-        conn.bulk(&format!("UID SEARCH UID {first}:{end} {criteria}"), Budget::CONTROL, &mut |frame| {
-            if let Some(Response::MailboxData(MailboxDatum::Search(uids))) = answer::parse(&frame.line) {
-                found.extend(uids.into_iter().filter(|uid| (first..=end).contains(uid)));
-            }
-            Ok(())
-        })
-        .map_err(|failure| failure.into_error("search by date"))?;
+        match ask::search(conn, vec![(first, end)], criteria) {
+            Ok(Some(uids)) => found.extend(uids),
+            Ok(None) => return Ok(None),
+            Err(failure) => return Err(failure.into_error("search by date")),
+        }
         let Some(following) = end.checked_add(1) else { break };
         first = following;
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
 /// Those of `uids` whose INTERNALDATE is `moment` or later, or cannot be read.
 fn received_since(conn: &mut Conn, uids: &[u32], moment: UnixSeconds) -> Result<Vec<u32>> {
     let mut sorted = uids.to_vec();
     sorted.sort_unstable();
-    let mut wanted = Vec::new();
-    for set in names::uid_sets(&sorted, limits::IMAP_COMMAND_LINE_MAX / 2) {
-        conn.bulk(&format!("UID FETCH {set} (UID INTERNALDATE)"), Budget::CONTROL, &mut |frame| {
-            if let Some(found) = answer::fetched(&frame.line)
-                && sorted.binary_search(&found.uid).is_ok()
-                && found.internal_date.as_deref().and_then(internal_date).is_none_or(|at| at >= moment)
-            {
-                wanted.push(found.uid);
-            }
-            Ok(())
-        })
-        .map_err(|failure| failure.into_error("tell when mail was received"))?;
-    }
-    Ok(wanted)
+    let dates = dates(conn, &sorted)?;
+    let is_wanted = |at: &Option<UnixSeconds>| at.is_none_or(|at| at >= moment);
+    Ok(dates.into_iter().filter(|(_, at)| is_wanted(at)).map(|(uid, _)| uid).collect())
 }
 
 /// `17-Jul-1996 02:44:25 -0700`, the day padded with a space or a zero.
@@ -287,12 +476,12 @@ mod tests {
     #[test]
     fn windows_bound_the_answer() {
         let mut open: VecDeque<_> = [(1, 10), (20, 1_000_000)].into();
-        assert_eq!(take_window(&mut open, 15), "1:10,20:24");
-        assert_eq!(take_window(&mut open, 5), "25:29");
+        assert_eq!(take_window(&mut open, 15), [(1, 10), (20, 24)]);
+        assert_eq!(take_window(&mut open, 5), [(25, 29)]);
         assert_eq!(open, [(30, 1_000_000)]);
         let mut many: VecDeque<_> = (1..5_000).map(|n| (n * 2, n * 2)).collect();
-        assert!(take_window(&mut many, u64::MAX).len() <= limits::IMAP_COMMAND_LINE_MAX / 2);
+        assert!(take_window(&mut many, u64::MAX).len() <= limits::IMAP_COMMAND_LINE_MAX / 4);
         let mut whole: VecDeque<_> = [(1, u32::MAX)].into();
-        assert_eq!(take_window(&mut whole, u64::from(u32::MAX)), "1:4294967295");
+        assert_eq!(take_window(&mut whole, u64::from(u32::MAX)), [(1, u32::MAX)]);
     }
 }

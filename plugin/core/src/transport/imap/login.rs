@@ -6,12 +6,13 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use imap_proto::{Capability, Response, ResponseCode, Status};
+use imap_proto::{Response, Status};
 use zeroize::Zeroizing;
 
 use super::{
     answer,
-    conn::{Conn, Failure, settle},
+    conn::{Conn, Failure, settle, status_of, tag_of},
+    framer::{Budget, Frame},
     guard::{Guard, Link, SharedWire, Wire},
 };
 use crate::{
@@ -40,7 +41,7 @@ pub fn login(
     let mut client = imap::Client::new(Guard::new(wire.clone()));
     let mut capabilities = greeting(&mut client, &wire)?;
     if capabilities.is_empty() {
-        capabilities = before_login(&mut client, &wire)?;
+        capabilities = before_login(&wire)?;
     }
     let mechanism = choose(insisted, &capabilities, &server.host)?;
 
@@ -100,10 +101,11 @@ fn greeting(client: &mut imap::Client<Guard>, wire: &SharedWire) -> Result<BTree
         return Err(answer::hung_up(&words));
     }
     match answer::parse(&line) {
-        Some(Response::Data { status: Status::Ok, code, .. }) => Ok(match code {
-            Some(ResponseCode::Capabilities(list)) => list.iter().map(upper).collect(),
-            _ => BTreeSet::new(),
-        }),
+        Some(Response::Data { status: Status::Ok, .. }) => Ok(answer::capabilities(&String::from_utf8_lossy(&line))),
+        // The parser cannot read every list of capabilities.
+        None if line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"* OK ")) => {
+            Ok(answer::capabilities(&String::from_utf8_lossy(&line)))
+        }
         Some(Response::Data { status: Status::PreAuth, .. }) => Err(Error::new(
             Kind::ServerMisbehaved,
             "The server says that somebody is logged in already, before anybody did.",
@@ -115,35 +117,37 @@ fn greeting(client: &mut imap::Client<Guard>, wire: &SharedWire) -> Result<BTree
     }
 }
 
-fn before_login(client: &mut imap::Client<Guard>, wire: &SharedWire) -> Result<BTreeSet<String>> {
-    let outcome = guard::guarded("the IMAP client", || Ok(client.capabilities()))?;
-    let list = settle(outcome, &mut wire.lock()).map_err(|failure| failure.into_error("name its capabilities"))?;
-    Ok(list.iter().map(upper).collect())
+/// Straight on the wire: the crate passes over a list that its parser cannot read.
+fn before_login(wire: &SharedWire) -> Result<BTreeSet<String>> {
+    const TAG: &str = "b0";
+    let mut wire = wire.lock();
+    wire.begin(Budget::CONTROL);
+    wire.send(format!("{TAG} CAPABILITY\r\n").as_bytes())?;
+    let (mut frame, mut found) = (Frame::default(), BTreeSet::new());
+    loop {
+        wire.next(&mut frame)?;
+        if frame.is_untagged() {
+            found.extend(capabilities_in(&frame.line));
+        } else if tag_of(&frame) == TAG.as_bytes() {
+            let status = status_of(wire.last_status());
+            return status.map(|()| found).map_err(|failure| failure.into_error("name its capabilities"));
+        }
+    }
 }
 
 fn capabilities_in(lines: &[u8]) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for line in lines.split_inclusive(|byte| *byte == b'\n') {
-        if let Some(Response::Capabilities(list)) = answer::parse(line) {
-            found.extend(list.iter().map(upper));
-        }
-    }
-    found
+    String::from_utf8_lossy(lines)
+        .lines()
+        .filter(|line| line.to_ascii_uppercase().starts_with("* CAPABILITY "))
+        .flat_map(answer::capabilities)
+        .collect()
 }
 
 /// From `OK [CAPABILITY …] Logged in`.
 fn status_capabilities(status: &str) -> BTreeSet<String> {
-    match answer::parse(format!("* {status}\r\n").as_bytes()) {
-        Some(Response::Data { code: Some(ResponseCode::Capabilities(list)), .. }) => list.iter().map(upper).collect(),
+    match answer::response_code(status) {
+        Some(code) if code == "CAPABILITY" => answer::capabilities(status),
         _ => BTreeSet::new(),
-    }
-}
-
-fn upper(capability: &Capability<'_>) -> String {
-    match capability {
-        Capability::Imap4rev1 => "IMAP4REV1".to_owned(),
-        Capability::Auth(mechanism) => format!("AUTH={}", mechanism.to_ascii_uppercase()),
-        Capability::Atom(atom) => atom.to_ascii_uppercase(),
     }
 }
 
@@ -160,7 +164,7 @@ fn choose(insisted: Option<Mechanism>, offered: &BTreeSet<String>, host: &str) -
                 offered.iter().filter(|entry| entry.starts_with("AUTH=")).map(String::as_str).collect();
             Error::new(Kind::Unsupported, format!("{host} does not offer OAuth over IMAP."))
                 .remedy(
-                    "Enable XOAUTH2 or OAUTHBEARER on the server, or set advanced › mechanism if it is known to work \
+                    "Enable XOAUTH2 or OAUTHBEARER on the server, or set SASL Mechanism under advanced if it is known to work \
                      without being offered.",
                 )
                 .provider_code(if auth.is_empty() { "no AUTH= capability".to_owned() } else { auth.join(" ") })

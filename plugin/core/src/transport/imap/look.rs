@@ -69,7 +69,7 @@ fn rights(conn: &mut Conn, folder: &str) -> Result<Option<String>> {
         Ok(())
     });
     match outcome {
-        Ok(()) | Err(Failure::No(_) | Failure::Bad(_)) => Ok(rights),
+        Ok(_) | Err(Failure::No(_) | Failure::Bad(_)) => Ok(rights),
         Err(Failure::Fatal(error)) => Err(error),
     }
 }

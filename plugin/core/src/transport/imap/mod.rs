@@ -8,6 +8,7 @@
 //! The `imap` crate never sees the network: what reaches it was cut into responses and bounded by [`framer`].
 
 pub mod answer;
+mod ask;
 mod conn;
 mod cursor;
 mod fetch;
@@ -73,6 +74,8 @@ pub struct ImapInbox {
     pipeline: Pipeline,
     proof: Proof,
     log: Logger,
+    /// List without sizes: asking for them ended the connection.
+    without_sizes: bool,
 }
 
 impl ImapInbox {
@@ -89,7 +92,7 @@ impl ImapInbox {
     ) -> Result<Self, OpenError> {
         let (conn, mechanism) = login::login(link, server, insisted, login, transcript, deadline)?;
         let proof = Proof { protocol: "IMAPS", mechanism: login::name(mechanism), port: server.port, tls };
-        Ok(Self { conn, pipeline: Pipeline::default(), proof, log: log.clone() })
+        Ok(Self { conn, pipeline: Pipeline::default(), proof, log: log.clone(), without_sizes: false })
     }
 
     /// Before any command but a body FETCH: what is on its way is read and kept.
@@ -111,7 +114,12 @@ impl Inbox for ImapInbox {
             Some(AnyCursor::Imap(cursor)) => Some(cursor),
             Some(_) => return Err(super::other_protocol(folder)),
         };
-        list::list(&mut self.conn, folder, cursor, since, Clock::default().now(), limits::IMAP_LISTING_MAX)
+        let how = list::How { max: limits::IMAP_LISTING_MAX, sizes: !self.without_sizes };
+        list::list(&mut self.conn, folder, cursor, since, Clock::default().now(), how)
+    }
+
+    fn spare(&mut self) {
+        self.without_sizes = true;
     }
 
     fn read(

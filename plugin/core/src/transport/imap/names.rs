@@ -76,6 +76,43 @@ pub fn decoded(name: &str) -> String {
     out
 }
 
+/// The prefixes in a NAMESPACE response (RFC 2342 section 5), as the server wrote them, the personal namespaces first. A
+/// response without a personal namespace begins with an empty prefix.
+pub fn namespace_prefixes(line: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(line);
+    let Some(rest) = text.get(..12).filter(|start| start.eq_ignore_ascii_case("* NAMESPACE ")).map(|_| &text[12..])
+    else {
+        return Vec::new();
+    };
+    let mut prefixes = Vec::new();
+    if rest.get(..3).is_some_and(|word| word.eq_ignore_ascii_case("NIL")) {
+        prefixes.push(String::new());
+    }
+    // Each namespace is `("prefix" "delimiter" …)`; the first string of each is its prefix.
+    let (mut in_string, mut escaped, mut first_of_group, mut current) = (false, false, false, String::new());
+    for c in rest.chars() {
+        match c {
+            _ if escaped => {
+                current.push(c);
+                escaped = false;
+            }
+            '\\' if in_string => escaped = true,
+            '"' => {
+                if in_string && first_of_group {
+                    prefixes.push(decoded(&std::mem::take(&mut current)));
+                    first_of_group = false;
+                }
+                current.clear();
+                in_string = !in_string;
+            }
+            _ if in_string => current.push(c),
+            '(' => first_of_group = true,
+            _ => {}
+        }
+    }
+    prefixes
+}
+
 /// Ascending UIDs as a set, cut into pieces that fit `max_len` bytes each: `1:3,7`.
 pub fn uid_sets(uids: &[u32], max_len: usize) -> Vec<String> {
     let mut sets = vec![String::new()];
@@ -111,6 +148,18 @@ pub fn push_range(sets: &mut Vec<String>, first: u32, last: u32, max_len: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefixes_of_namespaces_are_read() {
+        for (line, prefixes) in [
+            ("* NAMESPACE ((\"INBOX.\" \".\")) NIL NIL\r\n", &["INBOX."][..]),
+            ("* NAMESPACE ((\"\" \"/\")) ((\"~\" \"/\")) ((\"#shared/\" \"/\"))\r\n", &["", "~", "#shared/"]),
+            ("* NAMESPACE NIL NIL ((\"\" \".\"))\r\n", &["", ""]),
+            ("* LIST () \".\" x\r\n", &[]),
+        ] {
+            assert_eq!(namespace_prefixes(line.as_bytes()), prefixes, "{line}");
+        }
+    }
 
     #[test]
     fn folder_names_are_modified_utf7() {

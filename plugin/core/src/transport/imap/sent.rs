@@ -1,10 +1,8 @@
 //! Was a message sent? Its Message-ID is looked for in the sent folder. EXAMINE and SEARCH change nothing.
 
-use imap_proto::{MailboxDatum, Response};
-
-use super::{answer, conn::Conn, framer::Budget, special};
+use super::{answer, ask, conn::Conn, framer::Budget, special};
 use crate::{
-    error::{Error, Kind, Result},
+    error::{About, Error, Kind, Result},
     limits,
 };
 
@@ -24,13 +22,33 @@ pub fn find(conn: &mut Conn, message_id: &str) -> Result<Option<(String, usize)>
     let selected = conn.examine(&folder)?;
     let mut found = 0;
     if selected.exists > 0 {
-        conn.bulk(&format!("UID SEARCH HEADER Message-ID \"{id}\""), Budget::CONTROL, &mut |frame| {
-            if let Some(Response::MailboxData(MailboxDatum::Search(uids))) = answer::parse(&frame.line) {
-                found += uids.len();
-            }
-            Ok(())
-        })
-        .map_err(|failure| failure.into_error("search the sent folder"))?;
+        let criteria = format!("HEADER Message-ID \"{id}\"");
+        let mut is_heard = false;
+        let limit = conn
+            .bulk(&format!("UID SEARCH {criteria}"), Budget::CONTROL, &mut |frame| {
+                if let Some(uids) = answer::search(&frame.line) {
+                    is_heard = true;
+                    found += uids.len();
+                }
+                Ok(())
+            })
+            .map_err(|failure| failure.into_error("search the sent folder"))?;
+        // A search that looked at a part of the folder proves nothing about the rest.
+        if let Some(limit) = limit {
+            let rest = vec![(1, limit.below.map_or(u32::MAX, |uid| uid.saturating_sub(1)).max(1))];
+            let rest = ask::search(conn, rest, &format!(" {criteria}"))
+                .map_err(|failure| failure.into_error("search the sent folder"))?;
+            is_heard &= rest.is_some();
+            found += rest.map_or(0, |uids| uids.len());
+        }
+        if !is_heard {
+            return Err(Error::new(
+                Kind::ServerMisbehaved,
+                "The mail server searched the sent folder and named no result.",
+            )
+            .with_about(About::Folder)
+            .remedy("Look into the sent folder: whether the message was sent is not known."));
+        }
     }
     Ok(Some((folder, found)))
 }

@@ -1,13 +1,9 @@
 //! What settling does in the mailbox. Every step can be repeated.
 
-use imap_proto::{MailboxDatum, Response};
-
 use super::{
-    answer,
+    answer, ask,
     conn::{Conn, Failure},
-    cursor,
-    framer::Budget,
-    names,
+    cursor, names,
 };
 use crate::{
     error::{About, Error, Kind, Result},
@@ -72,18 +68,20 @@ fn together(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: 
     // A key of another UIDVALIDITY names a message that is not there any more.
     let uids: Vec<Option<u32>> = keys
         .iter()
-        .map(|key| cursor::parse_id(&key.id).filter(|(valid, _)| *valid == selected.uidvalidity).map(|(_, uid)| uid))
+        .map(|key| cursor::parse(&key.id).filter(|id| id.uidvalidity == selected.uidvalidity).map(|id| id.uid))
         .collect();
     let mut wanted: Vec<u32> = uids.iter().copied().flatten().collect();
     wanted.sort_unstable();
     wanted.dedup();
     let found = existing(conn, &wanted, "")?;
     let acted_on = match action {
-        // What was moved stays here, marked as deleted: moved again, it would be there twice.
-        Action::Move { .. } if !can_move(conn) && !can_expunge(conn) => existing(conn, &found, " UNDELETED")?,
+        // What was copied may still be here, marked as deleted: copied again, it would be there twice.
+        Action::Move { .. } if !can_move(conn) => existing(conn, &found, " UNDELETED")?,
         _ => found.clone(),
     };
-    for set in names::uid_sets(&acted_on, limits::IMAP_COMMAND_LINE_MAX / 2) {
+    let most = conn.message_limit().unwrap_or(usize::MAX);
+    let sets = acted_on.chunks(most.max(1)).flat_map(|part| names::uid_sets(part, limits::IMAP_COMMAND_LINE_MAX / 2));
+    for set in sets {
         match action {
             Action::Leave => {}
             Action::MarkSeen => store(conn, &set, "\\Seen")?,
@@ -98,7 +96,7 @@ fn together(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: 
 }
 
 fn can_move(conn: &Conn) -> bool {
-    conn.has("MOVE") || conn.has("IMAP4REV2")
+    (conn.has("MOVE") || conn.has("IMAP4REV2")) && !conn.moves_by_copy
 }
 
 fn can_expunge(conn: &Conn) -> bool {
@@ -107,16 +105,23 @@ fn can_expunge(conn: &Conn) -> bool {
 
 /// Those of `uids` (ascending) that are still there, and fulfil what else is asked.
 fn existing(conn: &mut Conn, uids: &[u32], and: &str) -> Result<Vec<u32>> {
-    let mut found = Vec::with_capacity(uids.len());
-    for set in names::uid_sets(uids, limits::IMAP_COMMAND_LINE_MAX / 2) {
-        conn.bulk(&format!("UID SEARCH UID {set}{and}"), Budget::CONTROL, &mut |frame| {
-            if let Some(Response::MailboxData(MailboxDatum::Search(list))) = answer::parse(&frame.line) {
-                found.extend(list.into_iter().filter(|uid| uids.binary_search(uid).is_ok()));
-            }
-            Ok(())
-        })
-        .map_err(|failure| failure.into_error("look for settled messages").or_about(About::Item))?;
+    let refused = |failure: Failure| failure.into_error("look for settled messages").or_about(About::Item);
+    if uids.is_empty() {
+        return Ok(Vec::new());
     }
+    if let Some(found) = ask::search(conn, ask::ranges(uids), and).map_err(refused)? {
+        return Ok(found);
+    }
+    // OK and no result is no answer. What is there is named by FETCH.
+    let mut found = Vec::with_capacity(uids.len());
+    ask::fetch(conn, ask::ranges(uids), "UID FLAGS", &mut |one, frame| {
+        let is_deleted = frame.line.to_ascii_uppercase().windows(8).any(|at| at == b"\\DELETED");
+        if uids.binary_search(&one.uid).is_ok() && (and.is_empty() || !is_deleted) {
+            found.push(one.uid);
+        }
+        Ok(())
+    })
+    .map_err(refused)?;
     found.sort_unstable();
     found.dedup();
     Ok(found)
@@ -129,33 +134,83 @@ fn store(conn: &mut Conn, set: &str, flag: &str) -> Result<()> {
 }
 
 fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()> {
-    let atomic = can_move(conn);
-    let verb = if atomic { "MOVE" } else { "COPY" };
     let name = conn.name_of(target)?;
-    let command = format!("UID {verb} {set} {name}");
-    match conn.run(&command) {
-        Ok(_) => {}
-        // RFC 3501 section 6.4.7 asks for [TRYCREATE]; not every server says it.
-        Err(Failure::No(words)) if answer::meaning(&words).is_none() => {
-            match conn.run(&format!("CREATE {name}")) {
-                Ok(_) => log.info(format_args!("The folder {target} was created.")),
-                // It exists: the refusal had another reason, which the second try will name.
-                Err(Failure::No(_) | Failure::Bad(_)) => {}
-                Err(Failure::Fatal(error)) => return Err(error),
+    if can_move(conn) {
+        match into(conn, "MOVE", set, &name, target, log) {
+            Ok(()) => return Ok(()),
+            // Offered and not carried out, and the folder is there: this server copies.
+            Err(Failure::No(words) | Failure::Bad(words)) if answer::response_code(&words).is_none() => {
+                log.warn(format_args!("The mail server refuses to move messages ({words}): they are copied instead."));
+                conn.moves_by_copy = true;
             }
-            conn.run(&command).map_err(|failure| {
-                failure.into_error(&format!("move settled messages to {target}")).or_about(About::Item)
-            })?;
-        }
-        Err(failure) => {
-            return Err(failure.into_error(&format!("move settled messages to {target}")).or_about(About::Item));
+            Err(failure) => return Err(cannot_move(failure, target)),
         }
     }
-    if atomic {
-        return Ok(());
+    into(conn, "COPY", set, &name, target, log).map_err(|failure| cannot_move(failure, target))?;
+    // From here on the messages are in the target. A refusal of the rest must not copy them again.
+    for done in [store(conn, set, "\\Deleted"), expunge(conn, set, log)] {
+        match done {
+            Err(error) if error.is_transient() && error.about() == About::Connection => return Err(error),
+            Err(error) => {
+                log.warn(format_args!("Messages were copied to {target} and stay in their folder, too: {error}"));
+                break;
+            }
+            Ok(()) => {}
+        }
     }
-    store(conn, set, "\\Deleted")?;
-    expunge(conn, set, log)
+    Ok(())
+}
+
+fn cannot_move(failure: Failure, target: &str) -> Error {
+    failure.into_error(&format!("move settled messages to {target}")).or_about(About::Item)
+}
+
+/// MOVE or COPY. A target that is not there is created.
+fn into(
+    conn: &mut Conn,
+    verb: &str,
+    set: &str,
+    name: &str,
+    target: &str,
+    log: &Logger,
+) -> std::result::Result<(), Failure> {
+    let command = format!("UID {verb} {set} {name}");
+    let words = match conn.run(&command) {
+        // RFC 3501 section 6.4.7 asks for [TRYCREATE]; not every server says it.
+        Err(Failure::No(words) | Failure::Bad(words)) if answer::meaning(&words).is_none() => words,
+        outcome => return outcome.map(drop),
+    };
+    let says_so = answer::response_code(&words).is_some_and(|code| code == "TRYCREATE");
+    if !says_so && is_there(conn, name)? {
+        return Err(Failure::No(words));
+    }
+    match conn.run(&format!("CREATE {name}")) {
+        Ok(_) => {
+            log.info(format_args!("The folder {target} was created."));
+            conn.run(&command).map(drop)
+        }
+        Err(Failure::No(words) | Failure::Bad(words)) => {
+            let error = Error::new(
+                Kind::Refused,
+                format!("The mailbox has no folder {target}, and it cannot be created."),
+            )
+            .remedy(
+                "Correct the folder under advanced (After Import, After Refusal), or create it in the mailbox. The \
+                     server's own words say why.",
+            )
+            .with_about(About::Folder);
+            Err(Failure::Fatal(answer::said(error, &words)))
+        }
+        Err(fatal) => Err(fatal),
+    }
+}
+
+fn is_there(conn: &mut Conn, name: &str) -> std::result::Result<bool, Failure> {
+    match conn.run(&format!("STATUS {name} (MESSAGES)")) {
+        Ok(_) => Ok(true),
+        Err(Failure::No(_) | Failure::Bad(_)) => Ok(false),
+        Err(fatal) => Err(fatal),
+    }
 }
 
 /// Removes exactly these. A plain EXPUNGE would remove what others marked as deleted, too.

@@ -3,7 +3,10 @@
 use imap_proto::{MailboxDatum, NameAttribute, Response};
 
 use super::{answer, conn::Conn, framer::Budget, names};
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    transport::Raw,
+};
 
 /// The attribute, and how servers that do not announce it name such a folder (Exchange Online announces none), in lower case;
 /// the best name first.
@@ -82,7 +85,16 @@ pub fn folder(conn: &mut Conn, name: &str) -> Result<Option<String>> {
         else {
             return Ok(());
         };
-        let folder = names::decoded(&name);
+        // A name may come as a literal, which stands beside the line (RFC 3501 section 9: mailbox = astring).
+        let folder = match frame.literals.as_slice() {
+            [Raw::Memory(literal)] if name.is_empty() || name.as_ref() == "{0}" => {
+                names::decoded(&String::from_utf8_lossy(literal))
+            }
+            _ => names::decoded(&name),
+        };
+        if folder.is_empty() {
+            return Ok(());
+        }
         if name_attributes.contains(&special.attribute) {
             marked.get_or_insert_with(|| folder.clone());
         }

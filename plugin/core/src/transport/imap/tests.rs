@@ -514,6 +514,10 @@ fn moving_creates_the_folder_and_removes_only_its_own() {
         server.expect("UID SEARCH UID 1");
         server.say("* SEARCH 1\r\n");
         server.done("OK done");
+        // What an earlier call copied is marked as deleted.
+        server.expect("UID SEARCH UID 1 UNDELETED");
+        server.say("* SEARCH 1\r\n");
+        server.done("OK done");
         server.expect("UID COPY 1 \"Erl&AOQ-digt\"");
         server.done("NO [TRYCREATE] no such mailbox");
         server.expect("CREATE \"Erl&AOQ-digt\"");
@@ -527,6 +531,247 @@ fn moving_creates_the_folder_and_removes_only_its_own() {
     });
     let action = Action::Move { folder: "Erlädigt".into() };
     assert_eq!(words(&inbox.settle(&keys(&[1]), &action, soon()).unwrap()), ["done"]);
+    scripted.end();
+}
+
+/// wire.md F7: a refused EXPUNGE was looked into by halves, and COPY repeated each time.
+#[test]
+fn what_was_copied_is_not_copied_again_when_the_rest_is_refused() {
+    for refused in ["STORE", "EXPUNGE"] {
+        let (mut inbox, scripted) = inbox("UIDPLUS", move |server| {
+            server.enter("SELECT \"INBOX\"", 3, Some(10));
+            for and in ["", " UNDELETED"] {
+                server.expect(&format!("UID SEARCH UID 1:2{and}"));
+                server.say("* SEARCH 1 2\r\n");
+                server.done("OK done");
+            }
+            server.expect("UID COPY 1:2 \"Done\"");
+            server.done("OK done");
+            server.expect("UID STORE 1:2 +FLAGS.SILENT (\\Deleted)");
+            server.done(if refused == "STORE" { "NO [NOPERM] no right t" } else { "OK done" });
+            if refused == "EXPUNGE" {
+                server.expect("UID EXPUNGE 1:2");
+                server.done("NO Access denied for EXPUNGE");
+            }
+            assert!(server.line().ends_with(" LOGOUT"));
+        });
+        let action = Action::Move { folder: "Done".into() };
+        assert_eq!(words(&inbox.settle(&keys(&[1, 2]), &action, soon()).unwrap()), ["done", "done"], "{refused}");
+        drop(inbox);
+        scripted.end();
+    }
+}
+
+/// wire.md F13: MOVE is announced and refused.
+#[test]
+fn a_server_that_offers_move_and_refuses_it_copies() {
+    let (mut inbox, scripted) = inbox("UIDPLUS MOVE", |server| {
+        server.enter("SELECT \"INBOX\"", 3, Some(10));
+        server.expect("UID SEARCH UID 1");
+        server.say("* SEARCH 1\r\n");
+        server.done("OK done");
+        server.expect("UID MOVE 1 \"Done\"");
+        server.done("NO MOVE extension not supported");
+        server.expect("STATUS \"Done\" (MESSAGES)");
+        server.done("OK done");
+        server.expect("UID COPY 1 \"Done\"");
+        server.done("OK done");
+        server.expect("UID STORE 1 +FLAGS.SILENT (\\Deleted)");
+        server.done("OK done");
+        server.expect("UID EXPUNGE 1");
+        server.done("OK done");
+        // Remembered for the connection.
+        server.enter("SELECT \"INBOX\"", 3, Some(10));
+        for and in ["", " UNDELETED"] {
+            server.expect(&format!("UID SEARCH UID 2{and}"));
+            server.say("* SEARCH 2\r\n");
+            server.done("OK done");
+        }
+        server.expect("UID COPY 2 \"Done\"");
+        server.done("NO [OVERQUOTA] full");
+    });
+    let action = Action::Move { folder: "Done".into() };
+    assert_eq!(words(&inbox.settle(&keys(&[1]), &action, soon()).unwrap()), ["done"]);
+    // The account's fault, and nothing of the message's: an error of the call.
+    let full = inbox.settle(&keys(&[2]), &action, soon()).unwrap_err();
+    assert!(full.has_code(&["OVERQUOTA"]), "{full:?}");
+    scripted.end();
+}
+
+/// wire.md F8: a folder without the prefix of the server's namespace was neither found nor created.
+#[test]
+fn the_prefix_of_the_namespace_is_added_and_a_folder_that_cannot_be_is_an_error_of_the_call() {
+    let (mut inbox, scripted) = inbox("MOVE NAMESPACE", |server| {
+        server.enter("SELECT \"INBOX\"", 3, Some(10));
+        server.expect("UID SEARCH UID 1");
+        server.say("* SEARCH 1\r\n");
+        server.done("OK done");
+        server.expect("NAMESPACE");
+        server.say("* NAMESPACE ((\"INBOX.\" \".\")) NIL ((\"shared.\" \".\"))\r\n");
+        server.done("OK done");
+        server.expect("UID MOVE 1 \"INBOX.Done\"");
+        server.done("NO nonexistent");
+        server.expect("STATUS \"INBOX.Done\" (MESSAGES)");
+        server.done("NO nonexistent");
+        server.expect("CREATE \"INBOX.Done\"");
+        server.done("NO no rights to create");
+    });
+    let action = Action::Move { folder: "Done".into() };
+    let error = inbox.settle(&keys(&[1]), &action, soon()).unwrap_err();
+    assert_eq!((error.kind(), error.about()), (Kind::Refused, crate::error::About::Folder), "{error:?}");
+    scripted.end();
+}
+
+fn stored(highest: u32) -> AnyCursor {
+    let cursor = Cursor { highest: Some(highest), ..Cursor::new(7, highest, 2_000_000_000) };
+    let mut cursor = AnyCursor::Imap(cursor);
+    let raw = b"From: a@b.test\r\nMessage-ID: <1@b.test>\r\nSubject: x\r\n\r\n";
+    let mark = crate::message::fingerprint::Traits::of(raw).fingerprint();
+    if let AnyCursor::Imap(cursor) = &mut cursor {
+        cursor.marks.add(1, mark.into_iter().collect());
+    }
+    cursor
+}
+
+/// wire.md F3: UIDNEXT fell under the same UIDVALIDITY, and new mail was never seen.
+#[test]
+fn a_folder_that_was_set_back_is_listed_anew_under_new_keys_without_what_is_known() {
+    let (mut inbox, scripted) = inbox("X", |server| {
+        server.examine(2, Some(7));
+        // The messages are really gone, and not only UIDNEXT wrong.
+        server.expect("UID FETCH * (UID)");
+        server.say("* 2 FETCH (UID 6)\r\n");
+        server.done("OK done");
+        for _ in 0..2 {
+            let line = server.line();
+            assert!(line.contains(" UID SEARCH UID 1:6 SINCE "), "{line}");
+            server.tag = line.split(' ').next().unwrap().to_owned();
+            server.say("* SEARCH 5 6\r\n");
+            server.done("OK done");
+        }
+        server.expect("UID FETCH 5:6 (UID INTERNALDATE)");
+        server.say("* 1 FETCH (UID 5 INTERNALDATE \"17-Jul-2033 02:44:25 +0000\")\r\n");
+        server.say("* 2 FETCH (UID 6 INTERNALDATE \"17-Jul-2033 02:44:25 +0000\")\r\n");
+        server.done("OK done");
+        server.expect("UID FETCH 5:6 (UID)");
+        server.say("* 1 FETCH (UID 5)\r\n* 2 FETCH (UID 6)\r\n");
+        server.done("OK done");
+        server.expect("UID FETCH 5:6 (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)])");
+        for uid in [5, 6] {
+            let header = format!("Message-ID: <{}@b.test>\r\n\r\n", uid - 4);
+            let name = "BODY[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
+            server.say(&format!("* {uid} FETCH (UID {uid} {name} {{{}}}\r\n{header})\r\n", header.len()));
+        }
+        server.done("OK done");
+        server.expect("UID FETCH 6 (UID RFC822.SIZE)");
+        server.say("* 2 FETCH (UID 6 RFC822.SIZE 100)\r\n");
+        server.done("OK done");
+    });
+    let listing = inbox.list("INBOX", Some(&stored(10)), Since::Now, soon()).unwrap();
+    scripted.end();
+    let ids: Vec<&str> = listing.entries.iter().map(|entry| entry.key.id.as_str()).collect();
+    assert_eq!(ids, ["7-1.6"], "UID 5 is known as settled");
+    assert!(listing.reset.is_some_and(|reset| reset.contains("set the folder INBOX back")));
+    assert!(!listing.cursor.is_current(&entry(6, 0).key));
+}
+
+/// wire.md F4 and F11: no answer is not the answer zero, and a UID that cannot be read hides no mail.
+#[test]
+fn messages_that_are_counted_and_not_named_are_an_error() {
+    let (mut inbox, scripted) = inbox("X", |server| {
+        server.examine(30, None);
+        server.expect("UID FETCH * (UID)");
+        server.done("OK done");
+        server.expect("STATUS \"INBOX\" (UIDNEXT)");
+        server.done("OK done");
+        server.examine(1, None);
+        server.expect("UID FETCH * (UID)");
+        server.done("OK done");
+        server.expect("STATUS \"INBOX\" (UIDNEXT)");
+        server.say("* STATUS INBOX (UIDNEXT 31)\r\n");
+        server.done("OK done");
+        server.examine(1, Some(31));
+        server.expect("UID FETCH 1:30 (UID RFC822.SIZE)");
+        server.say("* 1 FETCH (UID 19564493749 RFC822.SIZE 187)\r\n");
+    });
+    let error = inbox.list("INBOX", None, Since::Now, soon()).unwrap_err();
+    assert_eq!(error.kind(), Kind::ServerMisbehaved, "{error:?}");
+    let listing = inbox.list("INBOX", None, Since::Now, soon()).unwrap();
+    assert!(listing.entries.is_empty() && matches!(listing.cursor, AnyCursor::Imap(cursor) if cursor.floor == 30));
+    let error = inbox.list("INBOX", None, Since::Everything, soon()).unwrap_err();
+    assert!(error.message().contains("19564493749"), "{error:?}");
+    scripted.end();
+}
+
+/// wire.md F17: the answer to a part of the question was taken for the answer to all of it.
+#[test]
+fn a_limited_listing_is_asked_for_to_its_end() {
+    let (mut inbox, scripted) = inbox("MESSAGELIMIT=2", |server| {
+        server.examine(3, Some(4));
+        server.expect("UID FETCH 1:3 (UID RFC822.SIZE)");
+        server.say("* 3 FETCH (UID 3 RFC822.SIZE 1)\r\n* 2 FETCH (UID 2 RFC822.SIZE 1)\r\n");
+        server.done("OK [MESSAGELIMIT 2 2] too many");
+        server.expect("UID FETCH 1 (UID RFC822.SIZE)");
+        server.say("* 1 FETCH (UID 1 RFC822.SIZE 1)\r\n");
+        server.done("OK done");
+    });
+    let listing = inbox.list("INBOX", None, Since::Everything, soon()).unwrap();
+    assert_eq!((listing.entries.len(), listing.more), (3, false));
+    scripted.end();
+}
+
+/// wire.md F2: one message that cannot be opened ended the listing of all.
+#[test]
+fn sizes_that_are_refused_hide_no_message() {
+    let (mut inbox, scripted) = inbox("X", |server| {
+        server.examine(3, Some(4));
+        server.expect("UID FETCH 1:3 (UID RFC822.SIZE)");
+        server.say("* 1 FETCH (UID 1 RFC822.SIZE 65)\r\n");
+        server.done("NO The requested message could not be converted");
+        server.expect("UID FETCH 1:3 (UID)");
+        server.say("* 1 FETCH (UID 1)\r\n* 2 FETCH (UID 2)\r\n* 3 FETCH (UID 3)\r\n");
+        server.done("OK done");
+        server.examine(3, Some(4));
+        server.expect("UID FETCH 1:3 (UID)");
+        server.say("* 1 FETCH (UID 1)\r\n* 2 FETCH (UID 2)\r\n* 3 FETCH (UID 3)\r\n");
+        server.done("OK done");
+    });
+    let listing = inbox.list("INBOX", None, Since::Everything, soon()).unwrap();
+    let sizes: Vec<u64> = listing.entries.iter().map(|entry| entry.size).collect();
+    assert_eq!(sizes, [65, 0, 0]);
+    // After a listing that ended the connection nothing is asked for which a message has to be opened.
+    inbox.spare();
+    assert_eq!(inbox.list("INBOX", None, Since::Everything, soon()).unwrap().entries.len(), 3);
+    scripted.end();
+}
+
+/// wire.md F6: a server of IMAP4rev2 alone, whose answers to SEARCH are ESEARCH.
+#[test]
+fn a_server_of_rev2_alone_is_understood() {
+    let (link, scripted) = scripted(|server| {
+        server.say("* OK [CAPABILITY IMAP4rev2  SASL-IR AUTH=XOAUTH2] ready\r\n");
+        assert!(server.line().starts_with("a1 AUTHENTICATE XOAUTH2 "));
+        server.say("a1 OK [CAPABILITY IMAP4rev2 MOVE] in\r\n");
+        server.enter("SELECT \"INBOX\"", 3, Some(10));
+        server.expect("UID SEARCH UID 1:3");
+        server.say("* ESEARCH (TAG \"b1\") UID ALL 1,3\r\n");
+        server.done("OK done");
+        server.expect("UID STORE 1,3 +FLAGS.SILENT (\\Seen)");
+        server.done("OK done");
+        // OK without a result is no answer: FETCH names what is there.
+        server.enter("SELECT \"INBOX\"", 3, Some(10));
+        server.expect("UID SEARCH UID 2");
+        server.done("OK done");
+        server.expect("UID FETCH 2 (UID FLAGS)");
+        server.say("* 2 FETCH (UID 2 FLAGS ())\r\n");
+        server.done("OK done");
+        server.expect("UID STORE 2 +FLAGS.SILENT (\\Seen)");
+        server.done("OK done");
+    });
+    let opened = log_in(link, &Transcript::default(), &Logger::silent());
+    let Ok(mut inbox) = opened else { panic!("not logged in") };
+    assert_eq!(words(&inbox.settle(&keys(&[1, 2, 3]), &Action::MarkSeen, soon()).unwrap()), ["done", "gone", "done"]);
+    assert_eq!(words(&inbox.settle(&keys(&[2]), &Action::MarkSeen, soon()).unwrap()), ["done"]);
     scripted.end();
 }
 
