@@ -148,17 +148,13 @@ fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()>
     }
     into(conn, "COPY", set, &name, target, log).map_err(|failure| cannot_move(failure, target))?;
     // From here on the messages are in the target. A refusal of the rest must not copy them again.
-    for done in [store(conn, set, "\\Deleted"), expunge(conn, set, log)] {
-        match done {
-            Err(error) if error.is_transient() && error.about() == About::Connection => return Err(error),
-            Err(error) => {
-                log.warn(format_args!("Messages were copied to {target} and stay in their folder, too: {error}"));
-                break;
-            }
-            Ok(()) => {}
+    match store(conn, set, "\\Deleted").and_then(|()| expunge(conn, set, log)) {
+        Err(error) if error.about() != About::Connection => {
+            log.warn(format_args!("Messages were copied to {target} and stay in their folder, too: {error}"));
+            Ok(())
         }
+        done => done,
     }
-    Ok(())
 }
 
 fn cannot_move(failure: Failure, target: &str) -> Error {
@@ -180,8 +176,12 @@ fn into(
         Err(Failure::No(words) | Failure::Bad(words)) if answer::meaning(&words).is_none() => words,
         outcome => return outcome.map(drop),
     };
-    let says_so = answer::response_code(&words).is_some_and(|code| code == "TRYCREATE");
-    if !says_so && is_there(conn, name)? {
+    let is_missing = match answer::response_code(&words).as_deref() {
+        Some("TRYCREATE" | "NONEXISTENT") => true,
+        None => !is_there(conn, name)?,
+        Some(_) => false,
+    };
+    if !is_missing {
         return Err(Failure::No(words));
     }
     match conn.run(&format!("CREATE {name}")) {

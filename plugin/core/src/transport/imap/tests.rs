@@ -694,11 +694,11 @@ fn messages_that_are_counted_and_not_named_are_an_error() {
         server.expect("UID FETCH 1:30 (UID RFC822.SIZE)");
         server.say("* 1 FETCH (UID 19564493749 RFC822.SIZE 187)\r\n");
     });
-    let error = inbox.list("INBOX", None, Since::Now, soon()).unwrap_err();
+    let error = inbox.list("INBOX", None, Since::Now, soon()).err().unwrap();
     assert_eq!(error.kind(), Kind::ServerMisbehaved, "{error:?}");
     let listing = inbox.list("INBOX", None, Since::Now, soon()).unwrap();
     assert!(listing.entries.is_empty() && matches!(listing.cursor, AnyCursor::Imap(cursor) if cursor.floor == 30));
-    let error = inbox.list("INBOX", None, Since::Everything, soon()).unwrap_err();
+    let error = inbox.list("INBOX", None, Since::Everything, soon()).err().unwrap();
     assert!(error.message().contains("19564493749"), "{error:?}");
     scripted.end();
 }
