@@ -84,7 +84,6 @@ fn to(end: usize) -> Vec<String> {
 }
 
 #[test]
-#[ignore = "open: wire F17"]
 fn messagelimit_is_no_whole_answer() {
     for since in ["all", "2020-01-01"] {
         let desk = Desk::new(12);
@@ -100,7 +99,6 @@ fn messagelimit_is_no_whole_answer() {
 }
 
 #[test]
-#[ignore = "open: wire F6"]
 fn imap4rev2_alone_is_understood() {
     let desk = Desk::new(3);
     desk.imap.behave(|behaviour| behaviour.rev2_only = true);
@@ -113,7 +111,6 @@ fn imap4rev2_alone_is_understood() {
 }
 
 #[test]
-#[ignore = "open: wire F1"]
 fn what_a_server_gives_in_place_of_a_message_is_no_message() {
     for readable in [Readable::ExchangeSubstitute, Readable::CourierSubstitute] {
         let desk = Desk::new(3);
@@ -129,7 +126,6 @@ fn what_a_server_gives_in_place_of_a_message_is_no_message() {
 }
 
 #[test]
-#[ignore = "open: wire F2"]
 fn one_message_that_ends_the_listing_holds_up_no_other() {
     for readable in [Readable::EndsListing, Readable::RefusesListing] {
         let desk = Desk::new(5);
@@ -145,7 +141,6 @@ fn one_message_that_ends_the_listing_holds_up_no_other() {
 }
 
 #[test]
-#[ignore = "open: wire F3"]
 fn a_restored_mailbox_gives_its_new_mail() {
     let desk = Desk::new(5);
     let handle = desk.open(leave);
@@ -162,7 +157,6 @@ fn a_restored_mailbox_gives_its_new_mail() {
 }
 
 #[test]
-#[ignore = "open: wire F4"]
 fn no_uidnext_and_no_answer_are_not_zero() {
     let desk = Desk::new(30);
     desk.imap.behave(|behaviour| {
@@ -178,7 +172,6 @@ fn no_uidnext_and_no_answer_are_not_zero() {
 }
 
 #[test]
-#[ignore = "open: wire F7"]
 fn a_copy_that_succeeded_is_not_repeated() {
     for right in ["e", "t"] {
         let desk = Desk::new(8);
@@ -201,7 +194,6 @@ fn a_copy_that_succeeded_is_not_repeated() {
 }
 
 #[test]
-#[ignore = "open: wire F8"]
 fn the_namespace_gives_the_prefix() {
     let desk = Desk::new(3);
     desk.imap.behave(|behaviour| behaviour.prefix = Some("INBOX."));
@@ -215,7 +207,6 @@ fn the_namespace_gives_the_prefix() {
 }
 
 #[test]
-#[ignore = "open: wire F11"]
 fn numbers_beyond_32_bits_are_read_or_refused_and_never_nothing() {
     let desk = Desk::new(0);
     desk.imap.mailbox(|mailbox| mailbox.folder("INBOX").uidnext = 19_564_493_749);
@@ -240,7 +231,6 @@ fn a_jump_in_uids_costs_few_commands() {
 }
 
 #[test]
-#[ignore = "open: wire F13"]
 fn move_announced_and_refused_becomes_copy() {
     let desk = Desk::new(4);
     desk.imap.behave(|behaviour| behaviour.move_refused = true);
@@ -254,7 +244,6 @@ fn move_announced_and_refused_becomes_copy() {
 }
 
 #[test]
-#[ignore = "open: wire F14"]
 fn a_special_use_folder_may_have_its_name_as_a_literal() {
     let desk = Desk::new(2);
     desk.imap.mailbox(|mailbox| mailbox.folder("My \"Archive\"").attributes = "\\Archive");
@@ -269,7 +258,6 @@ fn a_special_use_folder_may_have_its_name_as_a_literal() {
 }
 
 #[test]
-#[ignore = "open: wire F18"]
 fn new_numbers_at_each_login_bring_nothing_again() {
     let desk = Desk::new(4);
     desk.imap.behave(|behaviour| behaviour.renumbers_at_login = true);
@@ -282,7 +270,6 @@ fn new_numbers_at_each_login_bring_nothing_again() {
 }
 
 #[test]
-#[ignore = "open: wire F6"]
 fn a_search_without_an_answer_is_no_empty_answer() {
     let desk = Desk::new(3);
     let handle = desk.open(|form| form["after_import"] = json!("delete"));

@@ -26,14 +26,35 @@ pub struct Cursor {
     /// The highest UID that was listed: what lies above it was never handed out. `None` in records of older versions.
     #[serde(default)]
     pub highest: Option<u32>,
-    /// For whoever takes over from here.
+    /// The newest message that was listed: as long as it has its UID, the UIDs mean what they meant.
+    #[serde(default)]
+    pub anchor: Option<Anchor>,
+    /// Fingerprints of what was settled: after a reset, and for whoever takes over from here.
     #[serde(default)]
     pub marks: Marks,
 }
 
+/// By what a listing knows one message again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    pub uid: u32,
+    /// INTERNALDATE.
+    pub received_at: UnixSeconds,
+    pub size: u64,
+}
+
 impl Cursor {
     pub fn new(uidvalidity: u64, floor: u32, resume_at: UnixSeconds) -> Self {
-        Self { uidvalidity, epoch: 0, floor, done: Vec::new(), resume_at, highest: None, marks: Marks::default() }
+        Self {
+            uidvalidity,
+            epoch: 0,
+            floor,
+            done: Vec::new(),
+            resume_at,
+            highest: None,
+            anchor: None,
+            marks: Marks::default(),
+        }
     }
 
     /// The id of a message's key.

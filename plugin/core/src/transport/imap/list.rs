@@ -9,7 +9,7 @@ use super::{
     answer::{self, Fetched},
     ask,
     conn::{Conn, Failure, Selected},
-    cursor::Cursor,
+    cursor::{Anchor, Cursor},
     framer::{Budget, Frame},
     names,
 };
@@ -60,11 +60,23 @@ pub fn list(
     };
 
     cursor.highest = cursor.highest.max(Some(last));
-    let (mut found, more) = unsettled(conn, &selected, &cursor, last, how)?;
+    let (mut found, mut more, suspect) = unsettled(conn, &selected, &cursor, last, how)?;
+    // Another message has the UID of one that was settled: new mail got UIDs of old.
+    if let Some(suspect) = suspect.filter(|_| reset.is_none())
+        && !is_known(conn, &cursor, suspect)?
+    {
+        let (begun, words) = begin_anew(conn, &selected, last, &cursor, now)?;
+        (cursor, reset) = (begun, Some(words));
+        cursor.highest = Some(last);
+        (found, more, _) = unsettled(conn, &selected, &cursor, last, how)?;
+    }
+    if let Some(newest) = found.last().and_then(Found::anchor).filter(|_| !more) {
+        cursor.anchor = Some(newest);
+    }
     // From the first UID on as many must come as there are. Fewer: the server hides some, and absence means nothing.
     let is_whole = cursor.floor > 0 || !cursor.done.is_empty() || found.len() as u64 >= u64::from(selected.exists);
     if !more && is_whole {
-        let existing: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
+        let existing: Vec<u32> = found.iter().map(|found| found.uid).collect();
         cursor.compact(&existing, limits::IMAP_CURSOR_RANGES);
     }
     // A moment that is still to come was written by a clock that was wrong.
@@ -75,17 +87,17 @@ pub fn list(
             true => Some(now).filter(|_| is_whole),
             // A new beginning has its moment already.
             false if stored.is_none() || reset.is_some() || more || found.len() > limits::IMAP_NOTE_UIDS => None,
-            false => oldest(conn, &found)?,
+            false => oldest(&found),
         };
         cursor.resume_at = cursor.resume_at.max(settled_before.unwrap_or_default().min(now));
     }
     found.truncate(how.max);
     let entries = found
         .into_iter()
-        .map(|(uid, size)| Entry {
-            key: Key { folder: folder.to_owned(), id: cursor.id(uid) },
-            size,
-            received_at: None,
+        .map(|found| Entry {
+            key: Key { folder: folder.to_owned(), id: cursor.id(found.uid) },
+            size: found.size,
+            received_at: found.received_at,
         })
         .collect();
     Ok(Listing {
@@ -195,12 +207,45 @@ fn recognised(conn: &mut Conn, cursor: &Cursor, last: u32) -> Result<Vec<u32>> {
 const TRAITS: &str = "UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
 
 /// When the oldest of these was received; `None`: of one of them it cannot be read.
-fn oldest(conn: &mut Conn, found: &[(u32, u64)]) -> Result<Option<UnixSeconds>> {
-    let mut uids: Vec<u32> = found.iter().map(|(uid, _)| *uid).collect();
-    uids.sort_unstable();
-    let dates = dates(conn, &uids)?;
-    let oldest = dates.iter().try_fold(UnixSeconds::MAX, |oldest, (_, at)| at.map(|at| oldest.min(at)));
-    Ok(oldest.filter(|at| *at != UnixSeconds::MAX))
+fn oldest(found: &[Found]) -> Option<UnixSeconds> {
+    found.iter().map(|found| found.received_at).reduce(|a, b| a.zip(b).map(|(a, b)| a.min(b))).flatten()
+}
+
+/// One message of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Found {
+    uid: u32,
+    /// 0: the server does not tell.
+    size: u64,
+    received_at: Option<UnixSeconds>,
+}
+
+impl Found {
+    fn of(fetched: &Fetched) -> Self {
+        Self {
+            uid: fetched.uid,
+            size: fetched.size.map_or(0, u64::from),
+            received_at: fetched.internal_date.as_deref().and_then(internal_date),
+        }
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        self.received_at.map(|received_at| Anchor { uid: self.uid, received_at, size: self.size })
+    }
+}
+
+/// Was the message with this UID settled, by its fingerprint?
+fn is_known(conn: &mut Conn, cursor: &Cursor, uid: u32) -> Result<bool> {
+    let settled = cursor.marks.all();
+    let mut is_known = false;
+    ask::fetch(conn, vec![(uid, uid)], TRAITS, &mut |_, frame| {
+        if let [Raw::Memory(header)] = frame.literals.as_slice() {
+            is_known |= Traits::of(header).candidates().any(|one| settled.binary_search(&one).is_ok());
+        }
+        Ok(())
+    })
+    .map_err(|failure| failure.into_error("look at a settled message").or_about(About::Folder))?;
+    Ok(is_known)
 }
 
 /// INTERNALDATE of each that is there; `None` where it cannot be read. `uids` ascend.
@@ -264,36 +309,52 @@ fn highest_uid(conn: &mut Conn, selected: &Selected) -> Result<u32> {
     }
 }
 
-/// UID and size of what the cursor leaves open, ascending, and whether there is more.
+/// What the cursor leaves open, ascending, and whether there is more; and the UID of the anchor, when what has it now looks like
+/// another message.
 fn unsettled(
     conn: &mut Conn,
     selected: &Selected,
     cursor: &Cursor,
     last: u32,
     how: How,
-) -> Result<(Vec<(u32, u64)>, bool)> {
-    let mut found: Vec<(u32, u64)> = Vec::new();
+) -> Result<(Vec<Found>, bool, Option<u32>)> {
+    let mut found: Vec<Found> = Vec::new();
     if selected.exists == 0 {
-        return Ok((found, false));
+        return Ok((found, false, None));
     }
     let mut open: VecDeque<(u32, u32)> = cursor.open_ranges(last).into();
+    // A settled message that is asked for along with the others costs no round trip.
+    let anchor = cursor.anchor.filter(|anchor| cursor.is_done(anchor.uid) && !open.is_empty());
+    if let Some(anchor) = anchor {
+        open.push_front((anchor.uid, anchor.uid));
+    }
+    let mut suspect = None;
     // No command may be answered by more lines than are accepted. Messages bound an answer, numbers do not: so in a large
     // folder the window grows without bound only when few messages are left above it.
     let narrow = limits::IMAP_RESPONSES_MAX as u64 / 2;
     let mut widest = if u64::from(selected.exists) < narrow { u64::from(u32::MAX) } else { narrow };
     let mut window = limits::IMAP_LISTING_MAX as u64;
     while !open.is_empty() && found.len() < how.max {
-        let ranges = take_window(&mut open, window);
+        let mut ranges = take_window(&mut open, window);
+        ranges.sort_unstable();
         let before = found.len();
         let mut keep = |one: Fetched, _: &mut Frame| {
             // Unsolicited answers, and what `*` in a set drags in.
+            let one = Found::of(&one);
             if one.uid <= last && !cursor.is_done(one.uid) {
-                found.push((one.uid, one.size.map_or(0, u64::from)));
+                found.push(one);
+            }
+            let differs = |anchor: Anchor| {
+                let is_another_size = one.size != 0 && anchor.size != 0 && one.size != anchor.size;
+                is_another_size || one.received_at.is_some_and(|at| at != anchor.received_at)
+            };
+            if anchor.is_some_and(|anchor| anchor.uid == one.uid && differs(anchor)) {
+                suspect = Some(one.uid);
             }
             Ok(())
         };
         let outcome = match how.sizes {
-            true => match ask::fetch(conn, ranges.clone(), "UID RFC822.SIZE", &mut keep) {
+            true => match ask::fetch(conn, ranges.clone(), "UID RFC822.SIZE INTERNALDATE", &mut keep) {
                 // One that cannot be opened refuses the sizes of all. Their UIDs need no message to be opened.
                 Err(Failure::No(_) | Failure::Bad(_)) => ask::fetch(conn, ranges, "UID", &mut keep),
                 outcome => outcome,
@@ -315,10 +376,10 @@ fn unsettled(
         }
     }
     // A message may be named twice, once with its size.
-    found.sort_unstable_by_key(|(uid, size)| (*uid, std::cmp::Reverse(*size)));
-    found.dedup_by_key(|(uid, _)| *uid);
+    found.sort_unstable_by_key(|found| (found.uid, std::cmp::Reverse(found.size)));
+    found.dedup_by_key(|found| found.uid);
     let more = !open.is_empty() || found.len() > how.max;
-    Ok((found, more))
+    Ok((found, more, suspect))
 }
 
 /// Do fewer than `few` messages lie from this UID on? Found by the sequence number of the first of them, in about seventeen

@@ -73,8 +73,13 @@ pub fn login(
     // What is offered before and after login differs (RFC 3501 section 6.2.2; Exchange Online adds MOVE).
     let mut conn = Conn::new(session, wire, offered);
     if conn.capabilities.is_empty() {
-        let lines = conn.run("CAPABILITY").map_err(|failure| failure.into_error("name its capabilities"))?;
-        conn.capabilities = capabilities_in(&lines);
+        let mut found = BTreeSet::new();
+        conn.bulk("CAPABILITY", Budget::CONTROL, &mut |frame| {
+            found.extend(capabilities_in(&frame.line));
+            Ok(())
+        })
+        .map_err(|failure| failure.into_error("name its capabilities"))?;
+        conn.capabilities = found;
     }
     if conn.has("ID") {
         // Google asks for it. Its answer means nothing, and nobody waits for it: the guard and `bulk` pass over the

@@ -320,7 +320,7 @@ fn a_new_folder_begins_now_and_the_last_message_is_not_taken_for_new() {
         server.done("OK done");
         // second listing: one new message; the server adds what nobody asked for
         server.examine(4, Some(32));
-        server.expect("UID FETCH 31 (UID RFC822.SIZE)");
+        server.expect("UID FETCH 31 (UID RFC822.SIZE INTERNALDATE)");
         server.say("* 3 FETCH (UID 30 RFC822.SIZE 5)\r\n* 4 FETCH (UID 31 RFC822.SIZE 9)\r\n* 4 FETCH (FLAGS ())\r\n");
         server.done("OK done");
     });
@@ -348,7 +348,7 @@ fn mail_since_a_moment_is_found_to_the_second() {
         server.say("* 3 FETCH (UID 30 INTERNALDATE \" 4-Mar-2026 13:00:00 +0100\")\r\n");
         server.say("* 4 FETCH (UID 40 INTERNALDATE NIL)\r\n");
         server.done("OK done");
-        server.expect("UID FETCH 30,40,50 (UID RFC822.SIZE)");
+        server.expect("UID FETCH 30,40,50 (UID RFC822.SIZE INTERNALDATE)");
         server.say("* 3 FETCH (UID 30 RFC822.SIZE 1)\r\n* 4 FETCH (UID 40 RFC822.SIZE 1)\r\n");
         server.say("* 5 FETCH (UID 50 RFC822.SIZE 1)\r\n");
         server.done("OK done");
@@ -369,7 +369,7 @@ fn a_changed_uidvalidity_replays_only_what_came_since() {
         server.expect("UID SEARCH UID 1:99 SINCE 3-Mar-2026 BEFORE 6-Mar-2026");
         server.say("* SEARCH\r\n");
         server.done("OK done");
-        server.expect("UID FETCH 99 (UID RFC822.SIZE)");
+        server.expect("UID FETCH 99 (UID RFC822.SIZE INTERNALDATE)");
         server.say("* 2 FETCH (UID 99 RFC822.SIZE 1)\r\n");
         server.done("OK done");
     });
@@ -663,7 +663,7 @@ fn a_folder_that_was_set_back_is_listed_anew_under_new_keys_without_what_is_know
             server.say(&format!("* {uid} FETCH (UID {uid} {name} {{{}}}\r\n{header})\r\n", header.len()));
         }
         server.done("OK done");
-        server.expect("UID FETCH 6 (UID RFC822.SIZE)");
+        server.expect("UID FETCH 6 (UID RFC822.SIZE INTERNALDATE)");
         server.say("* 2 FETCH (UID 6 RFC822.SIZE 100)\r\n");
         server.done("OK done");
     });
@@ -691,7 +691,7 @@ fn messages_that_are_counted_and_not_named_are_an_error() {
         server.say("* STATUS INBOX (UIDNEXT 31)\r\n");
         server.done("OK done");
         server.examine(1, Some(31));
-        server.expect("UID FETCH 1:30 (UID RFC822.SIZE)");
+        server.expect("UID FETCH 1:30 (UID RFC822.SIZE INTERNALDATE)");
         server.say("* 1 FETCH (UID 19564493749 RFC822.SIZE 187)\r\n");
     });
     let error = inbox.list("INBOX", None, Since::Now, soon()).err().unwrap();
@@ -708,10 +708,10 @@ fn messages_that_are_counted_and_not_named_are_an_error() {
 fn a_limited_listing_is_asked_for_to_its_end() {
     let (mut inbox, scripted) = inbox("MESSAGELIMIT=2", |server| {
         server.examine(3, Some(4));
-        server.expect("UID FETCH 1:3 (UID RFC822.SIZE)");
+        server.expect("UID FETCH 1:3 (UID RFC822.SIZE INTERNALDATE)");
         server.say("* 3 FETCH (UID 3 RFC822.SIZE 1)\r\n* 2 FETCH (UID 2 RFC822.SIZE 1)\r\n");
         server.done("OK [MESSAGELIMIT 2 2] too many");
-        server.expect("UID FETCH 1 (UID RFC822.SIZE)");
+        server.expect("UID FETCH 1 (UID RFC822.SIZE INTERNALDATE)");
         server.say("* 1 FETCH (UID 1 RFC822.SIZE 1)\r\n");
         server.done("OK done");
     });
@@ -725,7 +725,7 @@ fn a_limited_listing_is_asked_for_to_its_end() {
 fn sizes_that_are_refused_hide_no_message() {
     let (mut inbox, scripted) = inbox("X", |server| {
         server.examine(3, Some(4));
-        server.expect("UID FETCH 1:3 (UID RFC822.SIZE)");
+        server.expect("UID FETCH 1:3 (UID RFC822.SIZE INTERNALDATE)");
         server.say("* 1 FETCH (UID 1 RFC822.SIZE 65)\r\n");
         server.done("NO The requested message could not be converted");
         server.expect("UID FETCH 1:3 (UID)");
