@@ -195,12 +195,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
             let outcomes = if keys.is_empty() || *action == Action::Leave {
                 Ok(keys.iter().map(|_| Settled::Done).collect())
             } else {
-                // What the cursor counts as settled was moved before: copied again, it would be there twice.
-                let is_open = |key: &Key| {
-                    let is_moved = matches!(action, Action::Move { .. }) && cursor.is_settled(key);
-                    cursor.is_current(key) && (!is_moved || known.contains_key(&key.id))
-                };
-                settle_open(work, &context, &keys, is_open, action, request.deadline)
+                settle_current(work, &context, &cursor, &keys, action, request.deadline)
             };
             let outcomes = match outcomes {
                 Ok(outcomes) => outcomes,
@@ -269,22 +264,22 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
     Ok(Answer { text: answer.to_string(), trouble })
 }
 
-/// The mailbox action, for keys that are open in the folder as it is numbered now. A key from before a reset names a message
-/// that is not there any more; another one may have its UID.
-fn settle_open(
+/// The mailbox action, for keys of the folder as it is numbered now. A key from before a reset names a message that is not
+/// there any more; another one may have its UID.
+fn settle_current(
     work: &mut Work,
     context: &Context,
+    cursor: &Cursor,
     keys: &[Key],
-    is_open: impl Fn(&Key) -> bool,
     action: &Action,
     deadline: Deadline,
 ) -> Result<Vec<Settled>> {
-    let open: Vec<Key> = keys.iter().filter(|key| is_open(key)).cloned().collect();
-    if open.is_empty() {
+    let current: Vec<Key> = keys.iter().filter(|key| cursor.is_current(key)).cloned().collect();
+    if current.is_empty() {
         return Ok(keys.iter().map(|_| Settled::Gone).collect());
     }
-    let mut outcomes = work.fetch.settle(context, &open, action, deadline)?.into_iter();
-    let outcome = |key: &Key| if is_open(key) { outcomes.next() } else { Some(Settled::Gone) };
+    let mut outcomes = work.fetch.settle(context, &current, action, deadline)?.into_iter();
+    let outcome = |key: &Key| if cursor.is_current(key) { outcomes.next() } else { Some(Settled::Gone) };
     let missing = || Error::new(Kind::Internal, "A settled message has no outcome.");
     keys.iter().map(outcome).map(|outcome| outcome.ok_or_else(missing)).collect()
 }

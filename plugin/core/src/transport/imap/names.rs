@@ -132,6 +132,15 @@ pub fn uid_sets(uids: &[u32], max_len: usize) -> Vec<String> {
     sets
 }
 
+/// The UIDs of a set that [`uid_sets`] made.
+pub fn uids_of(set: &str) -> Vec<u32> {
+    let range = |range: &str| {
+        let (first, last) = range.split_once(':').unwrap_or((range, range));
+        Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?)
+    };
+    set.split(',').filter_map(range).flatten().collect()
+}
+
 /// Appends `first:last` to the last set, or begins a new one when it would grow beyond `max_len`.
 pub fn push_range(sets: &mut Vec<String>, first: u32, last: u32, max_len: usize) {
     let range = if first == last { first.to_string() } else { format!("{first}:{last}") };

@@ -76,7 +76,11 @@ fn together(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: 
     let found = existing(conn, &wanted, "")?;
     let acted_on = match action {
         // What was copied may still be here, marked as deleted: copied again, it would be there twice.
-        Action::Move { .. } if !can_move(conn) => existing(conn, &found, " UNDELETED")?,
+        Action::Move { .. } if !can_move(conn) => {
+            let mut left = existing(conn, &found, " UNDELETED")?;
+            left.retain(|uid| !conn.copied.contains(&(folder.to_owned(), selected.uidvalidity, *uid)));
+            left
+        }
         _ => found.clone(),
     };
     let most = conn.message_limit().unwrap_or(usize::MAX);
@@ -85,7 +89,16 @@ fn together(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: 
         match action {
             Action::Leave => {}
             Action::MarkSeen => store(conn, &set, "\\Seen")?,
-            Action::Move { folder: target } => move_to(conn, &set, target, log)?,
+            Action::Move { folder: target } => {
+                move_to(conn, &set, target, log)?;
+                if !can_move(conn) {
+                    let copied = |uid: &u32| (folder.to_owned(), selected.uidvalidity, *uid);
+                    if conn.copied.len() >= limits::LEFT_OUT_MAX {
+                        conn.copied.clear();
+                    }
+                    conn.copied.extend(names::uids_of(&set).iter().map(copied));
+                }
+            }
             Action::Delete => {
                 store(conn, &set, "\\Deleted")?;
                 expunge(conn, &set, log)?;
