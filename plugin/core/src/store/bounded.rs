@@ -71,6 +71,10 @@ impl Store for Bounded {
         self.run(move |store| store.delete(table, &id))
     }
 
+    fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
+        self.run(move |store| store.forget_old(table, seconds, most))
+    }
+
     fn is_shared(&self) -> bool {
         self.store.is_shared()
     }

@@ -77,12 +77,13 @@ impl Known {
         let key = (table, id.to_owned());
         let epoch = self.epoch();
         let mut records = seam::lock("store.known", &self.records);
-        let claim = match claim.filter(|_| table == Table::Sent) {
-            Some(bytes) => Some(Arc::new(Zeroizing::new(bytes.to_vec()))),
-            // What was read is what was written, as long as its version is the same.
-            None => records.newest.get(&key).filter(|known| known.version == version).and_then(|one| one.claim.clone()),
+        let written = claim.filter(|_| table == Table::Sent).map(|bytes| Arc::new(Zeroizing::new(bytes.to_vec())));
+        let (claim, since) = match (written, records.newest.get(&key).filter(|known| known.version == version)) {
+            // What was read is what was written, as long as its version is the same; and as old.
+            (None, Some(known)) => (known.claim.clone(), known.since),
+            (written, _) => (written, seam::instant()),
         };
-        let newest = Newest { version, epoch, since: seam::instant(), claim };
+        let newest = Newest { version, epoch, since, claim };
         if records.newest.insert(key.clone(), newest).is_none() {
             records.order.push_back(key);
             if records.order.len() > limits::STORE_REMEMBERED
@@ -183,6 +184,10 @@ impl Store for Known {
             self.forget(table, id);
         }
         deleted
+    }
+
+    fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
+        self.store.forget_old(table, seconds, most)
     }
 
     fn is_shared(&self) -> bool {
