@@ -58,7 +58,7 @@ impl SecretRef {
     /// The first half of a sentence for the person, which never holds the secret.
     pub fn resolve(&self, lookup: &dyn Lookup) -> Result<Option<Secret>, String> {
         match self {
-            Self::Literal(secret) if secret.is_empty() => Ok(None),
+            Self::Literal(secret) if pasted(secret.expose()).is_empty() => Ok(None),
             Self::Literal(secret) => one_line(secret.expose()).map(Some).map_err(|why| format!("The text {why}")),
             _ => self.look_up(lookup, one_line).map(Some),
         }
@@ -199,10 +199,14 @@ mod tests {
                 assert!(reference.resolve(&Machine).unwrap() == Some(Secret::new("s3cret")), "{pasted:?}");
             }
         }
-        for wrong in ["s3\u{200b}cret", " \u{a0} ", "s3\tcret"] {
+        for wrong in ["s3\u{200b}cret", "s3\tcret"] {
             let Err(why) = SecretRef::Literal(Secret::new(wrong)).resolve(&Machine) else { panic!("{wrong:?}") };
             assert!(!why.contains("cret"), "{why}");
         }
+        assert!(
+            SecretRef::Literal(Secret::new(" \u{a0} ")).resolve(&Machine).unwrap().is_none(),
+            "nothing was entered"
+        );
         let (_dir, key) = file_with("\u{feff}{}".as_bytes());
         assert!(key.resolve_document(&Machine).unwrap() == Secret::new("{}"));
     }
