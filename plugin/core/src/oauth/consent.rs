@@ -276,7 +276,7 @@ fn elsewhere(url: &Url, client: &Client) -> Error {
              say {expected}."
         ),
     )
-    .remedy(cure)
+    .remedy(format!("{cure} Start the consent again when that is done."))
     .who(Who::HelpdeskAdministrator)
 }
 
