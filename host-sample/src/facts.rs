@@ -14,6 +14,9 @@ pub enum Proposal {
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub from: String,
+    /// Where an answer goes when not to From: Reply-To (RFC 5322 section 3.6.2), else who wrote to a group that put its own
+    /// address into From.
+    pub reply_to: Vec<String>,
     pub subject: String,
     /// Without angle brackets, like all ids here.
     pub message_id: Option<String>,
@@ -38,6 +41,11 @@ impl Facts {
         }
         Self {
             from: first_address(&facts["from"]),
+            reply_to: [&facts["reply_to"], &facts["headers"]["x_original_from"]]
+                .map(addresses)
+                .into_iter()
+                .find(|list| !list.is_empty())
+                .unwrap_or_default(),
             subject: facts["subject"].as_str().unwrap_or_default().to_owned(),
             message_id: ids(&facts["message_id"]).into_iter().next(),
             answers,
@@ -72,6 +80,14 @@ fn first_address(value: &Value) -> String {
     }
 }
 
+fn addresses(value: &Value) -> Vec<String> {
+    let list = value.as_array().into_iter().flatten().map(first_address);
+    list.filter(|address| !address.is_empty()).take(ANSWERED_MAX).collect()
+}
+
+/// Addresses of one Reply-To that are answered.
+const ANSWERED_MAX: usize = 10;
+
 fn proposal(disposition: &Value) -> Proposal {
     match disposition["action"].as_str() {
         Some("ignore") => Proposal::Ignore(disposition["reason"].as_str().unwrap_or("The library says so.").to_owned()),
@@ -90,6 +106,16 @@ mod tests {
     fn the_newest_reference_is_asked_first() {
         let facts = Facts::read(&json!({"in_reply_to": "<c@x>", "references": ["<a@x>", "<b@x>", "<c@x>"]}));
         assert_eq!(facts.answers, ["c@x", "b@x", "a@x"]);
+    }
+
+    #[test]
+    fn fault_07_an_answer_goes_where_the_sender_asks() {
+        let facts = json!({"from": [{"address": "noreply@shop.test"}], "reply_to": [{"address": "cust@real.test"}],
+                           "headers": {"x_original_from": [{"address": "other@x.test"}]}});
+        assert_eq!(Facts::read(&facts).reply_to, ["cust@real.test"]);
+        let facts = json!({"headers": {"x_original_from": [{"address": "ann@cust.test"}]}, "reply_to": []});
+        assert_eq!(Facts::read(&facts).reply_to, ["ann@cust.test"]);
+        assert!(Facts::read(&json!({"from": [{"address": "a@b.test"}]})).reply_to.is_empty());
     }
 
     #[test]

@@ -96,6 +96,8 @@ impl Helpdesk {
         database.create(TABLES)?;
         // Which mailbox it came through, where there are several.
         database.add_column("requests", "mailbox", "BIGINT")?;
+        // Where an answer to a message goes when not to the requester; between commas.
+        database.add_column("messages", "reply_to", "TEXT")?;
         Ok(Self { database })
     }
 
@@ -170,7 +172,7 @@ impl Helpdesk {
             return Ok(None);
         };
         let rows = self.database.query(
-            "SELECT direction, message_id, sender, subject, text, attachments, length(raw), at, key, id
+            "SELECT direction, message_id, sender, subject, text, attachments, length(raw), at, key, id, reply_to
              FROM messages WHERE request_id = ?1 ORDER BY id",
             parameters![id],
         )?;
@@ -186,11 +188,15 @@ impl Helpdesk {
                 "at": row.text(7)?,
                 "key": row.optional_text(8)?,
                 "id": row.integer(9)?,
+                "reply_to": row.optional_text(10)?.map(|list| list.split(',').map(str::to_owned).collect::<Vec<_>>()),
             }))
         };
         let messages = rows.iter().map(message).collect::<Result<Vec<_>>>()?;
+        let newest = messages.iter().rev().find(|message| message["direction"] == "in");
+        let answer_to = newest.map(|message| message["reply_to"].clone()).filter(Value::is_array);
         let mut request = json!({
             "id": id, "subject": row.text(0)?, "requester": row.text(1)?, "created_at": row.text(2)?,
+            "answer_to": answer_to.unwrap_or_else(|| json!([row.text(1).unwrap_or_default()])),
             "messages": messages,
         });
         if let Some(mailbox) = row.optional_integer(3)? {
@@ -248,7 +254,7 @@ fn insert(
         (_, None) if !new_requests => Outcome::Ignored(UNKNOWN_REFERENCE.to_owned()),
         (_, None) => Outcome::Created(transaction.number(
             "INSERT INTO requests (subject, requester, mailbox) VALUES (?1, ?2, ?3) RETURNING id",
-            parameters![facts.subject.as_str(), facts.from.as_str(), mailbox],
+            parameters![facts.subject.as_str(), facts.reply_to.first().unwrap_or(&facts.from).as_str(), mailbox],
         )?),
     };
     let (request, ignored) = match &outcome {
@@ -256,10 +262,13 @@ fn insert(
         Outcome::Ignored(reason) => (None, Some(reason.as_str())),
         Outcome::Duplicate => (None, None),
     };
+    // A quoted local part may hold a comma; such an address is answered through From.
+    let plain = facts.reply_to.iter().filter(|address| !address.contains(',')).map(String::as_str);
+    let reply_to = Some(plain.collect::<Vec<_>>().join(",")).filter(|list| !list.is_empty());
     transaction.execute(
         "INSERT INTO messages
-             (key, request_id, direction, message_id, sender, subject, text, attachments, ignored_because, raw)
-         VALUES (?1, ?2, 'in', ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             (key, request_id, direction, message_id, sender, subject, text, attachments, ignored_because, raw, reply_to)
+         VALUES (?1, ?2, 'in', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         parameters![
             message.key,
             request,
@@ -270,6 +279,7 @@ fn insert(
             facts.attachments as i64,
             ignored,
             message.raw,
+            reply_to.as_deref(),
         ],
     )?;
     Ok(outcome)
@@ -345,6 +355,23 @@ mod tests {
         let outcomes: Vec<_> = desk.import(answers, true).unwrap().into_iter().map(|one| one.outcome).collect();
         let (same, new) = (Outcome::Appended(1), Outcome::Created(2));
         assert_eq!(outcomes, [same.clone(), same.clone(), same, new], "a tag that names no request makes a new one");
+    }
+
+    #[test]
+    fn fault_07_the_request_says_whom_an_answer_goes_to() {
+        let mut desk = desk();
+        let shop = json!({"from": [{"address": "noreply@shop.test"}],
+                          "reply_to": [{"address": "cust@real.test"}, {"address": "cc@real.test"}], "message_id": "q@x"});
+        desk.import([message("k1", shop)], true).unwrap();
+        let request = desk.request(1).unwrap().unwrap();
+        assert_eq!(request["answer_to"], json!(["cust@real.test", "cc@real.test"]));
+        assert_eq!(
+            (&request["requester"], &request["messages"][0]["from"]),
+            (&json!("cust@real.test"), &json!("noreply@shop.test"))
+        );
+        let later = json!({"from": [{"address": "cust@real.test"}], "in_reply_to": ["q@x"]});
+        desk.import([message("k2", later)], true).unwrap();
+        assert_eq!(desk.request(1).unwrap().unwrap()["answer_to"], json!(["cust@real.test"]));
     }
 
     #[test]

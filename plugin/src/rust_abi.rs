@@ -5,15 +5,17 @@ use abi_stable::{
     export_root_module,
     prefix_type::PrefixTypeTrait,
     sabi_extern_fn,
-    std_types::{ROption, RResult, RSlice, RStr, RString},
+    std_types::{ROption, RResult, RSlice, RStr, RString, RVec},
 };
 use oauth_mail_abi::{
     health::{HEALTH_EXTENSION, HealthCallback, HealthTable},
+    parts::{PARTS_EXTENSION, PartsTable},
     root::{
         ABI_VERSION, AccountHooks, AccountHooks_TO, AccountObject, BatchObject, BatchView, BatchView_TO, Extension,
         HookError, LogCallback, OauthMailModule, OauthMailModuleRef, PluginHooks, PluginHooks_TO, PluginObject,
     },
 };
+use oauth_mail_core::message;
 
 use crate::{
     convert::{self, FetchedBatch},
@@ -42,8 +44,22 @@ fn plugin_new(config: RStr<'_>, log: LogCallback) -> RResult<PluginObject, HookE
 fn extension(id: RStr<'_>) -> ROption<Extension> {
     match id.as_str() {
         HEALTH_EXTENSION => ROption::RSome(Extension { table: (&raw const HEALTH).cast() }),
+        PARTS_EXTENSION => ROption::RSome(Extension { table: (&raw const PARTS).cast() }),
         _ => ROption::RNone,
     }
+}
+
+static PARTS: PartsTable = PartsTable { facts, attachment };
+
+#[sabi_extern_fn]
+fn facts(raw: RSlice<'_, u8>) -> RResult<RString, HookError> {
+    convert::result(guard::hook("facts", "", || message::facts_json(raw.as_slice())), RString::from)
+}
+
+#[sabi_extern_fn]
+fn attachment(raw: RSlice<'_, u8>, part_index: u32) -> RResult<RVec<u8>, HookError> {
+    let read = || message::attachment(raw.as_slice(), part_index);
+    convert::result(guard::hook("attachment", "", read), RVec::from)
 }
 
 static HEALTH: HealthTable = HealthTable { plugin_new: watched_plugin_new };

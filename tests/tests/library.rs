@@ -32,6 +32,19 @@ fn it_describes_itself_as_core_does() {
 }
 
 #[test]
+fn fault_04_an_attachment_is_the_octets_that_were_sent() {
+    let library = load(&built::library());
+    let raw = b"From: a@b.test\r\nContent-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\n\r\nsee\r\n--m\r\n\
+        Content-Type: text/csv; charset=iso-8859-1; name=t.csv\r\nContent-Disposition: attachment; filename=t.csv\r\n\
+        Content-Transfer-Encoding: base64\r\n\r\nU3RyYd9lOzENCg==\r\n--m--\r\n";
+    let facts = library.facts(raw).unwrap();
+    assert_eq!((&facts["text"], &facts["attachments"][0]["name"]), (&json!("see"), &json!("t.csv")));
+    let index = facts["attachments"][0]["part_index"].as_u64().unwrap() as u32;
+    assert_eq!(library.attachment(raw, index).unwrap(), b"Stra\xdfe;1\r\n");
+    assert_eq!(library.attachment(raw, 99).unwrap_err().kind(), Kind::Misuse);
+}
+
+#[test]
 fn what_is_not_the_library_is_refused_in_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("text.so");

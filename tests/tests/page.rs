@@ -134,7 +134,7 @@ fn from_the_login_to_the_reply() {
         html.header("content-security-policy").contains("sandbox")
             && html.header("content-security-policy").contains("default-src 'none'")
     );
-    let attachment = desk.get(&address.replace("/html", "/attachments/0"));
+    let attachment = desk.get(&address.replace("/html", "/attachments/2"));
     assert!(attachment.header("content-disposition").starts_with("attachment; filename=\"photo.html\""));
     assert_eq!(
         (attachment.header("x-content-type-options"), attachment.header("content-type")),

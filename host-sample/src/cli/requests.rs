@@ -35,7 +35,7 @@ enum Action {
         desk: Desk,
         id: i64,
     },
-    /// Answer the person who asked; the same text twice is one answer, until another message comes in.
+    /// Answer the person who asked, at their Reply-To where they gave one; the same text twice is one answer, until another message comes in.
     Reply {
         #[command(flatten)]
         desk: Desk,
@@ -102,7 +102,7 @@ pub fn reply(
         |attempt| format!("as-{attempt}"),
     );
     let mut document = json!({
-        "to": [request["requester"]],
+        "to": request["answer_to"],
         "subject": subject,
         "text": text,
         "references": ids,
@@ -137,11 +137,12 @@ fn known(helpdesk: &Helpdesk, id: i64) -> Result<Value> {
 
 fn page(request: &Value) -> String {
     let mut page = format!(
-        "Request {}: {}\nfrom {} at {}\n",
+        "Request {}: {}\nfrom {} at {}\nanswers go to {}\n",
         request["id"],
         one_line(text(request, "subject")),
         one_line(text(request, "requester")),
-        text(request, "created_at")
+        text(request, "created_at"),
+        one_line(&answer_to(request))
     );
     for message in request["messages"].as_array().into_iter().flatten() {
         let way = if message["direction"] == "in" { "received from" } else { "sent from" };
@@ -153,6 +154,11 @@ fn page(request: &Value) -> String {
         ));
     }
     page
+}
+
+/// Whom an answer goes to, for people.
+pub fn answer_to(request: &Value) -> String {
+    request["answer_to"].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {

@@ -53,6 +53,10 @@ struct Open {
 }
 
 impl Mailboxes {
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
     /// `config`: what the library's plugin is made from.
     pub fn start(
         library: Library,

@@ -182,7 +182,7 @@ pub(crate) fn checked<T>(result: RResult<T, HookError>) -> Result<T, Error> {
     result.into_result().map_err(|error| Error::from_hook(&error))
 }
 
-fn answer(result: RResult<RString, HookError>) -> Result<Value, Error> {
+pub(crate) fn answer(result: RResult<RString, HookError>) -> Result<Value, Error> {
     let text = checked(result)?;
     serde_json::from_str(&text).map_err(|error| Error::internal(format!("The library answered broken JSON: {error}.")))
 }

@@ -27,6 +27,7 @@
 //! | [`library`] | [`Library`]: checked loading; a mismatch is one sentence |
 //! | [`handles`] | [`Plugin`], [`Account`], [`Batch`], [`Message`]: the hooks, safe and pleasant |
 //! | [`health`] | the later ability to be called when the health of a mailbox changes; `Library::watched_plugin` uses it |
+//! | [`parts`] | the later ability to read a raw message again; `Library::facts` and `Library::attachment` use it |
 //! | [`error`] | [`Error`], [`Kind`]: what a hook answers when it cannot go on |
 //! | [`root`] | the frozen root module and trait objects that cross; a host does not need it |
 //!
@@ -43,6 +44,7 @@ pub mod error;
 pub mod handles;
 pub mod health;
 pub mod library;
+pub mod parts;
 pub mod root;
 
 pub use error::{Error, Fault, Kind};

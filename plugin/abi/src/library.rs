@@ -16,8 +16,9 @@ use serde_json::Value;
 use crate::{
     elf,
     error::Error,
-    handles::{Plugin, checked},
+    handles::{Plugin, answer, checked},
     health::{HEALTH_EXTENSION, HealthCallback, HealthTable},
+    parts::{PARTS_EXTENSION, PartsTable},
     root::{Extension, LogCallback, OauthMailModuleRef},
 };
 
@@ -111,6 +112,31 @@ impl Library {
         let object =
             checked((table.plugin_new)(config.as_str().into(), log_callback(log), HealthCallback::new(watcher)))?;
         Ok(Plugin { object })
+    }
+
+    /// The facts of one raw message, as `fetch_batch` gives them, without what settings decide: `disposition`,
+    /// `received_at`, `sender_verdict`.
+    ///
+    /// # Errors
+    /// `Unsupported` by a library that is older than this ability.
+    pub fn facts(&self, raw: &[u8]) -> Result<Value, Error> {
+        answer((self.parts()?.facts)(raw.into()))
+    }
+
+    /// The decoded octets of the attachment that the facts of the same `raw` list with this `part_index`.
+    ///
+    /// # Errors
+    /// `Misuse` when there is no such part; `Unsupported` by a library that is older than this ability.
+    pub fn attachment(&self, raw: &[u8], part_index: u32) -> Result<Vec<u8>, Error> {
+        checked((self.parts()?.attachment)(raw.into(), part_index)).map(Into::into)
+    }
+
+    fn parts(&self) -> Result<&'static PartsTable, Error> {
+        let Some(extension) = self.extension(PARTS_EXTENSION) else {
+            return Err(Error::unsupported("This library cannot read a message again: it is too old."));
+        };
+        // SAFETY: the id says what it points to, and the library is never unloaded.
+        Ok(unsafe { &*extension.table.cast::<PartsTable>() })
     }
 
     /// The table of a later ability, or `None` when this library does not have it.

@@ -11,12 +11,18 @@ use abi_stable::{
 };
 use oauth_mail_abi::{
     health::{HealthCallback, HealthTable},
+    parts::PartsTable,
     root::{AccountObject, BatchObject, Extension, HookError, LogCallback, OauthMailModuleRef, PluginObject},
 };
 
 #[test]
 fn the_health_extension_is_frozen() {
     compare("health-1.golden", &[<HealthTable as StableAbi>::LAYOUT, <HealthCallback as StableAbi>::LAYOUT]);
+}
+
+#[test]
+fn the_parts_extension_is_frozen() {
+    compare("parts-1.golden", &[<PartsTable as StableAbi>::LAYOUT]);
 }
 
 #[test]

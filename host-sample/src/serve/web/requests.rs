@@ -15,7 +15,7 @@ use super::{
     mailboxes::{outcome, sent},
     visit::{Answer, Call, Problem, download, see_other},
 };
-use crate::failure::Failure;
+use crate::{cli::requests::answer_to, failure::Failure};
 
 const PAGE: i64 = 50;
 const REPLY_MAX: usize = 100_000;
@@ -92,7 +92,7 @@ fn page(call: &Call, request: &Value, above: Markup, typed: &str, status: Status
                             }
                         }
                         div.field {
-                            label for="reply-text" { "To " (text(request, "requester")) }
+                            label for="reply-text" data-testid="reply-to" { "To " (answer_to(request)) }
                             textarea #reply-text name="text" rows="8" required maxlength=(REPLY_MAX)
                                 data-testid="reply-text" { (typed) }
                         }
@@ -111,9 +111,11 @@ fn message(call: &Call, request: i64, number: usize, message: &Value) -> Result<
     let size = message["raw_bytes"].as_u64().unwrap_or_default();
     // What was sent has no bytes here.
     let raw = if size == 0 || size > mail::SIZE_MAX { None } else { call.app().storage.helpdesk.raw(id)? };
-    let mail = raw.as_deref().map(mail::read);
+    let mail = raw.as_deref().map(|raw| mail::read(call.app().mailboxes.library(), raw));
     let title = format!("message-{number}-title");
-    let text_of_it = text(message, "text").trim_end();
+    // What was imported by an older version may have been read worse.
+    let read_again = mail.as_ref().and_then(|mail| mail.as_ref().ok()?.text.as_deref());
+    let text_of_it = read_again.unwrap_or(text(message, "text")).trim_end();
     let has_html = matches!(&mail, Some(Ok(mail)) if mail.html.is_some());
     Ok(html! {
         article.card.sent[!is_in] aria-labelledby=(title) data-testid={ "message-" (number) } {
@@ -137,14 +139,14 @@ fn message(call: &Call, request: i64, number: usize, message: &Value) -> Result<
                         ul data-testid={ "message-" (number) "-attachments" } {
                             @for (at, attachment) in mail.attachments.iter().enumerate() {
                                 li {
-                                    a href={ (address) "/attachments/" (at) } download data-testid={ "attachment-" (number) "-" (at) } { (attachment.name) }
-                                    " (" (attachment.media_type) ", " (layout::size(attachment.bytes.len() as u64)) ")"
+                                    a href={ (address) "/attachments/" (attachment.part_index) } download data-testid={ "attachment-" (number) "-" (at) } { (attachment.name) }
+                                    " (" (attachment.media_type) ", " (layout::size(attachment.size)) ")"
                                 }
                             }
                         }
                     }
                 },
-                Some(Err(why)) => p { (why) },
+                Some(Err(why)) => p { (why.sentences().join(" ")) },
                 None if size > mail::SIZE_MAX => p { "It is too large to be shown as a whole." },
                 None => {},
             }
@@ -187,7 +189,7 @@ pub fn reply(call: &Call) -> Answer {
         return Ok(see_other(&format!("/requests/{id}?done=reply")));
     }
     let typed = if is_sent { "" } else { &typed };
-    page(call, &self::request(call)?, sent(&answer, text(&request, "requester")), typed, StatusCode::OK)
+    page(call, &self::request(call)?, sent(&answer, &answer_to(&request)), typed, StatusCode::OK)
 }
 
 fn done(call: &Call, request: &Value) -> Result<Markup, Problem> {
@@ -196,12 +198,12 @@ fn done(call: &Call, request: &Value) -> Result<Markup, Problem> {
     }
     let trail = call.app().storage.audit_trail(None, i64::MAX, 50)?;
     let entry = trail.iter().find(|entry| entry["action"] == "reply" && entry["detail"]["request"] == request["id"]);
-    Ok(entry.map_or_else(|| html! {}, |entry| sent(&entry["detail"]["answer"], text(request, "requester"))))
+    Ok(entry.map_or_else(|| html! {}, |entry| sent(&entry["detail"]["answer"], &answer_to(request))))
 }
 
 /// In a frame without rights.
 pub fn html(call: &Call) -> Answer {
-    let mail = mail::read(&bytes(call, mail::SIZE_MAX)?).map_err(|why| Problem::Failed(Failure::other(why)))?;
+    let mail = mail::read(call.app().mailboxes.library(), &bytes(call, mail::SIZE_MAX)?)?;
     let content = mail.html.ok_or(Problem::Unknown)?;
     let document = html! {
         (DOCTYPE)
@@ -226,11 +228,14 @@ pub fn raw(call: &Call) -> Result<Response, Problem> {
 }
 
 pub fn attachment(call: &Call) -> Answer {
-    let mail = mail::read(&bytes(call, mail::SIZE_MAX)?).map_err(|why| Problem::Failed(Failure::other(why)))?;
-    let number = usize::try_from(call.number("number")?).map_err(|_| Problem::Unknown)?;
-    let attachment = mail.attachments.into_iter().nth(number).ok_or(Problem::Unknown)?;
+    let raw = bytes(call, mail::SIZE_MAX)?;
+    let library = call.app().mailboxes.library();
+    let part_index = u32::try_from(call.number("number")?).map_err(|_| Problem::Unknown)?;
+    let listed = mail::read(library, &raw)?.attachments;
+    let attachment = listed.into_iter().find(|one| one.part_index == part_index).ok_or(Problem::Unknown)?;
+    let octets = library.attachment(&raw, part_index).map_err(Failure::from)?;
     // Never under the type that the sender says: nothing of it is to be shown by the browser.
-    Ok(download(&attachment.name, "application/octet-stream", attachment.bytes))
+    Ok(download(&attachment.name, "application/octet-stream", octets))
 }
 
 /// Of a message of this request, when it has at most so many.

@@ -138,7 +138,7 @@ pub fn describe() -> String {
             "incoming": schema(settings::INCOMING_SCHEMA),
             "outgoing": schema(settings::OUTGOING_SCHEMA),
         },
-        "extensions": ["oauth-mail/health/1", "oauth-mail/label/1"],
+        "extensions": ["oauth-mail/health/1", "oauth-mail/label/1", "oauth-mail/parts/1"],
     })
     .to_string()
 }

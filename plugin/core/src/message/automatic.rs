@@ -3,6 +3,7 @@
 use super::{
     evidence::{Evidence, Finding},
     facts::Facts,
+    parse::is_no,
 };
 
 /// The first thing that shows that a machine wrote it, the surest first.
@@ -31,8 +32,7 @@ fn report(facts: &Facts) -> Finding {
 /// RFC 3834 section 5: anything but `no` was not written by a person.
 fn auto_submitted(facts: &Facts) -> Finding {
     let value = facts.headers.auto_submitted.as_ref()?;
-    let keyword = value.split([';', '(', ' ', '\t']).find(|word| !word.is_empty()).unwrap_or("no");
-    if keyword.eq_ignore_ascii_case("no") {
+    if is_no(value) {
         return None;
     }
     Some(("The message was sent automatically.", Evidence { field: "Auto-Submitted", value: value.clone() }))
@@ -48,7 +48,8 @@ fn null_sender(facts: &Facts) -> Finding {
 /// `list` is not here: people write to lists, and a List-Id alone is no reason either.
 fn precedence(facts: &Facts) -> Finding {
     let value = facts.headers.precedence.as_ref()?;
-    if !["bulk", "junk", "auto_reply", "auto-reply"].iter().any(|word| value.trim().eq_ignore_ascii_case(word)) {
+    let word = value.split([' ', '\t', '(', ';']).find(|word| !word.is_empty()).unwrap_or_default();
+    if !["bulk", "junk", "auto_reply", "auto-reply"].iter().any(|known| word.eq_ignore_ascii_case(known)) {
         return None;
     }
     Some(("The message is bulk mail or an automatic reply.", Evidence { field: "Precedence", value: value.clone() }))
@@ -65,18 +66,160 @@ fn bounce(facts: &Facts) -> Finding {
     if let Some(sentence) = QMAIL.iter().find(|sentence| text.starts_with(**sentence)) {
         return Some((REASON, Evidence { field: "text", value: (*sentence).to_owned() }));
     }
-    let sender = facts.from.iter().chain(&facts.sender).find(|mailbox| {
-        let local = mailbox.address.split('@').next().unwrap_or_default().to_ascii_lowercase();
-        MAIL_SYSTEMS.contains(&local.as_str()) || local.starts_with(EXCHANGE)
+    let local =
+        |address: &str| address.split('@').next().unwrap_or_default().trim_matches(['<', '"']).to_ascii_lowercase();
+    let is_system = |local: &str| {
+        MAIL_SYSTEMS.contains(&local) || local.starts_with(EXCHANGE) || local.starts_with("mailer-daemon")
+    };
+    if let Some(path) = &facts.headers.return_path
+        && is_system(&local(path))
+    {
+        return Some((REASON, Evidence { field: "Return-Path", value: path.clone() }));
+    }
+    for mailbox in facts.from.iter().chain(&facts.sender) {
+        // A mail system may have a name only (`MAILER-DAEMON <>`).
+        let name = mailbox.name.as_deref().unwrap_or_default();
+        let nameless = mailbox.address.is_empty();
+        let known = if nameless {
+            is_system(&local(name)) || is_system_name(name)
+        } else {
+            is_system(&local(&mailbox.address))
+        };
+        if known {
+            let value = if nameless { name.to_owned() } else { mailbox.address.clone() };
+            return Some((REASON, Evidence { field: "From", value }));
+        }
+    }
+    // At postmaster@ a person may sit (RFC 5321 section 4.5.1): the words decide.
+    let sender = facts.from.iter().find(|mailbox| {
+        POSTMASTERS.contains(&local(&mailbox.address).as_str())
+            || is_system_name(mailbox.name.as_deref().unwrap_or_default())
     })?;
-    Some((REASON, Evidence { field: "From", value: sender.address.clone() }))
+    let subject = facts.subject.as_deref().unwrap_or_default();
+    let in_subject = || starts_with_any(subject, &BOUNCE_SUBJECTS);
+    let in_text = || {
+        let start = &text[..text.floor_char_boundary(2_000)].to_lowercase();
+        let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
+        BOUNCE_WORDS.iter().any(|words| start.contains(words))
+    };
+    if !facts.in_reply_to.is_empty() && !in_text() {
+        return None;
+    }
+    if in_subject() {
+        return Some((REASON, Evidence { field: "Subject", value: subject.to_owned() }));
+    }
+    in_text().then(|| (REASON, Evidence { field: "From", value: sender.address.clone() }))
 }
+
+fn is_system_name(name: &str) -> bool {
+    let lower = name.trim().to_lowercase();
+    SYSTEM_NAMES.contains(&lower.as_str())
+}
+
+fn starts_with_any(text: &str, words: &[&str]) -> bool {
+    let lower = text.trim_start_matches(|c: char| !c.is_alphanumeric()).to_lowercase();
+    words.iter().any(|words| lower.starts_with(words))
+}
+
+/// Display names of mail systems.
+const SYSTEM_NAMES: [&str; 12] = [
+    "mail delivery system",
+    "mail delivery subsystem",
+    "mail delivery service",
+    "mail administrator",
+    "mailer-daemon",
+    "mailer daemon",
+    "mail system",
+    "system administrator",
+    "internet mail delivery",
+    "message delivery system",
+    "mdaemon",
+    "postmaster",
+];
+const POSTMASTERS: [&str; 6] =
+    ["postmaster", "mailadmin", "mail-admin", "mailsystem", "administrator", "no-reply-bounce"];
+/// How mail systems begin the subject of a bounce.
+const BOUNCE_SUBJECTS: [&str; 36] = [
+    "undeliverable",
+    "undelivered",
+    "undelivered mail",
+    "non-delivery",
+    "nondeliverable",
+    "non recapitabile",
+    "delivery failure",
+    "delivery failed",
+    "delivery status notification",
+    "delivery notification",
+    "delivery report",
+    "delivery error",
+    "delivery delayed",
+    "delivery has failed",
+    "failure notice",
+    "failed to deliver",
+    "failed delivery",
+    "mail delivery failed",
+    "mail delivery failure",
+    "mail delivery problem",
+    "mail delivery error",
+    "mail failure",
+    "mail error",
+    "mail could not be delivered",
+    "mail system error",
+    "message delivery failure",
+    "message not delivered",
+    "message could not be delivered",
+    "message undeliverable",
+    "message status - undeliverable",
+    "returned mail",
+    "returned message",
+    "returned to sender",
+    "unzustellbar",
+    "warning: could not send message",
+    "permanent delivery failure",
+];
+/// What mail systems say near the beginning of a bounce.
+const BOUNCE_WORDS: [&str; 24] = [
+    "could not be delivered",
+    "could not deliver message to the following",
+    "could not deliver the following",
+    "could not deliver your message",
+    "was not delivered",
+    "were not delivered",
+    "did not reach the following recipient",
+    "cannot deliver message",
+    "cannot be delivered",
+    "delivery to the following recipient",
+    "delivery has failed",
+    "delivery failed",
+    "delivery failure",
+    "failed to deliver",
+    "failed addresses follow",
+    "the following addresses had",
+    "the following recipient(s)",
+    "the following message to",
+    "unable to deliver",
+    "undeliverable",
+    "undelivered",
+    "user unknown",
+    "unknown user",
+    "returned message",
+];
 
 /// qmail's bounce messages begin so (QSBMF); Yahoo's MTA kept the words.
 const QMAIL: [&str; 2] =
     ["Hi. This is the qmail-send program", "Sorry, we were unable to deliver your message to the following address"];
 /// Local parts behind which no person sits. `postmaster` is left out: there one may (RFC 5321 section 4.5.1).
-const MAIL_SYSTEMS: [&str; 5] = ["mailer-daemon", "mail-daemon", "maildelivery-daemon", "mdaemon", "double-bounce"];
+const MAIL_SYSTEMS: [&str; 9] = [
+    "mailer-daemon",
+    "mail-daemon",
+    "mailerdaemon",
+    "mailer_daemon",
+    "maildelivery-daemon",
+    "maildaemon",
+    "mdaemon",
+    "double-bounce",
+    "no-reply-mailer-daemon",
+];
 /// The recipient object that Exchange sends its system messages from.
 const EXCHANGE: &str = "microsoftexchange329e71ec88ae4615bbc36ab6ce41109e";
 
@@ -88,25 +231,67 @@ fn responder(facts: &Facts) -> Finding {
         let field = "X-Autoreply";
         return Some((REASON, Evidence { field, value: value.clone() })).filter(|_| !value.eq_ignore_ascii_case("no"));
     }
+    // Cyrus and others deliver to themselves under this name.
+    if let Some(value) = facts.headers.delivered_to_responder() {
+        return Some((REASON, Evidence { field: "Delivered-To", value }));
+    }
     facts.headers.x_auto_response_suppress.as_ref()?;
     let subject = facts.subject.as_ref()?;
-    let lower = subject.trim_start().to_lowercase();
+    let lower = subject.trim_start().to_lowercase().replace('：', ":");
     let words = REPLY_SUBJECTS.iter().any(|words| lower.starts_with(words));
     words.then(|| (REASON, Evidence { field: "Subject", value: subject.clone() }))
 }
 
 /// How Outlook begins the subject of an automatic reply, by language.
-const REPLY_SUBJECTS: [&str; 10] = [
+const REPLY_SUBJECTS: [&str; 48] = [
     "automatic reply:",
+    "auto reply:",
+    "autoreply:",
+    "auto:",
     "out of office",
     "automatische antwort:",
     "abwesenheitsnotiz",
     "réponse automatique",
+    "absence du bureau",
     "respuesta automática",
+    "fuera de la oficina",
+    "resposta automàtica",
     "risposta automatica",
+    "fuori sede",
     "automatisch antwoord",
+    "afwezig",
     "resposta automática",
+    "fora do escritório",
     "autosvar",
+    "automatiskt svar",
+    "automatisk svar",
+    "automatiskt meddelande",
+    "frånvaro",
+    "fravær",
+    "ikke til stede",
+    "odpowiedź automatyczna",
+    "autoodpowiedź",
+    "automatyczna odpowiedź",
+    "automatická odpověď",
+    "automatická odpoveď",
+    "samodejni odgovor",
+    "automatski odgovor",
+    "automatikus válasz",
+    "răspuns automat",
+    "автоматический ответ",
+    "автоматична відповідь",
+    "автоматичен отговор",
+    "αυτόματη απάντηση",
+    "automaattinen vastaus",
+    "otomatik yanıt",
+    "automaatvastus",
+    "automātiska atbilde",
+    "automatinis atsakymas",
+    "自動応答",
+    "自动答复",
+    "自動回覆",
+    "자동 회신",
+    "תגובה אוטומטית",
 ];
 
 /// The Message-ID of the mail that came back, where a bounce that is no report quotes its header as text.
@@ -114,11 +299,24 @@ pub(super) fn returned_message_id(facts: &Facts) -> Option<String> {
     if facts.report.is_some() || bounce(facts).is_none() {
         return None;
     }
-    facts.text.as_deref()?.lines().rev().find_map(|line| {
-        let (name, value) = line.trim_start_matches(['>', ' ']).split_once(':')?;
-        let id = value.trim().strip_prefix('<')?.strip_suffix('>')?;
-        (name.eq_ignore_ascii_case("message-id") && id.contains('@')).then(|| id.to_owned())
-    })
+    let mut lines = facts.text.as_deref()?.lines().map(|line| line.trim_start_matches(['>', ' ', '|'])).peekable();
+    // The first one belongs to the header of what came back; later ones are quoted in its text.
+    while let Some(line) = lines.next() {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        if !name.trim_end().eq_ignore_ascii_case("message-id") {
+            continue;
+        }
+        // Exchange Online folds a long one to the next line.
+        let value = match value.trim() {
+            "" => lines.peek().copied().unwrap_or_default().trim(),
+            value => value,
+        };
+        let id = value.strip_prefix('<').and_then(|rest| rest.split('>').next()).unwrap_or_default();
+        if id.contains('@') && !id.contains(char::is_whitespace) {
+            return Some(id.to_owned());
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Content-Transfer-Encoding (RFC 2045 section 6) and charsets, forgiving: mail that is a little wrong is still read.
+//! Content-Transfer-Encoding (RFC 2045 section 6), forgiving: mail that is a little wrong is still read.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,6 @@ use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use mail_parser::decoders::charsets::map::charset_decoder;
 use memchr::{memchr, memchr_iter};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +20,8 @@ pub enum Encoding {
 impl Encoding {
     /// From the value of a Content-Transfer-Encoding field.
     pub fn named(value: &[u8]) -> Self {
-        let value = value.trim_ascii();
+        let value = without_comments(value);
+        let value = value.trim_ascii_start();
         let end = value.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'-'));
         match &value[..end.unwrap_or(value.len())] {
             name if name.eq_ignore_ascii_case(b"base64") => Self::Base64,
@@ -45,30 +45,6 @@ impl Encoding {
             Self::QuotedPrintable => quoted_printable_decode(body).len(),
             Self::Identity => body.len(),
         }
-    }
-}
-
-/// Text of a body part. Unlabelled or unknown charsets are read as UTF-8, and as Windows-1252 when they are not.
-pub fn text_of(bytes: Cow<'_, [u8]>, charset: Option<&str>) -> String {
-    let is = |name| charset.is_some_and(|charset| charset.eq_ignore_ascii_case(name));
-    let named = charset.filter(|name| !name.is_empty()).and_then(|name| charset_decoder(name.as_bytes()));
-    let text = match named {
-        Some(decode) if !is("utf-8") && !is("us-ascii") => decode(&bytes),
-        // Much mail says us-ascii and is UTF-8. What was decoded already is not copied.
-        _ => String::from_utf8(bytes.into_owned()).unwrap_or_else(|error| match named {
-            Some(decode) => decode(error.as_bytes()),
-            None if is("utf-8") => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-            None => latin(error.as_bytes()),
-        }),
-    };
-    without_nul(text)
-}
-
-/// Windows-1252, which is what unlabelled 8-bit mail mostly is (and what "iso-8859-1" means on the web).
-pub fn latin(bytes: &[u8]) -> String {
-    match charset_decoder(b"windows-1252") {
-        Some(decode) => decode(bytes),
-        None => String::from_utf8_lossy(bytes).into_owned(),
     }
 }
 
@@ -177,7 +153,42 @@ fn quoted_printable_decode(body: &[u8]) -> Vec<u8> {
     out
 }
 
-fn hex(digits: &[u8]) -> Option<u8> {
+/// Without comments (RFC 2045 section 6.1 allows them) and quotes (which it does not).
+fn without_comments(value: &[u8]) -> Vec<u8> {
+    let mut depth = 0usize;
+    let mut kept = Vec::with_capacity(value.len());
+    for byte in value {
+        match byte {
+            b'(' => depth += 1,
+            b')' => depth = depth.saturating_sub(1),
+            b'"' | b'\'' => {}
+            _ if depth == 0 => kept.push(*byte),
+            _ => {}
+        }
+    }
+    kept
+}
+
+/// RFC 2047 section 4.2: as quoted-printable, and `_` is a blank.
+pub fn quoted_words(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        match (byte, after.get(..2).and_then(hex)) {
+            (b'=', Some(value)) => {
+                out.push(value);
+                rest = &after[2..];
+                continue;
+            }
+            (b'_', _) => out.push(b' '),
+            _ => out.push(byte),
+        }
+        rest = after;
+    }
+    out
+}
+
+pub fn hex(digits: &[u8]) -> Option<u8> {
     let digit = |byte: u8| (byte as char).to_digit(16).map(|value| value as u8);
     Some(digit(digits[0])? << 4 | digit(digits[1])?)
 }
@@ -231,10 +242,17 @@ mod tests {
     }
 
     #[test]
+    fn fault_18_a_comment_or_quotes_around_the_name_of_an_encoding() {
+        for value in ["base64", " (x) Base64 (y)", "\"base64\"", "base64;", "'base64'"] {
+            assert_eq!(Encoding::named(value.as_bytes()), Encoding::Base64, "{value}");
+        }
+        assert_eq!(Encoding::named(b"(base64) 8bit"), Encoding::Identity);
+    }
+    #[test]
     fn unlabelled_and_mislabelled_text_is_still_readable() {
         let read = |bytes: &[u8], charset| {
-            let text = text_of(Cow::Borrowed(bytes), charset);
-            assert_eq!(text, text_of(Cow::Owned(bytes.to_vec()), charset));
+            let text = crate::message::charset::decoded(Cow::Borrowed(bytes), charset);
+            assert_eq!(text, crate::message::charset::decoded(Cow::Owned(bytes.to_vec()), charset));
             text
         };
         assert_eq!(read("é".as_bytes(), None), "é");

@@ -10,6 +10,7 @@ use super::{
     automatic,
     evidence::{Evidence, Finding},
     facts::{Facts, Mailbox},
+    people,
     signature::{Origin, Signer},
 };
 use crate::settings::Fetching;
@@ -63,9 +64,10 @@ pub fn disposition(
     own_addresses: &[Address],
     signer: Option<&Signer>,
 ) -> Disposition {
-    let own = |mailbox: &Mailbox| fetching.email_addresses.iter().chain(own_addresses).any(|own| is_same(mailbox, own));
+    let own: Vec<String> = fetching.email_addresses.iter().chain(own_addresses).map(|own| key(own.as_ref())).collect();
+    let own = |mailbox: &Mailbox| !mailbox.address.is_empty() && own.contains(&key(&mailbox.address));
     let (reference, forged) = reference(facts, &fetching.subject_tag, signer);
-    let ignored = own_mail(facts, own).or_else(|| automatic::finding(facts));
+    let ignored = own_mail(facts, own, signer).or_else(|| automatic::finding(facts));
     let (action, reason, mut evidence) = match (ignored, &reference) {
         (Some((reason, evidence)), _) => (Action::Ignore, reason, vec![evidence]),
         (None, Some(_)) => {
@@ -87,18 +89,54 @@ pub fn disposition(
     Disposition { action, reason: reason.to_owned(), evidence, request_reference: reference }
 }
 
-/// Mail that we, or the form itself, sent: answering it would answer ourselves.
-fn own_mail(facts: &Facts, own: impl Fn(&Mailbox) -> bool) -> Finding {
-    let find = |field, mailboxes: &[Mailbox]| {
-        let found = mailboxes.iter().find(|mailbox| own(mailbox))?;
-        Some(("The message comes from one of our own addresses.", Evidence { field, value: found.address.clone() }))
-    };
-    let looped = || {
-        let is_own = |address: &&String| own(&Mailbox { name: None, address: (*address).clone() });
-        let value = facts.headers.x_loop.iter().find(is_own)?.clone();
-        Some(("The message went through one of our own addresses before.", Evidence { field: "X-Loop", value }))
-    };
-    find("From", &facts.from).or_else(|| find("Sender", &facts.sender)).or_else(looped)
+/// Mail that we sent: answering it would answer ourselves. Our address in From alone shows it only when no field names
+/// somebody else who wrote: groups and web forms send customers' mail under it, and scanners their scans.
+fn own_mail(facts: &Facts, own: impl Fn(&Mailbox) -> bool, signer: Option<&Signer>) -> Finding {
+    if let Some(id) = &facts.message_id
+        && let Some(Origin::Ours { .. }) = signer.map(|signer| signer.origin(id))
+    {
+        let evidence = Evidence { field: "Message-ID", value: id.clone() };
+        return Some(("The message is one that this helpdesk sent.", evidence));
+    }
+    let is_own = |address: &&String| own(&Mailbox { name: None, address: (*address).clone() });
+    if let Some(value) = facts.headers.x_loop.iter().find(is_own) {
+        let evidence = Evidence { field: "X-Loop", value: value.clone() };
+        return Some(("The message went through one of our own addresses before.", evidence));
+    }
+    let from = facts.from.iter().find(|mailbox| own(mailbox))?;
+    if written_by_another(facts, &own) || is_scan(facts, own) {
+        return None;
+    }
+    let evidence = Evidence { field: "From", value: from.address.clone() };
+    Some(("The message comes from one of our own addresses.", evidence))
+}
+
+/// Replies to it go to somebody else (RFC 5322 section 3.6.2), or the group that wrote our address into From says whose
+/// mail it is.
+fn written_by_another(facts: &Facts, own: impl Fn(&Mailbox) -> bool) -> bool {
+    let foreign = |list: &[Mailbox]| list.iter().any(|mailbox| !mailbox.address.is_empty() && !own(mailbox));
+    let headers = &facts.headers;
+    let is_list = headers.list_id.is_some()
+        || headers.precedence.as_deref().is_some_and(|value| value.trim().eq_ignore_ascii_case("list"));
+    foreign(&facts.reply_to)
+        || foreign(&headers.x_original_from)
+        || foreign(&facts.from)
+        || (is_list && foreign(&facts.sender))
+}
+
+/// What a scanner or fax sends from the mailbox to itself: pages, next to no words, and no reference to earlier mail. A
+/// notification of a helpdesk, which could start a loop, has words.
+fn is_scan(facts: &Facts, own: impl Fn(&Mailbox) -> bool) -> bool {
+    const WORDS_MAX: usize = 400;
+    let is_page = |media_type: &str| media_type == "application/pdf" || media_type.starts_with("image/");
+    let words = facts.text.as_deref().or(facts.html.as_deref()).unwrap_or_default().trim();
+    let pages = facts.attachments.iter().filter(|one| !one.inline);
+    facts.to.iter().any(own)
+        && facts.in_reply_to.is_empty()
+        && facts.references.is_empty()
+        && words.len() <= WORDS_MAX
+        && pages.clone().next().is_some()
+        && pages.clone().all(|one| is_page(&one.media_type))
 }
 
 /// By the address in From: whether the sender is who they say is for the mail server to check (SPF, DKIM, DMARC).
@@ -196,9 +234,10 @@ fn squeezed(text: &str) -> String {
     out
 }
 
-/// Local parts are compared without case: no mail system in use tells them apart, and a missed loop is worse.
-fn is_same(mailbox: &Mailbox, own: &Address) -> bool {
-    mailbox.address.trim().eq_ignore_ascii_case(own.as_ref())
+/// By what addresses are compared: local parts without case, because no mail system in use tells them apart, and a missed
+/// loop is worse; domains as A-labels.
+fn key(address: &str) -> String {
+    people::canonical(address).unwrap_or_else(|| address.trim().to_owned()).to_lowercase()
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ fn fetching() -> Fetching {
         after_import: settings::Action::Leave,
         after_refusal: settings::Action::Leave,
         subject_tag: "[Request ID: ##{id}##]".into(),
+        reply_delimiter: None,
+        trusted_authserv_ids: Vec::new(),
     }
 }
 
@@ -40,6 +42,9 @@ fn new_mail_of_a_person_opens_a_request() {
         "X-Auto-Response-Suppress: All",
         "Return-Path: <ann@example.com>",
         "Precedence: normal",
+        "Auto-Submitted: (human) no",
+        "Auto-Submitted: \"no\"",
+        "Sender: support@example.org",
     ] {
         let disposition = of(headers);
         assert_eq!(disposition.action, Action::CreateRequest, "{headers}");
@@ -52,7 +57,10 @@ fn what_could_start_a_loop_is_ignored_even_when_it_refers_to_a_request() {
     for (headers, field) in [
         ("From: SUPPORT@example.org", "From"),
         ("From: Us <reply@example.org>", "From"),
-        ("From: ann@example.com\nSender: support@example.org", "Sender"),
+        ("From: \"support\"@example.org", "From"),
+        ("From: Us <support @ example.org>", "From"),
+        ("From: support@example.org\nReply-To: reply@example.org", "From"),
+        ("From: support@example.org\nReply-To: ann@example.com\nX-Loop: support@example.org", "X-Loop"),
         ("Auto-Submitted: auto-replied (vacation)", "Auto-Submitted"),
         ("Auto-Submitted: auto-generated; owner=x", "Auto-Submitted"),
         ("Return-Path: <>", "Return-Path"),
@@ -177,4 +185,64 @@ fn who_may_open_requests_although_they_are_disabled() {
     ] {
         assert_eq!(of_with(&format!("From: {from}"), &fetching).action, action, "{from}");
     }
+}
+
+#[test]
+fn fault_01_mail_through_groups_forms_and_scanners_opens_requests() {
+    let scan = |to: &str, words: &str| {
+        format!(
+            "From: support@example.org\nTo: {to}\nMessage-ID: <s1@scanner.example>\n\
+             Content-Type: multipart/mixed; boundary=b\n\n--b\n\n{words}\n\
+             --b\nContent-Type: application/pdf; name=scan.pdf\n\nx\n--b--\n"
+        )
+    };
+    let of_whole = |raw: &str| disposition(&parse(raw.as_bytes()), &fetching(), &[], None).action;
+    for headers in [
+        "From: \"'Ann Cust' via Support\" <support@example.org>\nReply-To: Ann <ann@cust.test>\n\
+         X-Original-From: Ann <ann@cust.test>\nList-ID: <support.example.org>\nPrecedence: list",
+        "From: Ann <support@example.org>\nX-Original-Sender: ann@cust.test",
+        "From: Ann Cust <ann@cust.test>\nSender: support@example.org",
+        "From: Shop <support@example.org>\nReply-To: ann@cust.test",
+        "From: Ann <support@example.org>\nSender: bounces@list.test\nList-Id: <x.list.test>",
+        "From: Ann <ann@cust.test>, support@example.org",
+    ] {
+        assert_eq!(of(headers).action, Action::CreateRequest, "{headers}");
+    }
+    assert_eq!(of_whole(&scan("support@example.org", "")), Action::CreateRequest);
+    assert_eq!(of_whole(&scan("other@example.com", "")), Action::Ignore);
+    assert_eq!(of_whole(&scan("support@example.org", &"A new request was opened. ".repeat(40))), Action::Ignore);
+    for headers in ["From: support@example.org\nSender: ann@cust.test", "From: support@example.org\nReply-To: <>"] {
+        assert_eq!(of(headers).action, Action::Ignore, "{headers}");
+    }
+    let signer = signer();
+    let id = signer.message_id(&"desk@example.org".parse().unwrap(), Some("42")).unwrap();
+    let relayed = signed(&format!("Reply-To: ann@cust.test\nMessage-ID: {id}"), &signer, &fetching());
+    assert_eq!((relayed.action, relayed.evidence[0].field), (Action::Ignore, "Message-ID"));
+}
+
+#[test]
+fn own_addresses_are_known_in_every_spelling_of_their_domain() {
+    let fetching = Fetching { email_addresses: vec!["support@xn--bcher-kva.example".parse().unwrap()], ..fetching() };
+    assert_eq!(of_with("From: support@b\u{fc}cher.example", &fetching).action, Action::Ignore);
+}
+
+#[test]
+fn fault_05_ids_that_come_back_as_encoded_words_still_prove_the_request() {
+    let signer = signer();
+    let id = signer.message_id(&"desk@example.org".parse().unwrap(), Some("REQUEST-2026-0001")).unwrap();
+    let encoded: String = id
+        .bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { (byte as char).to_string() } else { format!("={byte:02X}") })
+        .collect();
+    let (left, right) = encoded.split_at(encoded.find("=2ER").unwrap());
+    for field in [
+        format!("In-Reply-To: =?utf-8?q?{left}?=\n =?utf-8?q?{right}?="),
+        format!("In-Reply-To: {}\n {}", &id[..30], &id[30..]),
+        format!("References: <a@x>{id}"),
+    ] {
+        let reference = signed(&field, &signer, &fetching()).request_reference.unwrap();
+        assert_eq!(reference.request_id.as_deref(), Some("REQUEST-2026-0001"), "{field}");
+    }
+    let facts = parse(b"References: a@x b@x\nIn-Reply-To: Your message of Monday <c@x>\n\n");
+    assert_eq!((facts.references, facts.in_reply_to), (vec!["a@x".to_owned(), "b@x".into()], vec!["c@x".to_owned()]));
 }

@@ -3,27 +3,30 @@
 use serde::Serialize;
 
 /// All of it is what the sender wrote, decoded; nothing in it is verified. Ids stand without their angle brackets.
-/// NUL characters are shown as U+FFFD, because many databases refuse them.
+/// NUL characters are shown as U+FFFD, because many databases refuse them. What is one line has no line end and no other
+/// control character in it, also where an encoded word held one: it can be handed on as a header.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Facts {
     pub message_id: Option<String>,
     pub in_reply_to: Vec<String>,
     pub references: Vec<String>,
     pub subject: Option<String>,
-    /// RFC 3339, in the sender's own time zone.
+    /// RFC 3339, in the sender's own time zone; `-00:00` where it is not told. `null`: no valid date.
     pub date: Option<String>,
     /// The same moment in seconds since 1970-01-01 UTC.
     pub date_unix: Option<i64>,
+    /// A name without an address has the empty address (`MAILER-DAEMON <>`); so in `sender`.
     pub from: Vec<Mailbox>,
     pub sender: Vec<Mailbox>,
     pub reply_to: Vec<Mailbox>,
     pub to: Vec<Mailbox>,
     pub cc: Vec<Mailbox>,
     pub bcc: Vec<Mailbox>,
-    /// The text/plain body; several inline ones are joined.
+    /// The text/plain body; several inline ones are joined. Where a part of the mail is HTML only, its words are in it.
+    /// `null` when all of it is HTML only.
     pub text: Option<String>,
     pub text_truncated: bool,
-    /// The text/html body as it was sent: not sanitised.
+    /// The text/html body as it was sent: not sanitised. Where a part of the mail is text only, it is in it as `<pre>`.
     pub html: Option<String>,
     pub html_truncated: bool,
     pub attachments: Vec<Attachment>,
@@ -72,7 +75,7 @@ pub struct Headers {
     pub return_path: Option<String>,
     /// MS-OXCMAIL: the sender asks not to be answered automatically.
     pub x_auto_response_suppress: Option<String>,
-    /// X-Autoreply, X-Autorespond or X-Autoresponder: what responders older than RFC 3834 write.
+    /// X-Autoreply, X-Autorespond and their kin: what responders older than RFC 3834 write.
     pub x_autoreply: Option<String>,
     /// Exim and Gmail write it into bounces: the addresses that were not reached.
     pub x_failed_recipients: Option<String>,
@@ -80,9 +83,21 @@ pub struct Headers {
     pub x_loop: Vec<String>,
     /// One per hop that wrote it, the last hop first.
     pub delivered_to: Vec<String>,
+    /// X-Original-From or X-Original-Sender: who wrote it, where a group or list put its own address into From.
+    pub x_original_from: Vec<Mailbox>,
+    pub x_mailer: Option<String>,
 }
 
-/// RFC 6522, and RFC 3464 for the delivery fields (of the first recipient).
+impl Headers {
+    /// `Delivered-To: Autoresponder`, which is not an address.
+    pub(super) fn delivered_to_responder(&self) -> Option<String> {
+        let is_responder = |text: &&String| text.to_ascii_lowercase().starts_with("autorespond");
+        self.delivered_to.iter().find(is_responder).cloned()
+    }
+}
+
+/// RFC 6522, and RFC 3464 for the delivery fields. Those beside `recipients` are of the first one that failed; where none
+/// did, of the first one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// `delivery-status`, `disposition-notification`, `feedback-report`.
@@ -94,6 +109,17 @@ pub struct Report {
     /// `failed`, `delayed`, `delivered`, `relayed`, `expanded`.
     pub action: Option<String>,
     /// RFC 3463 code: `5.1.1`.
+    pub status: Option<String>,
+    pub diagnostic: Option<String>,
+    /// Who the report speaks of; the failed ones first.
+    pub recipients: Vec<ReportRecipient>,
+}
+
+/// RFC 3464 section 2.3, RFC 8098 section 3.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ReportRecipient {
+    pub address: String,
+    pub action: Option<String>,
     pub status: Option<String>,
     pub diagnostic: Option<String>,
 }

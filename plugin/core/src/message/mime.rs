@@ -6,9 +6,10 @@
 use memchr::{memchr, memmem};
 
 use super::{
-    codec::{Encoding, without_nul},
+    codec::Encoding,
     facts::Flag,
     field::{Name, Section},
+    parameters::Parameters,
 };
 use crate::limits;
 
@@ -24,6 +25,14 @@ pub struct Leaf<'a> {
     pub content_id: Option<String>,
     pub disposition: Disposition,
     pub encoding: Encoding,
+    /// RFC 3676: its lines flow; `Some(true)` without the blank at their ends.
+    pub flowed: Option<bool>,
+    /// The `method` of a text/calendar part (RFC 5546).
+    pub method: Option<String>,
+    /// Number of the outermost multipart/alternative around it.
+    pub alternative: Option<usize>,
+    /// It is the whole message.
+    pub is_root: bool,
     /// Still encoded.
     pub body: &'a [u8],
 }
@@ -34,7 +43,7 @@ pub enum Disposition {
     #[default]
     Absent,
     Inline,
-    /// `attachment`, and what section 2.8 says to treat like it: any other word.
+    /// `attachment`, and what section 2.8 says to treat like it: any other token.
     Attachment,
 }
 
@@ -49,9 +58,11 @@ pub struct Tree<'a> {
 impl<'a> Tree<'a> {
     pub fn of(raw: &'a [u8]) -> Self {
         let root = Section::read(raw, 0, |_| false);
-        let mut walk = Walk { raw, open: Vec::new(), leaves: Vec::new(), flags: Vec::new(), field_bytes: 0 };
+        let mut walk =
+            Walk { raw, open: Vec::new(), leaves: Vec::new(), flags: Vec::new(), field_bytes: 0, alternatives: 0 };
         let mut part = walk.describe(&root, "text/plain");
         let report = (part.leaf.media_type == "multipart/report").then(|| part.report_type.take());
+        part.leaf.is_root = true;
         walk.run(part, root.body_at);
         let Walk { leaves, mut flags, .. } = walk;
         if root.truncated {
@@ -69,6 +80,8 @@ struct Walk<'a> {
     flags: Vec<Flag>,
     /// Bytes of part headers read so far.
     field_bytes: usize,
+    /// Outermost multipart/alternatives so far.
+    alternatives: usize,
 }
 
 struct Multipart {
@@ -77,6 +90,8 @@ struct Multipart {
     /// RFC 2046 5.1.5: the parts of a digest are messages unless they say otherwise.
     digest: bool,
     has_parts: bool,
+    /// Number of the outermost multipart/alternative that it is or is in.
+    alternative: Option<usize>,
 }
 
 /// A part whose headers were read.
@@ -129,6 +144,8 @@ impl<'a> Walk<'a> {
 
     /// Opens a multipart; a leaf comes back, to be finished where the next delimiter stands.
     fn enter(&mut self, mut part: Part<'a>, body_at: usize) -> Option<Leaf<'a>> {
+        let around = self.open.last().and_then(|multipart| multipart.alternative);
+        part.leaf.alternative = around;
         if !part.leaf.media_type.starts_with("multipart/") {
             return Some(part.leaf);
         }
@@ -141,7 +158,14 @@ impl<'a> Walk<'a> {
         match part.boundary.map(|boundary| boundary.trim_end().to_owned()).filter(|boundary| !boundary.is_empty()) {
             Some(boundary) => {
                 let digest = part.leaf.media_type == "multipart/digest";
-                self.open.push(Multipart { boundary: boundary.into_bytes(), body_at, digest, has_parts: false });
+                let alternative = around.or_else(|| {
+                    (part.leaf.media_type == "multipart/alternative").then(|| {
+                        self.alternatives += 1;
+                        self.alternatives
+                    })
+                });
+                let boundary = boundary.into_bytes();
+                self.open.push(Multipart { boundary, body_at, digest, has_parts: false, alternative });
                 None
             }
             // RFC 2046 5.1.1 requires one; without it the body is best shown as it is.
@@ -210,33 +234,45 @@ impl<'a> Walk<'a> {
         self.field_bytes += relevant.iter().filter_map(|name| section.first(*name)).map(<[u8]>::len).sum::<usize>();
         let content_type = section.parameters(Name::ContentType);
         let disposition = section.parameters(Name::ContentDisposition);
-        let parameter = |name| content_type.as_ref().and_then(|parsed| parsed.attribute(name)).map(str::to_owned);
-        let name = disposition.as_ref().and_then(|parsed| parsed.attribute("filename")).map(str::to_owned);
+        let parameter = |name| content_type.as_ref().and_then(|parsed| parsed.get(name));
+        let name = disposition.as_ref().and_then(|parsed| parsed.get("filename"));
+        let is = |name, value: &str| parameter(name).is_some_and(|found| found.eq_ignore_ascii_case(value));
         let leaf = Leaf {
             media_type: match &content_type {
                 Some(parsed) => media_type(parsed),
                 None => default.into(),
             },
             charset: parameter("charset"),
-            name: name.or_else(|| parameter("name")).map(without_nul).filter(|name| !name.is_empty()),
+            name: name.or_else(|| parameter("name")).filter(|name| !name.is_empty()),
             content_id: section.ids(Name::ContentId).into_iter().next(),
-            disposition: match &disposition {
-                None => Disposition::Absent,
-                Some(parsed) if parsed.is_inline() => Disposition::Inline,
-                Some(_) => Disposition::Attachment,
-            },
+            disposition: disposition.as_ref().map(kind_of).unwrap_or_default(),
             encoding: section.first(Name::ContentTransferEncoding).map(Encoding::named).unwrap_or_default(),
+            flowed: is("format", "flowed").then(|| is("delsp", "yes")),
+            method: parameter("method"),
             ..Leaf::default()
         };
         Part { leaf, boundary: parameter("boundary"), report_type: parameter("report-type") }
     }
 }
 
+fn kind_of(parsed: &Parameters) -> Disposition {
+    match parsed.value.as_str() {
+        "inline" => Disposition::Inline,
+        token if is_token(token) => Disposition::Attachment,
+        _ => Disposition::Absent,
+    }
+}
+
+/// RFC 2045 section 5.1.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?=".contains(&byte))
+}
+
 /// RFC 2045 5.2: what cannot be understood is text/plain; a type without subtype is at least kept visible.
-fn media_type(parsed: &mail_parser::ContentType<'_>) -> String {
-    let clean = |text: &str| without_nul(text.trim().to_ascii_lowercase());
-    match (clean(parsed.ctype()), parsed.subtype().map(clean)) {
-        (main, Some(sub)) if !main.is_empty() && !sub.is_empty() => format!("{main}/{sub}"),
+fn media_type(parsed: &Parameters) -> String {
+    let (main, sub) = parsed.value.split_once('/').unwrap_or((&parsed.value, ""));
+    match (main.trim(), sub.trim()) {
+        (main, sub) if is_token(main) && is_token(sub) => format!("{main}/{sub}"),
         (main, _) if main == "text" || main.is_empty() => "text/plain".into(),
         _ => "application/octet-stream".into(),
     }

@@ -1,12 +1,11 @@
 //! Raw bytes to facts. Never fails: what cannot be read is named in the facts, and the raw bytes stay untouched.
 
-use std::borrow::Cow;
-
 use super::{
-    codec::{Encoding, text_of},
-    facts::{Attachment, Facts, Flag, Headers, Report},
-    field::{Name, Section},
+    body::Bodies,
+    facts::{Attachment, Facts, Flag, Headers, Mailbox},
+    field::{Name, Section, verbatim},
     mime::{Disposition, Leaf, Tree},
+    report::report_of,
 };
 use crate::{
     error::{Error, Kind, Result},
@@ -50,53 +49,72 @@ fn facts_of(raw: &[u8]) -> Facts {
         subject: root.text(Name::Subject),
         date: date.map(|date| date.to_rfc3339()),
         date_unix: date.map(|date| date.to_timestamp()),
-        from: root.mailboxes(Name::From),
-        sender: root.mailboxes(Name::Sender),
+        from: root.authors(Name::From),
+        sender: root.authors(Name::Sender),
         reply_to: root.mailboxes(Name::ReplyTo),
         to: root.mailboxes(Name::To),
         cc: root.mailboxes(Name::Cc),
         bcc: root.mailboxes(Name::Bcc),
         size: raw.len() as u64,
         headers: headers_of(&root),
-        report: report.map(|report_type| report_of(report_type, &leaves)),
+        report: report_of(report, &leaves),
         flags,
         ..Facts::default()
     };
-    let mut text = Body::default();
-    let mut html = Body::default();
+    let mut bodies = Bodies::default();
     for leaf in &leaves {
-        match leaf.media_type.as_str() {
-            "text/plain" if is_body(leaf) => text.add(leaf),
-            "text/html" if is_body(leaf) => html.add(leaf),
-            _ if facts.attachments.len() < limits::FACT_ATTACHMENTS_MAX => facts.attachments.push(listed(leaf)),
-            _ => {
-                facts.flags.push(Flag::AttachmentsTruncated);
-                break;
-            }
+        if bodies.take(leaf) {
+            continue;
         }
+        if facts.attachments.len() >= limits::FACT_ATTACHMENTS_MAX {
+            facts.flags.push(Flag::AttachmentsTruncated);
+            break;
+        }
+        facts.attachments.push(listed(leaf));
     }
-    (facts.text, facts.text_truncated) = (text.text, text.truncated);
-    (facts.html, facts.html_truncated) = (html.text, html.truncated);
+    bodies.into_facts(&mut facts);
     facts
 }
 
 fn headers_of(root: &Section<'_>) -> Headers {
     Headers {
-        auto_submitted: root.verbatim(Name::AutoSubmitted),
+        // A second field may say what the first denies.
+        auto_submitted: root.all(Name::AutoSubmitted).map(verbatim).max_by_key(|value| !is_no(value)),
         precedence: root.verbatim(Name::Precedence),
         list_id: root.verbatim(Name::ListId),
         return_path: root.verbatim(Name::ReturnPath).map(|path| path.trim_matches(['<', '>', ' ']).to_owned()),
         x_auto_response_suppress: root.verbatim(Name::XAutoResponseSuppress),
-        x_autoreply: root.verbatim(Name::XAutoReply),
+        x_autoreply: root.all(Name::XAutoReply).map(verbatim).find(|value| !is_no(value)).or_else(|| {
+            // Of these, other values mean other things.
+            root.all(Name::Preference).map(verbatim).find(|value| value.to_ascii_lowercase().contains("auto"))
+        }),
         x_failed_recipients: root.verbatim(Name::XFailedRecipients),
         x_loop: root.mailboxes(Name::XLoop).into_iter().map(|mailbox| mailbox.address).collect(),
-        delivered_to: root.mailboxes(Name::DeliveredTo).into_iter().map(|mailbox| mailbox.address).collect(),
+        x_original_from: root.mailboxes(Name::XOriginalFrom),
+        x_mailer: root.verbatim(Name::XMailer),
+        delivered_to: root.authors(Name::DeliveredTo).into_iter().map(address_or_name).collect(),
     }
 }
 
-/// A text with a file name is a file that somebody attached, whatever its disposition says.
-fn is_body(leaf: &Leaf<'_>) -> bool {
-    leaf.disposition != Disposition::Attachment && leaf.name.is_none()
+fn address_or_name(mailbox: Mailbox) -> String {
+    let Mailbox { name, address } = mailbox;
+    if address.is_empty() { name.unwrap_or_default() } else { address }
+}
+
+/// `no`, also with comments before it (RFC 3834 section 5.2) or in quotes.
+pub(super) fn is_no(value: &str) -> bool {
+    let mut depth = 0usize;
+    let plain: String = value
+        .chars()
+        .filter(|c| {
+            depth = if *c == '(' { depth + 1 } else { depth };
+            let is_inside = depth > 0;
+            depth = if *c == ')' { depth.saturating_sub(1) } else { depth };
+            !is_inside && *c != '"'
+        })
+        .collect();
+    let keyword = plain.split([';', ' ', '\t']).find(|word| !word.is_empty()).unwrap_or("no");
+    ["no", "false", "none", "0"].iter().any(|word| keyword.eq_ignore_ascii_case(word))
 }
 
 fn listed(leaf: &Leaf<'_>) -> Attachment {
@@ -112,88 +130,6 @@ fn listed(leaf: &Leaf<'_>) -> Attachment {
         },
         part_index: leaf.index,
     }
-}
-
-/// Text of one or several parts, up to the bound.
-#[derive(Default)]
-struct Body {
-    text: Option<String>,
-    truncated: bool,
-}
-
-impl Body {
-    fn add(&mut self, leaf: &Leaf<'_>) {
-        if self.truncated {
-            return;
-        }
-        // No transfer encoding needs more than four bytes for one, so nothing is cut that would have had room.
-        let max = match leaf.encoding {
-            Encoding::Identity => limits::FACT_TEXT_MAX + 1,
-            Encoding::Base64 | Encoding::QuotedPrintable => 4 * limits::FACT_TEXT_MAX,
-        };
-        let encoded = &leaf.body[..leaf.body.len().min(max)];
-        let is_cut = encoded.len() < leaf.body.len();
-        let mut bytes = leaf.encoding.decode(encoded);
-        // The cut may have gone through a character.
-        if let (true, Err(error)) = (is_cut, std::str::from_utf8(&bytes))
-            && error.error_len().is_none()
-        {
-            let whole = error.valid_up_to();
-            match &mut bytes {
-                Cow::Borrowed(bytes) => *bytes = &bytes[..whole],
-                Cow::Owned(bytes) => bytes.truncate(whole),
-            }
-        }
-        let decoded = text_of(bytes, leaf.charset.as_deref());
-        let whole = match self.text.take() {
-            Some(before) if before.is_empty() || before.ends_with('\n') => before + &decoded,
-            Some(before) => before + "\n" + &decoded,
-            None => decoded,
-        };
-        self.truncated = is_cut || whole.len() > limits::FACT_TEXT_MAX;
-        self.text = Some(cut(whole, limits::FACT_TEXT_MAX));
-    }
-}
-
-fn cut(mut text: String, max: usize) -> String {
-    if text.len() > max {
-        text.truncate(text.floor_char_boundary(max));
-    }
-    text
-}
-
-fn report_of(report_type: Option<String>, leaves: &[Leaf<'_>]) -> Report {
-    let mut report = Report { report_type: report_type.map(|name| name.to_ascii_lowercase()), ..Report::default() };
-    for leaf in leaves {
-        // Only header sections are read; 64 KiB hold any of them.
-        let bytes = leaf.encoding.decode(&leaf.body[..leaf.body.len().min(limits::MIME_FIELD_MAX)]);
-        match leaf.media_type.as_str() {
-            "message/delivery-status" => {
-                // RFC 3464 2.1: fields of the message, then one group of fields for each recipient.
-                let mut at = 0;
-                while at < bytes.len() && report.final_recipient.is_none() {
-                    let group = Section::read(&bytes, at, |_| false);
-                    at = group.body_at;
-                    let Some(recipient) = group.verbatim(Name::FinalRecipient) else { continue };
-                    report.final_recipient = Some(after_type(&recipient));
-                    report.action = group.verbatim(Name::Action).map(|action| action.to_ascii_lowercase());
-                    report.status = group.verbatim(Name::Status);
-                    report.diagnostic = group.verbatim(Name::DiagnosticCode).map(|code| after_type(&code));
-                }
-            }
-            "message/rfc822" | "message/global" | "message/rfc822-headers" | "text/rfc822-headers" => {
-                let ids = Section::read(&bytes, 0, |_| false).ids(Name::MessageId);
-                report.original_message_id = report.original_message_id.or(ids.into_iter().next());
-            }
-            _ => {}
-        }
-    }
-    report
-}
-
-/// `rfc822; a@b` and `smtp; 550 …` without the type in front (RFC 3464 section 2.1.2).
-fn after_type(value: &str) -> String {
-    value.split_once(';').map_or(value, |(_, text)| text).trim().to_owned()
 }
 
 #[cfg(test)]

@@ -457,3 +457,24 @@ fn parse_speed() {
         );
     }
 }
+
+/// One message per kind of fault, beside its facts. `UPDATE_GOLDEN=1` writes the facts anew.
+#[test]
+fn the_corpus_is_read_as_it_was() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "eml") {
+            continue;
+        }
+        let facts = serde_json::to_string_pretty(&parse(&std::fs::read(&path).unwrap())).unwrap() + "\n";
+        let golden = path.with_extension("json");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&golden, &facts).unwrap();
+        }
+        assert_eq!(facts, std::fs::read_to_string(&golden).unwrap_or_default(), "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 19, "{seen} messages");
+}

@@ -227,6 +227,10 @@ pub struct Fetching {
     /// request's id; no regular expression, and no other braces. Something always stands before `{id}`. Default
     /// `[Request ID: ##{id}##]`.
     pub subject_tag: String,
+    /// The line above which people answer, as the host writes it into its mail.
+    pub reply_delimiter: Option<String>,
+    /// Whose Authentication-Results count; `-` is a server that writes no authserv-id.
+    pub trusted_authserv_ids: Vec<String>,
 }
 
 /// Only in outgoing accounts.

@@ -78,6 +78,12 @@ pub struct IncomingAdvanced {
     /// Addresses and domains that open new requests although new request creation by email is disabled.
     #[serde(default)]
     pub new_requests_from: Vec<String>,
+    /// The line above which people answer, as the helpdesk writes it into its mail; what follows it is history.
+    pub reply_delimiter: Option<String>,
+    /// Servers whose Authentication-Results (RFC 8601) count, by their authserv-id; "-" is a server that writes none, as
+    /// Exchange Online does. Microsoft's and Google's are known by themselves.
+    #[serde(default)]
+    pub trusted_authserv_ids: Vec<String>,
 }
 
 /// `advanced` of the outgoing form.
@@ -361,6 +367,24 @@ pub(super) static INCOMING_ADVANCED: &[Field] = &[
             "New Requests From",
             Rule::List { item: Pattern::Sender, min: 0 },
             "enter a list of addresses and domains, such as ceo@example.com and partner.example",
+        )
+    },
+    Field {
+        examples: &["##- Please type your reply above this line -##"],
+        ..field(
+            "reply_delimiter",
+            "Reply Delimiter",
+            Rule::Text(Pattern::Line),
+            "enter the line above which people answer",
+        )
+    },
+    Field {
+        examples: &["mx.example.com", "-"],
+        ..field(
+            "trusted_authserv_ids",
+            "Trusted Authentication Servers",
+            Rule::List { item: Pattern::Line, min: 0 },
+            "enter a list of names that your mail servers write into Authentication-Results, such as mx.example.com",
         )
     },
 ];

@@ -25,6 +25,17 @@ use crate::{error::Fault, limits, secret::Secret};
 const GRAPH_URL: &str = "https://graph.microsoft.com/v1.0";
 const GMAIL_URL: &str = "https://gmail.googleapis.com/gmail/v1";
 
+/// Who writes Authentication-Results where these tokens are for: Exchange Online writes no authserv-id.
+fn known_authserv_ids(access_token_url: &str) -> Vec<String> {
+    let url = Url::parse(access_token_url).ok();
+    let id = match url.as_ref().and_then(Url::host_str) {
+        Some(host) if MICROSOFT_HOSTS.contains(&host) => "-",
+        Some("oauth2.googleapis.com" | "accounts.google.com" | "www.googleapis.com") => "mx.google.com",
+        _ => return Vec::new(),
+    };
+    vec![id.to_owned()]
+}
+
 /// # Errors
 /// None for a checked form; if check and types ever disagree, one fault that says so.
 pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
@@ -57,6 +68,11 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
         after_import: action(&advanced.after_import, advanced.processed_folder),
         after_refusal: action(&advanced.after_refusal, advanced.error_folder),
         subject_tag: advanced.subject_tag,
+        reply_delimiter: advanced.reply_delimiter,
+        trusted_authserv_ids: match advanced.trusted_authserv_ids {
+            none if none.is_empty() => known_authserv_ids(&form.access_token_url),
+            named => named,
+        },
         new_requests_from: advanced.new_requests_from.iter().map(|sender| sender.to_lowercase()).collect(),
     };
     Ok(Account {

@@ -18,7 +18,7 @@ use crate::{
     guard::guarded,
     limits,
     message::{
-        codec::text_of,
+        charset,
         facts::Mailbox as Address,
         field::Name,
         mime::{Disposition, Leaf, Tree},
@@ -101,8 +101,8 @@ impl<'a> Parts<'a> {
         }
         let Tree { root, report, leaves, flags } = Tree::of(raw);
         let whole = root.parameters(Name::ContentType);
-        let whole = whole.as_ref().and_then(|parsed| parsed.subtype()).unwrap_or_default().to_ascii_lowercase();
-        if report.is_some() || !flags.is_empty() || matches!(whole.as_str(), "signed" | "encrypted") {
+        let whole = whole.as_ref().and_then(|parsed| parsed.value.split_once('/')).map_or("", |(_, subtype)| subtype);
+        if report.is_some() || !flags.is_empty() || matches!(whole, "signed" | "encrypted") {
             return Err(cannot_be_rebuilt());
         }
         let (mut texts, mut pages, mut attachments) = (Vec::new(), Vec::new(), Vec::new());
@@ -167,7 +167,7 @@ impl<'a> Parts<'a> {
 }
 
 fn text(leaf: &Leaf<'_>) -> String {
-    text_of(leaf.encoding.decode(leaf.body), leaf.charset.as_deref())
+    charset::decoded(leaf.encoding.decode(leaf.body), leaf.charset.as_deref())
 }
 
 fn addresses(list: &[Address]) -> Vec<Value> {
