@@ -42,8 +42,8 @@ mod linux {
             unsafe {
                 let vfs = sqlite3_vfs_find(ptr::null());
                 let Some(set) = vfs.as_ref().and_then(|vfs| vfs.xSetSystemCall) else { return };
-                let ours: unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int = fcntl;
-                let replaced = set(vfs, NAME.as_ptr(), Some(mem::transmute::<_, unsafe extern "C" fn()>(ours)));
+                type Fcntl = unsafe extern "C" fn(c_int, c_int, *mut c_void) -> c_int;
+                let replaced = set(vfs, NAME.as_ptr(), Some(mem::transmute::<Fcntl, unsafe extern "C" fn()>(fcntl)));
                 debug_assert_eq!(replaced, SQLITE_OK);
             }
         });
