@@ -171,6 +171,8 @@ pub const SPOOL_MEMORY_FIRST: usize = 64 * 1024;
 pub const IMAP_NOTE_UIDS: usize = 5_000;
 /// A literal larger than this goes to a spool file instead of memory, bytes.
 pub const SPOOL_THRESHOLD: usize = 1 << 20;
+/// A size that makes a message travel alone, whatever it has: not one that a server listed.
+pub const READ_ALONE: u64 = SPOOL_THRESHOLD as u64 + 1;
 /// Largest message accepted, bytes. Exchange Online stops at 150 MB.
 pub const MESSAGE_MAX: u64 = 200 * 1024 * 1024;
 

@@ -299,7 +299,7 @@ impl Fetch {
         }
         let reader = self.connected(context, deadline)?;
         // As a large one it travels alone.
-        let entry = Entry { key: key.clone(), size: limits::SPOOL_THRESHOLD as u64 + 1, received_at: None };
+        let entry = Entry { key: key.clone(), size: limits::READ_ALONE, received_at: None };
         let item = reader.with_inbox("reading one message", deadline, move |inbox| {
             let mut found = None;
             inbox.read(&[entry], deadline, &mut |_, item| {
@@ -505,7 +505,7 @@ impl Fetch {
             && let Some(entry) = entries.iter_mut().find(|entry| entry.key == *suspect)
         {
             // As a large one it travels alone, and what ends the connection is known for sure.
-            entry.size = entry.size.max(limits::SPOOL_THRESHOLD as u64 + 1);
+            entry.size = entry.size.max(limits::READ_ALONE);
         }
         if entries.is_empty() {
             self.listing_cut = false;

@@ -270,7 +270,7 @@ fn plausible(item: Item, size: u64) -> Item {
         return item;
     };
     Item::Failed(
-        Error::new(Kind::Transient, format!("The mail server gave out {what} instead of a message of {size} bytes."))
+        Error::new(Kind::Transient, format!("The mail server gave out {what} instead of a message."))
             .with_about(About::Item)
             .remedy("The message stays in the mailbox and is read again. If it stays so, look at it in the mailbox."),
     )
@@ -293,7 +293,8 @@ fn is_substitute(bytes: &[u8], size: u64) -> bool {
     let is_exchange = from.trim_matches('"').starts_with("microsoft exchange server") && !from.contains('@');
     let is_courier = subject == "message unavailable" && from.contains("system administrator");
     // Far less than was listed, and no sign of a delivery: whatever it says, it is not the message.
-    let is_far_less = size > limits::SUBSTITUTE_MAX as u64 && (bytes.len() as u64) < size / 4;
+    let is_listed = size != limits::READ_ALONE;
+    let is_far_less = is_listed && size > limits::SUBSTITUTE_MAX as u64 && (bytes.len() as u64) < size / 4;
     is_exchange || is_courier || is_far_less
 }
 
