@@ -143,7 +143,7 @@ impl Pipeline {
         while self.flights.len() < limits::IMAP_PIPELINE {
             let mut uids = match self.alone.pop_front() {
                 Some(uid) => vec![uid],
-                None => next_group(entries, uid_of, asked),
+                None => next_group(entries, uid_of, asked, conn.message_limit()),
             };
             if uids.is_empty() {
                 return Ok(());
@@ -177,7 +177,11 @@ impl Pipeline {
         match status_of(wire.last_status()) {
             // RFC 3501 section 6.4.8: a UID that does not exist is left out without a word. So is one whose file Cyrus cannot
             // open.
-            Ok(()) => self.ready.extend(flight.missing().map(|uid| (uid, Item::LeftOut))),
+            Ok(()) if answer::limit(wire.last_status()).is_none() || flight.uids.len() == 1 => {
+                self.ready.extend(flight.missing().map(|uid| (uid, Item::LeftOut)));
+            }
+            // The server looked at a part of them only (RFC 9738): the rest was not left out, it was not looked at.
+            Ok(()) => self.alone.extend(flight.missing()),
             Err(Failure::No(words) | Failure::Bad(words)) => {
                 if !words.contains(SERVERBUG)
                     && let Some(error) = answer::meaning(&words)
@@ -230,7 +234,13 @@ impl Pipeline {
 }
 
 /// The UIDs of the next command: one large message, or small ones up to the limits.
-fn next_group(entries: &[Entry], uid_of: &dyn Fn(&Entry) -> Option<u32>, asked: &mut usize) -> Vec<u32> {
+fn next_group(
+    entries: &[Entry],
+    uid_of: &dyn Fn(&Entry) -> Option<u32>,
+    asked: &mut usize,
+    most: Option<usize>,
+) -> Vec<u32> {
+    let most = most.unwrap_or(usize::MAX).clamp(1, limits::IMAP_GROUP_UIDS);
     let mut uids = Vec::new();
     let mut bytes = 0;
     while let Some(entry) = entries.get(*asked) {
@@ -242,7 +252,7 @@ fn next_group(entries: &[Entry], uid_of: &dyn Fn(&Entry) -> Option<u32>, asked: 
         let Some(uid) = uid_of(entry) else { continue };
         uids.push(uid);
         bytes += entry.size;
-        if large || uids.len() == limits::IMAP_GROUP_UIDS {
+        if large || uids.len() >= most {
             break;
         }
     }

@@ -356,10 +356,23 @@ fn unsettled(
         let outcome = match how.sizes {
             true => match ask::fetch(conn, ranges.clone(), "UID RFC822.SIZE INTERNALDATE", &mut keep) {
                 // One that cannot be opened refuses the sizes of all. Their UIDs need no message to be opened.
-                Err(Failure::No(_) | Failure::Bad(_)) => ask::fetch(conn, ranges, "UID", &mut keep),
+                Err(Failure::No(_) | Failure::Bad(_)) => ask::fetch(conn, ranges.clone(), "UID", &mut keep),
                 outcome => outcome,
             },
-            false => ask::fetch(conn, ranges, "UID", &mut keep),
+            false => ask::fetch(conn, ranges.clone(), "UID", &mut keep),
+        };
+        let outcome = match (outcome, ranges.first()) {
+            // GNU imap4d 3.15 takes no UID that is not there as the end of a range.
+            (Err(Failure::Bad(_)), Some((first, _))) => {
+                let to_end = format!("UID FETCH {first}:* (UID RFC822.SIZE INTERNALDATE)");
+                let asked = conn.bulk(&to_end, Budget::CONTROL, &mut |frame| match answer::fetched(&frame.line) {
+                    Some(found) => keep(found, frame),
+                    None => Ok(()),
+                });
+                open.clear();
+                asked.map(drop)
+            }
+            (outcome, _) => outcome,
         };
         outcome.map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
         if ((found.len() - before) as u64) < window / 16 {
