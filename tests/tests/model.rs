@@ -12,8 +12,8 @@ fn clean(report: &Report) {
     assert!(report.is_clean(), "{report}\n{:#?}", report.broken);
 }
 
-/// Ways in which the library still breaks a promise: issue 13 mends them.
-const OPEN: [&str; 7] = ["message-limit", "rev2", "no-move", "substitutes", "unreadable", "restore", "same-id"];
+/// Ways in which the library still breaks a promise.
+const OPEN: [&str; 2] = ["restore", "same-id"];
 
 #[test]
 fn every_message_is_settled_once_over_imap() {
