@@ -147,7 +147,8 @@ fn fault_2_each_claim_is_checked_whatever_its_type() {
 #[test]
 fn fault_2_what_is_neither_a_jwt_nor_a_jwe_is_refused() {
     let mut bench = bench();
-    let shapes: Vec<(&str, Box<dyn Fn(&Value) -> Value>)> = vec![
+    type Shape = Box<dyn Fn(&Value) -> Value>;
+    let shapes: Vec<(&str, Shape)> = vec![
         ("a number", Box::new(|_| json!(5))),
         ("an object", Box::new(|claims| claims.clone())),
         ("a list", Box::new(|claims| json!([jwt(&rs256(), claims)]))),
