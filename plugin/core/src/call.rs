@@ -60,6 +60,21 @@ impl Call {
     }
 }
 
+/// Runs `work`, which writes down what has happened already: an outcome, a rotated token, a settled message. It must reach the
+/// store also when the deadline is over or the host gave the call up. The caller does not wait for it; the store's own bound
+/// holds.
+pub fn recording<R>(work: impl FnOnce() -> R) -> R {
+    /// Also after a panic.
+    struct Restore(Option<Call>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CURRENT.set(self.0.take());
+        }
+    }
+    let _restore = Restore(CURRENT.take());
+    work()
+}
+
 /// How long may be waited now: `at_most`, and not beyond the deadline of the call.
 pub fn left(at_most: Duration) -> Duration {
     current().map_or(at_most, |call| call.0.deadline.left().min(at_most))

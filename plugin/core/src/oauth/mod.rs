@@ -237,7 +237,7 @@ impl Grants {
         if redeemed.id != grant_id(account) {
             return Err(crate::Error::new(crate::Kind::Misuse, "This consent was redeemed for another account."));
         }
-        let grant = refresh::keep(&self.0, &redeemed.id, redeemed.grant)?;
+        let grant = crate::call::recording(|| refresh::keep(&self.0, &redeemed.id, redeemed.grant))?;
         Ok(status::describe(Some(grant), account, self.0.clock.now(), Vec::new()))
     }
 

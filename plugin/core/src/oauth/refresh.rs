@@ -8,6 +8,7 @@ use super::{
     grant_id, resource, status, token_request,
 };
 use crate::{
+    call,
     clock::Deadline,
     error::{Error, Kind, Result},
     limits,
@@ -260,19 +261,21 @@ fn save_renewed(
     mut version: u64,
     memory: &mut Guard,
 ) -> Result<Option<Grant>> {
-    loop {
-        if let Some(saved) = save(inner, account, id, grant.clone(), version, memory)? {
-            return Ok(Some(saved));
-        }
-        match Grant::read(&*inner.store, id) {
-            Ok(Some((theirs, now))) if grant.succeeds(&theirs) => version = now,
-            Ok(_) => return Ok(None),
-            Err(_) => {
-                memory.unsaved = Some((grant.clone(), version));
-                return Ok(Some(grant));
+    call::recording(|| {
+        loop {
+            if let Some(saved) = save(inner, account, id, grant.clone(), version, memory)? {
+                return Ok(Some(saved));
+            }
+            match Grant::read(&*inner.store, id) {
+                Ok(Some((theirs, now))) if grant.succeeds(&theirs) => version = now,
+                Ok(_) => return Ok(None),
+                Err(_) => {
+                    memory.unsaved = Some((grant.clone(), version));
+                    return Ok(Some(grant));
+                }
             }
         }
-    }
+    })
 }
 
 /// `None`: somebody else was faster. A failed write keeps the tokens in memory: the old refresh token is spent.
@@ -284,7 +287,7 @@ fn save(
     version: u64,
     memory: &mut Guard,
 ) -> Result<Option<Grant>> {
-    match grant.write(&*inner.store, id, Some(version)) {
+    match call::recording(|| grant.write(&*inner.store, id, Some(version))) {
         Ok(Some(_)) => {
             memory.remember(Some(last(inner, &grant)));
             Ok(Some(grant))

@@ -202,7 +202,7 @@ impl Feed {
                     return Ok(Walk { more: false, reset });
                 }
                 Ok(Page::Forgotten { reset: words, .. }) if reset.is_none() => {
-                    self.restart();
+                    self.restart(now);
                     reset = Some(words);
                     is_begun = false;
                     continue;
@@ -251,8 +251,12 @@ impl Feed {
     /// The server forgot the position: what came since all was settled last is listed again, and compared with what
     /// was settled: by id, and by fingerprint where the ids are new ones. A folder that was still gone through for
     /// the first time keeps its own beginning.
-    pub fn restart(&mut self) {
-        let begin = self.resume_at.saturating_sub(limits::RESYNC_MARGIN);
+    pub fn restart(&mut self, now: UnixSeconds) {
+        // A moment that is still to come was written by a clock that was wrong. How long ago, nobody can tell.
+        let begin = match self.resume_at > now {
+            true => now.saturating_sub(limits::RESYNC_CLOCK),
+            false => self.resume_at.saturating_sub(limits::RESYNC_MARGIN),
+        };
         self.begin = Some(self.begin.unwrap_or(begin));
         self.position = None;
         self.unseen = self.open.keys().cloned().collect();
@@ -265,6 +269,7 @@ impl Feed {
     /// All is listed: what is older than the oldest that is left is settled. Noted now and then only, because each note is a
     /// durable write.
     fn rest(&mut self, now: UnixSeconds) {
+        self.resume_at = self.resume_at.min(now);
         if now - self.resume_at >= limits::NOTE_INTERVAL {
             let settled_before = if self.open.is_empty() { Some(now) } else { self.oldest() };
             self.resume_at = self.resume_at.max(settled_before.unwrap_or_default().min(now));

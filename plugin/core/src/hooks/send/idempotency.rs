@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::{super::Context, outcome::describe};
 use crate::{
+    call,
     clock::Deadline,
     error::{Error, Kind, Result},
     limits, seam,
@@ -120,9 +121,9 @@ impl Claim {
 
     pub fn store(&self, context: &Context, answer: &Value) {
         // The message is out, whatever the store says now: its answer must reach the host.
-        if let Err(error) =
-            context.store.write(Table::Sent, &self.id, Some(self.version), &with_digest(answer, &self.digest))
-        {
+        let bytes = with_digest(answer, &self.digest);
+        let stored = call::recording(|| context.store.write(Table::Sent, &self.id, Some(self.version), &bytes));
+        if let Err(error) = stored {
             context.session.log.warn(format_args!("The outcome of an idempotency key was not stored: {error}"));
         }
     }
@@ -130,7 +131,9 @@ impl Claim {
     /// Nothing was accepted: the same key may be tried again; one that was sent again stays unknown. Whoever was frozen so
     /// long that another has taken over frees nothing of theirs: the version is compared, which a deletion would not do.
     pub fn release(&self, context: &Context) {
-        if let Err(error) = context.store.write(Table::Sent, &self.id, Some(self.version), &self.before) {
+        let given_back =
+            call::recording(|| context.store.write(Table::Sent, &self.id, Some(self.version), &self.before));
+        if let Err(error) = given_back {
             context.shared.unreleased.keep(self);
             context.session.log.warn(format_args!(
                 "An idempotency key stays taken for other processes, because the store failed: {error}"

@@ -17,17 +17,31 @@ use crate::{
 
 /// What became of each.
 pub fn settle(mailbox: &mut Mailbox, keys: &[Key], action: &Action, deadline: Deadline) -> Result<Vec<Settled>> {
-    let target = match action {
+    let mut target = match action {
         Action::Leave => return Ok(keys.iter().map(|_| Settled::Done).collect()),
         Action::Move { folder } => Some(mailbox.target(folder, deadline)?),
         Action::MarkSeen | Action::Delete => None,
     };
     let mut settled = Vec::with_capacity(keys.len());
     for part in keys.chunks(limits::GRAPH_BATCH) {
-        let done = batch(mailbox, part, action, target.as_deref(), deadline);
+        let mut done = batch(mailbox, part, action, target.as_deref(), deadline);
+        if let (Action::Move { folder }, Ok(done)) = (action, &mut done)
+            && done.iter().any(is_without_target)
+        {
+            // It was deleted meanwhile: it is looked for, or made, again.
+            mailbox.folders.remove(folder);
+            target = Some(mailbox.target(folder, deadline)?);
+            let open = || part.iter().zip(done.iter()).filter(|(_, one)| is_without_target(one));
+            let open: Vec<Key> = open().map(|(key, _)| key.clone()).collect();
+            let mut again = batch(mailbox, &open, action, target.as_deref(), deadline)?.into_iter();
+            for one in done.iter_mut().filter(|one| is_without_target(one)) {
+                if let Some(again) = again.next() {
+                    *one = again;
+                }
+            }
+        }
         let is_whole = done.as_ref().is_ok_and(|done| !done.iter().any(|one| matches!(one, Settled::Later(_))));
         if let (false, Action::Move { folder }) = (is_whole, action) {
-            // It may have been deleted meanwhile: it is looked for again.
             mailbox.folders.remove(folder);
         }
         match done {
@@ -37,6 +51,10 @@ pub fn settle(mailbox: &mut Mailbox, keys: &[Key], action: &Action, deadline: De
         }
     }
     Ok(settled)
+}
+
+fn is_without_target(one: &Settled) -> bool {
+    matches!(one, Settled::Later(error) if is_of_target(error))
 }
 
 /// Not the message is missing but where it is to go. Graph names the folder in the code ("ErrorToFolderNotFound").
