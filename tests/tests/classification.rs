@@ -150,7 +150,7 @@ fn rows() -> Vec<Row> {
             Transient,
             "",
         ),
-        error("400 without a reason", 400, &[], "", ServerMisbehaved, "HTTP 400"),
+        error(SILENT, 400, &[], "", ConsentRequired, "HTTP 400"),
         error("401 without a reason", 401, &[], "", ServerMisbehaved, "HTTP 401"),
         error("403 of a firewall", 403, &[HTML], "<html>Forbidden</html>", ServerMisbehaved, "HTTP 403"),
         error("404", 404, &[HTML], "<html>", Settings, "/access_token_url"),
@@ -224,6 +224,12 @@ fn no_misbehaviour_of_a_token_endpoint_is_misread() {
 
 type Verdict = Result<(), String>;
 
+/// What may mean that the server does not take the client's method.
+const REFUSED_CLIENT: [&str; 4] =
+    ["400 invalid_client", "401 invalid_client", "400 unauthorized_client", "401 without a reason"];
+/// glewlwyd says nothing more of a refresh token that it does not know. What follows is in oauth/dead_sign_in_tests.rs.
+const SILENT: &str = "400 without a reason";
+
 fn judge(idp: &WaywardIdp, ca: &Ca, row: &Row) -> Verdict {
     idp.heal();
     let store = open_store();
@@ -238,9 +244,11 @@ fn judge(idp: &WaywardIdp, ca: &Ca, row: &Row) -> Verdict {
         _ => Duration::from_secs(20),
     };
     let first = node.token_within(patience);
-    check(idp.connections() == before + 1, || format!("{} connections", idp.connections() - before))?;
+    // A refused Basic is asked once more with client_secret_post.
+    let asked = if REFUSED_CLIENT.contains(&row.name) { 2 } else { 1 };
+    check(idp.connections() == before + asked, || format!("{} connections", idp.connections() - before))?;
     let again = node.token();
-    check(idp.connections() == before + 1, || "the next use asked again at once".into())?;
+    check(idp.connections() == before + asked, || "the next use asked again at once".into())?;
     match row.expected {
         Expected::Token { lifetime, presented_next } => {
             for token in [&first, &again] {
@@ -266,6 +274,9 @@ fn judge(idp: &WaywardIdp, ca: &Ca, row: &Row) -> Verdict {
                 check_error(error, kind, says, wait)?;
             }
             idp.heal();
+            if row.name == SILENT {
+                return Ok(());
+            }
             if kind == Kind::ConsentRequired {
                 stays_ended(idp, &node, &other, &clock)
             } else {

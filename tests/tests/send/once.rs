@@ -155,7 +155,9 @@ fn a_late_caller_frees_nothing_of_the_one_who_took_over() {
     let relay = Relay::start(servers.postfix.smtps_port).unwrap();
     let fixture = Fixture::new(&servers);
     let slow = fixture.outgoing("alice", through(&relay));
-    let other = fixture.plugin.open(&servers.outgoing_settings("alice").to_string()).unwrap();
+    let mut settings = servers.outgoing_settings("alice");
+    through(&relay)(&mut settings);
+    let other = fixture.plugin.open(&settings.to_string()).unwrap();
     let carol = servers.address("carol");
     let mut request = keyed(&carol, "late", "late caller");
     request["deadline_ms"] = json!(15_000);
@@ -169,6 +171,8 @@ fn a_late_caller_frees_nothing_of_the_one_who_took_over() {
         while claimed().unwrap() == 0 {
             thread::sleep(Duration::from_millis(5));
         }
+        // New connections go through; the frozen one stays lost.
+        relay.heal();
         // By the clock of the store's users it is dead.
         fixture.clock.advance(3_000);
         assert_eq!(send(&other, &request)["outcome"], "unknown");

@@ -29,11 +29,13 @@ fn a_reply_comes_home_and_a_forged_one_does_not() {
     assert!(sent["outcome"] == "sent" && id.contains(".INC-4711."), "{sent}");
     settled(&servers, "frank");
 
-    // Frank's mail program answers; he also changes the subject. And somebody guesses another request's number.
+    // Frank's mail program answers, under an id of its own; he also changes the subject. And somebody guesses another request's number.
     let person = fixture.outgoing("frank", |_| ());
     let reply = |subject: &str, references: &str| {
         let raw = format!(
-            "From: <{frank}>\r\nTo: <{alice}>\r\nSubject: {subject}\r\nReferences: {references}\r\n\r\nIt burns.\r\n"
+            "Message-ID: <{}@mailer.test>\r\nFrom: <{frank}>\r\nTo: <{alice}>\r\nSubject: {subject}\r\n\
+             References: {references}\r\n\r\nIt burns.\r\n",
+            subject.replace(' ', ".")
         );
         assert_eq!(send_raw(&person, &[&alice], raw.as_bytes())["outcome"], "sent");
     };

@@ -161,9 +161,8 @@ pub struct ClientCertificate {
     pub private_key: SecretRef,
     /// The name under which the provider knows the key (JWK `kid`), where it looks the key up by that.
     pub key_id: Option<String>,
-    /// For whom the statement of the client is made: its token endpoint, or its issuer.
-    #[serde(default = "token_endpoint")]
-    pub audience: String,
+    /// For whom the statement of the client is made: the token endpoint unless the issuer is chosen.
+    pub audience: Option<String>,
 }
 
 /// Ids of the presets, in the order of `schema/presets.json`, and the one that fills nothing.
@@ -468,10 +467,6 @@ fn authorization_code() -> String {
 
 fn automatic() -> String {
     CLIENT_AUTHENTICATIONS[0].to_owned()
-}
-
-fn token_endpoint() -> String {
-    AUDIENCES[0].to_owned()
 }
 
 fn auto() -> String {

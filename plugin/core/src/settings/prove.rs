@@ -235,7 +235,7 @@ impl ClientForm {
                 certificate: reference.certificate.into(),
                 private_key: reference.private_key.into(),
                 key_id: reference.key_id,
-                names_issuer: reference.audience == "issuer",
+                names_issuer: reference.audience.as_deref() == Some("issuer"),
             }),
             service_account: self.service_account.map(Into::into),
             authorize_url: url("/authorize_url", &self.authorize_url)?,
