@@ -69,8 +69,12 @@ fn a_token_that_ends_during_a_round_is_renewed_and_the_round_goes_on() {
     // A token that the server no longer takes, although it looks young, is replaced once.
     servers.idp.revoke_access_tokens(&servers.address("short")).unwrap();
     drop(handle);
+    relay.heal();
     let mut settings = servers.incoming_settings("short");
+    since_all(&mut settings);
     settings["incoming"]["client_id"] = json!(idp::SHORT);
+    // The same server, and so the same mailbox.
+    settings["incoming"]["port"] = json!(relay.port());
     let handle = fixture.plugin.open(&settings.to_string()).unwrap();
     assert_eq!(batch(&handle, &json!({"max_messages": 60})).unwrap().messages.len(), 60);
 }
