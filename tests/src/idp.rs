@@ -207,6 +207,9 @@ impl Idp {
     }
 }
 
+/// A start takes one or two seconds.
+const START_PATIENCE: Duration = Duration::from_secs(25);
+
 fn launch(folder: &Path, config: &Value) -> Result<(Process, u16)> {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("idp");
     process::installed(&[&scripts.join("node_modules/oidc-provider").to_string_lossy()])?;
@@ -217,13 +220,24 @@ fn launch(folder: &Path, config: &Value) -> Result<(Process, u16)> {
     let _ = fs::remove_file(&log);
     let mut command = Command::new(node);
     command.arg(scripts.join("server.mjs")).arg(&config_file);
-    let process = Process::start("the authorization server", &command, &log)?;
-    let port = process.wait_until(START_TIMEOUT, || {
-        let text = fs::read_to_string(&log).ok()?;
-        let ready = text.lines().find_map(|line| serde_json::from_str::<Value>(line).ok())?;
-        u16::try_from(ready["port"].as_u64()?).ok()
-    })?;
-    Ok((process, port))
+    // Node.js has been seen to stand still while it starts, about once in some hundred starts; another one does not.
+    for patience in [START_PATIENCE, START_PATIENCE, START_TIMEOUT] {
+        let process = Process::start("the authorization server", &command, &log)?;
+        let port = process.wait_until(patience, || {
+            let text = fs::read_to_string(&log).ok()?;
+            let ready = text.lines().find_map(|line| serde_json::from_str::<Value>(line).ok())?;
+            u16::try_from(ready["port"].as_u64()?).ok()
+        });
+        match port {
+            Ok(port) => return Ok((process, port)),
+            Err(error) if patience == START_TIMEOUT => return Err(error),
+            Err(_) => {
+                drop(process);
+                let _ = fs::remove_file(&log);
+            }
+        }
+    }
+    Err(Error::new("The authorization server did not start."))
 }
 
 fn clients() -> Value {
