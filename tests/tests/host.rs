@@ -98,7 +98,7 @@ fn consent_fetch_and_send_from_the_command_line() {
     let send = ["--json", "send", "--to", "Bob <bob@example.test>", "--subject", "Grüße", "--text", "It works"];
     let sent = desk.run(&[&send[..], &["--attachment", attachment, "--idempotency-key", "k"]].concat());
     assert_eq!((sent.code, sent.last()["result"]["outcome"].as_str()), (0, Some("sent")), "{sent:?}");
-    let again = desk.run(&[&send[..], &["--idempotency-key", "k"]].concat());
+    let again = desk.run(&[&send[..], &["--attachment", attachment, "--idempotency-key", "k"]].concat());
     assert_eq!(again.last(), sent.last(), "the same key twice is one message");
     servers.wait_for("bob", "INBOX", 1).unwrap();
     let nobody = desk.run(&["send", "--to", "nobody@example.test", "--text", "x"]);

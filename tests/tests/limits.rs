@@ -13,7 +13,8 @@ const LONG_MS: u64 = 5_000;
 const UNITS: [u64; 2] = [3_600, 86_400];
 
 /// Facts of somebody else's that cannot be chosen otherwise.
-const FACTS: [(&str, Option<u64>, &str); 5] = [
+const FACTS: [(&str, Option<u64>, &str); 6] = [
+    ("message/date.rs", None, "years of two and three digits, RFC 5322 section 4.3"),
     ("net/egress.rs", None, "addresses of the IANA registries and of metadata services"),
     ("settings/form.rs", Some(65_535), "TCP ports"),
     ("settings/check.rs", Some(9_007_199_254_740_991), "the last integer that JSON's numbers hold exactly"),

@@ -454,3 +454,11 @@ pub const SAMPLE_MAX: u64 = 25 * 1024 * 1024;
 pub const SAMPLE_SUBJECT_MAX: usize = 60;
 /// Idempotency keys that a process remembers because the store failed when they were to be given back.
 pub const CLAIMS_UNRELEASED_MAX: usize = 10_000;
+/// Bytes at the beginning of a text in which the words of a bounce are looked for.
+pub const NOTICE_LOOK: usize = 2_000;
+/// Bytes at the beginning of an HTML body in which its charset is looked for (HTML Standard, 13.2.3.2).
+pub const HTML_CHARSET_LOOK: usize = 1_024;
+/// One tag of an HTML body, bytes; mailers write inline images of more than that, whose tags are passed over.
+pub const HTML_TAG_MAX: usize = 16 * 1_024;
+/// Recipients of one delivery report that are listed.
+pub const REPORT_RECIPIENTS_MAX: usize = 1_000;

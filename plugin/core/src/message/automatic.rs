@@ -5,6 +5,7 @@ use super::{
     facts::Facts,
     parse::is_no,
 };
+use crate::limits;
 
 /// The first thing that shows that a machine wrote it, the surest first.
 pub(super) fn finding(facts: &Facts) -> Finding {
@@ -98,7 +99,7 @@ fn bounce(facts: &Facts) -> Finding {
     let subject = facts.subject.as_deref().unwrap_or_default();
     let in_subject = || starts_with_any(subject, &BOUNCE_SUBJECTS);
     let in_text = || {
-        let start = &text[..text.floor_char_boundary(2_000)].to_lowercase();
+        let start = &text[..text.floor_char_boundary(limits::NOTICE_LOOK)].to_lowercase();
         let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
         BOUNCE_WORDS.iter().any(|words| start.contains(words))
     };

@@ -167,7 +167,7 @@ fn declared(bytes: &[u8]) -> Option<String> {
     if std::str::from_utf8(bytes).is_ok() {
         return None;
     }
-    let start = bytes[..bytes.len().min(1024)].to_ascii_lowercase();
+    let start = bytes[..bytes.len().min(limits::HTML_CHARSET_LOOK)].to_ascii_lowercase();
     let at = memchr::memmem::find(&start, b"charset=")? + b"charset=".len();
     let rest = start[at..].trim_ascii_start();
     let rest = rest.strip_prefix(b"\"").or(rest.strip_prefix(b"'")).unwrap_or(rest);

@@ -1,6 +1,7 @@
 //! The words of HTML, line by line, and which of them quote an earlier message. One pass, no recursion; a reader for text
 //! only, so that nothing of it is fit to be shown as HTML.
 
+use crate::limits;
 use mail_parser::decoders::html::add_html_token;
 use memchr::{memchr, memmem};
 
@@ -377,7 +378,7 @@ fn end_of_tag(html: &str, at: usize) -> usize {
 }
 
 /// Longest tag whose quotes are minded, bytes: pictures may stand in them, and then anything ends it.
-const TAG_MAX: usize = 16 * 1024;
+const TAG_MAX: usize = limits::HTML_TAG_MAX;
 
 fn after_close(html: &str, from: usize, name: &str) -> usize {
     let bytes = html.as_bytes();

@@ -57,7 +57,7 @@ pub fn report_of(declared: Option<Option<String>>, leaves: &[Leaf<'_>]) -> Optio
 /// Parts that are looked at: reports have three.
 const LEAVES_MAX: usize = 100;
 /// Recipients of one report that are listed.
-const RECIPIENTS_MAX: usize = 1_000;
+const RECIPIENTS_MAX: usize = limits::REPORT_RECIPIENTS_MAX;
 
 /// RFC 3464 2.1: fields of the message, then one group of fields for each recipient. `false`: it names nobody.
 fn status(bytes: &[u8], report: &mut Report) -> bool {
