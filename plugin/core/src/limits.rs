@@ -462,3 +462,5 @@ pub const HTML_CHARSET_LOOK: usize = 1_024;
 pub const HTML_TAG_MAX: usize = 16 * 1_024;
 /// Recipients of one delivery report that are listed.
 pub const REPORT_RECIPIENTS_MAX: usize = 1_000;
+/// So many letters and digits in a row may be a code or a state, which have 43.
+pub const SECRET_RUN: usize = 24;

@@ -243,11 +243,13 @@ fn elsewhere(url: &Url, client: &Client) -> Error {
     let registered = &client.redirect_url;
     let place = |url: &Url| {
         let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        let place = format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path());
         // A query that lost its question mark stands in the path: code and state are not shown.
-        let path = url.path().split(['&', '=', ';', '%']).next().unwrap_or_default();
-        let path =
-            if path.len() < url.path().len() { path.rsplit_once('/').map_or("", |(path, _)| path) } else { path };
-        let place = format!("{}://{}{port}{path}", url.scheme(), url.host_str().unwrap_or_default());
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let is_long = |text: &str| text.split(|c| !is_word(c)).any(|run| run.len() >= limits::SECRET_RUN);
+        if url != registered && is_long(&place) {
+            return format!("{}://…", url.scheme());
+        }
         place.chars().take(limits::PROVIDER_TEXT_MAX / 2).collect::<String>()
     };
     let (arrived, expected) = (place(url), place(registered));

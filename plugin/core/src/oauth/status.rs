@@ -261,10 +261,10 @@ fn ends_with_session(grant: &Grant, account: &Account) -> bool {
 }
 
 fn span(seconds: u64) -> String {
-    match seconds {
-        0..7_200 => format!("{} minutes", seconds.div_ceil(60)),
-        7_200..172_800 => format!("{} hours", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
+    match (seconds / 3_600, seconds / 86_400) {
+        (0..2, _) => format!("{} minutes", seconds.div_ceil(60)),
+        (hours, 0..2) => format!("{hours} hours"),
+        (_, days) => format!("{days} days"),
     }
 }
 
