@@ -11,11 +11,16 @@ use crate::{error::Result, hex::hex, settings::Sending};
 /// stored only after [`keyed`].
 pub fn of_request(content: Vec<(&str, &Value)>, raw: &[u8]) -> [u8; 32] {
     let mut digest = Sha256::new();
+    let content = content.into_iter().filter(|(name, _)| !THREADING.contains(name)).collect();
     object(content, &mut digest);
     digest.update((raw.len() as u64).to_be_bytes());
     digest.update(raw);
     digest.finalize().into()
 }
+
+/// Where a message belongs, and not what it says: a reply that is tried again after the first reached the host's records
+/// refers to that one, too.
+const THREADING: [&str; 2] = ["in_reply_to", "references"];
 
 /// With the sender's address and the store's own key. The name and the "Reply to" of the account are left out: whoever
 /// changes them between two tries means the same message.
