@@ -60,7 +60,7 @@ impl Call {
     }
 }
 
-/// Runs `work`, which writes down what has happened already: an outcome, a rotated token, a settled message. It must reach the
+/// Runs `work`, which writes down what has happened already: an outcome, a rotated token. It must reach the
 /// store also when the deadline is over or the host gave the call up. The caller does not wait for it; the store's own bound
 /// holds.
 pub fn recording<R>(work: impl FnOnce() -> R) -> R {

@@ -32,7 +32,6 @@ use super::{
     swap::until_it_holds,
 };
 use crate::{
-    call,
     clock::Deadline,
     error::{Error, Kind, Result},
     message::fingerprint::Fingerprint,
@@ -319,13 +318,10 @@ fn advance(
         Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")
             .remedy("The same settle_batch can be repeated.")
     };
-    // The mailbox has changed already.
-    call::recording(|| {
-        until_it_holds(busy, || {
-            let (mut cursor, version) = reached(context, folder, seen)?;
-            cursor.settle(settled, context.session.clock.now());
-            Ok(write_cursor(context, &id, Some(version), &cursor)?.then_some(cursor))
-        })
+    until_it_holds(busy, || {
+        let (mut cursor, version) = reached(context, folder, seen)?;
+        cursor.settle(settled, context.session.clock.now());
+        Ok(write_cursor(context, &id, Some(version), &cursor)?.then_some(cursor))
     })
     .map(Some)
 }
