@@ -240,9 +240,9 @@ fn of_any_state(knows: bool, folder: Vec<String>, new: Vec<String>) -> (Idp, Acc
 
 #[test]
 fn a_state_that_was_forgotten_in_silence_is_one_told_resynchronisation() {
-    let at = 1_800_000_000;
-    let of = |number: usize| create("Message", &format!("m{number}"), "2027-01-10T08:00:00Z");
-    let fresh = create("Message", "fresh", "2027-01-15T08:00:00Z");
+    let at = 1_768_464_000;
+    let of = |number: usize| create("Message", &format!("m{number}"), "2026-01-10T08:00:00Z");
+    let fresh = create("Message", "fresh", "2026-01-15T08:00:00Z");
     let all: Vec<String> = (0..500).map(of).chain([fresh.clone()]).collect();
     let mut stored = Feed { position: Some("mine".into()), resume_at: at - 60, ..Feed::default() };
     stored.settled.extend(["m498".to_owned(), "m499".to_owned()]);
@@ -275,19 +275,19 @@ fn a_state_that_was_forgotten_in_silence_is_one_told_resynchronisation() {
 fn a_restored_folder_brings_nothing_twice() {
     let with_id = |id: &str, message_id: &str| {
         let trait_ = format!("<t:InternetMessageId>&lt;{message_id}&gt;</t:InternetMessageId><t:Size>");
-        create("Message", id, "2027-01-15T08:00:00Z").replace("<t:Size>", &trait_)
+        create("Message", id, "2026-01-15T08:00:00Z").replace("<t:Size>", &trait_)
     };
     let all = [with_id("new1", "settled@a"), with_id("new2", "open@a")].concat();
     let (server, account) = exchange(move |_, asked| match body(asked).contains("<m:SyncState>") {
         true => messages(&[refused("ErrorInvalidSyncStateData")]),
         false => page(&all, "s", true),
     });
-    let mut cursor = Cursor::Ews(Feed { position: Some("x".into()), resume_at: 1_800_000_000, ..Feed::default() });
+    let mut cursor = Cursor::Ews(Feed { position: Some("x".into()), resume_at: 1_768_464_000, ..Feed::default() });
     let Cursor::Ews(feed) = &mut cursor else { unreachable!() };
-    feed.open.insert("old1".into(), Listed { received_at: Some(1_800_000_000), size: 0 });
-    feed.open.insert("old2".into(), Listed { received_at: Some(1_800_000_000), size: 0 });
+    feed.open.insert("old1".into(), Listed { received_at: Some(1_768_464_000), size: 0 });
+    feed.open.insert("old2".into(), Listed { received_at: Some(1_768_464_000), size: 0 });
     let traits = Traits { message_id: Some("<settled@a>".into()), ..Traits::default() };
-    cursor.settle(&[(key("old1"), traits.fingerprint())], 1_800_000_100);
+    cursor.settle(&[(key("old1"), traits.fingerprint())], 1_768_464_100);
     let listing = opened(&server, &account).list("INBOX", Some(&cursor), Since::Now, soon()).unwrap();
     assert_eq!(listing.entries.iter().map(|entry| entry.key.id.as_str()).collect::<Vec<_>>(), ["new2"]);
     assert!(listing.reset.is_some());
