@@ -36,15 +36,7 @@ impl Call {
 
     /// Runs `work` as part of this call.
     pub fn run<R>(&self, work: impl FnOnce() -> R) -> R {
-        /// Also after a panic.
-        struct Restore(Option<Call>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                CURRENT.set(self.0.take());
-            }
-        }
-        let _restore = Restore(CURRENT.replace(Some(self.clone())));
-        work()
+        within(Some(self.clone()), work)
     }
 
     pub fn is_cancelled(&self) -> bool {
@@ -64,6 +56,10 @@ impl Call {
 /// store also when the deadline is over or the host gave the call up. The caller does not wait for it; the store's own bound
 /// holds.
 pub fn recording<R>(work: impl FnOnce() -> R) -> R {
+    within(None, work)
+}
+
+fn within<R>(call: Option<Call>, work: impl FnOnce() -> R) -> R {
     /// Also after a panic.
     struct Restore(Option<Call>);
     impl Drop for Restore {
@@ -71,7 +67,7 @@ pub fn recording<R>(work: impl FnOnce() -> R) -> R {
             CURRENT.set(self.0.take());
         }
     }
-    let _restore = Restore(CURRENT.take());
+    let _restore = Restore(CURRENT.replace(call));
     work()
 }
 

@@ -71,6 +71,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::{
+    call,
     clock::{Clock, Deadline, UnixSeconds},
     error::{Result, Who},
     hex::hex,
@@ -237,7 +238,7 @@ impl Grants {
         if redeemed.id != grant_id(account) {
             return Err(crate::Error::new(crate::Kind::Misuse, "This consent was redeemed for another account."));
         }
-        let grant = crate::call::recording(|| refresh::keep(&self.0, &redeemed.id, redeemed.grant))?;
+        let grant = call::recording(|| refresh::keep(&self.0, &redeemed.id, redeemed.grant))?;
         Ok(status::describe(Some(grant), account, self.0.clock.now(), Vec::new()))
     }
 

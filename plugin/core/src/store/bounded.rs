@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::{Record, Resealed, Store, Table};
+use super::{Record, Store, Table};
 use crate::{
     call,
-    clock::{Deadline, UnixSeconds},
+    clock::Deadline,
     error::{About, Error, Kind, Result},
     limits,
     worker::{Missed, Worker},
@@ -50,7 +50,12 @@ impl Bounded {
     }
 }
 
+/// What is not here goes to the store at once: it is answered from memory, or (`reseal`) no call waits for it.
 impl Store for Bounded {
+    fn behind(&self) -> Option<&dyn Store> {
+        Some(&*self.store)
+    }
+
     fn read(&self, table: Table, id: &str) -> Result<Option<Record>> {
         let id = id.to_owned();
         self.run(move |store| store.read(table, &id))
@@ -73,31 +78,6 @@ impl Store for Bounded {
 
     fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
         self.run(move |store| store.forget_old(table, seconds, most))
-    }
-
-    fn is_shared(&self) -> bool {
-        self.store.is_shared()
-    }
-
-    /// Of all records, at the start: no call waits for it.
-    fn reseal(&self) -> Result<Resealed> {
-        self.store.reseal()
-    }
-
-    fn ahead(&self) -> i64 {
-        self.store.ahead()
-    }
-
-    fn epoch(&self) -> u64 {
-        self.store.epoch()
-    }
-
-    fn events(&self) -> Vec<String> {
-        self.store.events()
-    }
-
-    fn went_back(&self) -> Option<UnixSeconds> {
-        self.store.went_back()
     }
 
     fn replication(&self) -> Result<Option<super::Replication>> {

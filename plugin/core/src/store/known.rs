@@ -17,7 +17,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::{Record, Replication, Resealed, Store, Table};
+use super::{Record, Store, Table};
 use crate::{clock::UnixSeconds, error::Result, limits, log::Logger, seam};
 
 pub struct Known {
@@ -132,6 +132,10 @@ fn is_remembered(table: Table) -> bool {
 }
 
 impl Store for Known {
+    fn behind(&self) -> Option<&dyn Store> {
+        Some(&*self.store)
+    }
+
     fn read(&self, table: Table, id: &str) -> Result<Option<Record>> {
         for _ in 0..limits::CLAIM_ATTEMPTS {
             let found = self.store.read(table, id);
@@ -186,20 +190,9 @@ impl Store for Known {
         deleted
     }
 
-    fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
-        self.store.forget_old(table, seconds, most)
-    }
-
-    fn is_shared(&self) -> bool {
-        self.store.is_shared()
-    }
-
-    fn reseal(&self) -> Result<Resealed> {
-        self.store.reseal()
-    }
-
-    fn ahead(&self) -> i64 {
-        self.store.ahead()
+    /// Heard already, each into the log.
+    fn events(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn epoch(&self) -> u64 {
@@ -208,10 +201,6 @@ impl Store for Known {
 
     fn went_back(&self) -> Option<UnixSeconds> {
         Some(self.back_at.load(Ordering::Relaxed)).filter(|at| *at > 0)
-    }
-
-    fn replication(&self) -> Result<Option<Replication>> {
-        self.store.replication()
     }
 }
 

@@ -143,49 +143,53 @@ pub trait Store: Send + Sync {
 
     fn delete(&self, table: Table, id: &str) -> Result<()>;
 
+    /// The store behind this one. What is not defined here is asked there, so that no wrapper can forget to pass it on.
+    fn behind(&self) -> Option<&dyn Store> {
+        None
+    }
+
     /// Deletes records of `table` that were written last more than `seconds` ago by the store's own clock, at most `most`;
     /// how many those were.
     fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
-        let _ = (table, seconds, most);
-        Ok(0)
+        self.behind().map_or(Ok(0), |store| store.forget_old(table, seconds, most))
     }
 
     /// Do several nodes share it, which have to agree on who fetches a mailbox?
     fn is_shared(&self) -> bool {
-        false
+        self.behind().is_some_and(|store| store.is_shared())
     }
 
     /// Seconds by which the clock of the store is ahead of this machine's: leases and claims, which
     /// several nodes judge, are judged by the clock of what they share.
     fn ahead(&self) -> i64 {
-        0
+        self.behind().map_or(0, |store| store.ahead())
     }
 
     /// Counts how often the store may have gone back to an earlier state: another file came under its
     /// name, another server answers, or a record was older than this process knew it.
     fn epoch(&self) -> u64 {
-        0
+        self.behind().map_or(0, |store| store.epoch())
     }
 
     /// What was noticed of the store since the last call, each in a sentence.
     fn events(&self) -> Vec<String> {
-        Vec::new()
+        self.behind().map_or_else(Vec::new, |store| store.events())
     }
 
     /// When it was last seen to have gone back.
     fn went_back(&self) -> Option<UnixSeconds> {
-        None
+        self.behind()?.went_back()
     }
 
     /// Copies of the database that may take over; `None`: there is no such thing.
     fn replication(&self) -> Result<Option<Replication>> {
-        Ok(None)
+        self.behind().map_or(Ok(None), |store| store.replication())
     }
 
     /// Seals with the present key what a previous one sealed. May be killed and repeated at any moment, and run on
     /// several nodes at once; without previous keys it does nothing.
     fn reseal(&self) -> Result<Resealed> {
-        Ok(Resealed::default())
+        self.behind().map_or_else(|| Ok(Resealed::default()), |store| store.reseal())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Record, Replication, Resealed, Store, Table};
+use super::{Record, Resealed, Store, Table};
 use crate::{
     error::{Error, Kind, Result},
     seam,
@@ -11,6 +11,10 @@ use crate::{
 pub struct Observed(pub Arc<dyn Store>);
 
 impl Store for Observed {
+    fn behind(&self) -> Option<&dyn Store> {
+        Some(&*self.0)
+    }
+
     fn read(&self, table: Table, id: &str) -> Result<Option<Record>> {
         step("store.read")?;
         self.0.read(table, id)
@@ -34,26 +38,6 @@ impl Store for Observed {
     fn forget_old(&self, table: Table, seconds: i64, most: u32) -> Result<u32> {
         step("store.forget_old")?;
         self.0.forget_old(table, seconds, most)
-    }
-
-    fn is_shared(&self) -> bool {
-        self.0.is_shared()
-    }
-
-    fn ahead(&self) -> i64 {
-        self.0.ahead()
-    }
-
-    fn epoch(&self) -> u64 {
-        self.0.epoch()
-    }
-
-    fn events(&self) -> Vec<String> {
-        self.0.events()
-    }
-
-    fn replication(&self) -> Result<Option<Replication>> {
-        self.0.replication()
     }
 
     fn reseal(&self) -> Result<Resealed> {
