@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Entry, Key, moving::Marks};
+use super::{
+    Entry, Key,
+    moving::{Marks, resync_begin},
+};
 use crate::{
     clock::UnixSeconds,
     error::{About, Error, Kind, Result},
@@ -252,11 +255,7 @@ impl Feed {
     /// was settled: by id, and by fingerprint where the ids are new ones. A folder that was still gone through for
     /// the first time keeps its own beginning.
     pub fn restart(&mut self, now: UnixSeconds) {
-        // A moment that is still to come was written by a clock that was wrong. How long ago, nobody can tell.
-        let begin = match self.resume_at > now {
-            true => now.saturating_sub(limits::RESYNC_CLOCK),
-            false => self.resume_at.saturating_sub(limits::RESYNC_MARGIN),
-        };
+        let begin = resync_begin(self.resume_at, now);
         self.begin = Some(self.begin.unwrap_or(begin));
         self.position = None;
         self.unseen = self.open.keys().cloned().collect();

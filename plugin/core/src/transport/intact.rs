@@ -66,6 +66,38 @@ pub fn checked(raw: Raw, server: &str) -> Result<Raw> {
     }
 }
 
+/// Did the server write this itself, in place of a message that it does not give out? IMAP has no other way to say so.
+/// `listed`: the size that the server told before; `limits::READ_ALONE` or less than it gave: nothing follows from it.
+///
+/// The known apologies have no field of a message that was delivered, and a fixed author. Exchange writes "Microsoft Exchange
+/// Server" (with a year in some versions) without an address, and "Retrieval using the IMAP4 protocol failed"; Courier-IMAP
+/// writes 129 bytes, also for a message that another client expunged.
+pub fn is_substitute(bytes: &[u8], listed: u64) -> bool {
+    let head = &bytes[..bytes.len().min(limits::SUBSTITUTE_MAX)];
+    let (mut from, mut subject) = (None, None);
+    for (name, value) in fields(head) {
+        if DELIVERED.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes())) {
+            return false;
+        }
+        let place = match name {
+            name if name.eq_ignore_ascii_case(b"from") => &mut from,
+            name if name.eq_ignore_ascii_case(b"subject") => &mut subject,
+            _ => continue,
+        };
+        place.get_or_insert_with(|| String::from_utf8_lossy(value.trim_ascii()).to_ascii_lowercase());
+    }
+    let (from, subject) = (from.unwrap_or_default(), subject.unwrap_or_default());
+    let is_exchange = from.trim_matches('"').starts_with("microsoft exchange server") && !from.contains('@');
+    let is_courier = subject == "message unavailable" && from.contains("system administrator");
+    // Far less than was listed, and no sign of a delivery: whatever it says, it is not the message.
+    let is_far_less =
+        listed != limits::READ_ALONE && listed > limits::SUBSTITUTE_MAX as u64 && (bytes.len() as u64) < listed / 4;
+    is_exchange || is_courier || is_far_less
+}
+
+/// Fields of which a message that was delivered has one.
+const DELIVERED: [&str; 3] = ["received", "message-id", "date"];
+
 /// Is one of the fields that every message has among the first lines? Folded lines and lines that are no
 /// field do not count against it: servers keep what senders wrote.
 fn has_header(bytes: &[u8]) -> bool {
@@ -75,17 +107,19 @@ fn has_header(bytes: &[u8]) -> bool {
         return false;
     }
     let head = &bytes[..bytes.len().min(limits::HEADER_LOOK)];
+    fields(head).any(|(name, _)| FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes())))
+}
+
+/// Name and first line of each field before the first empty line.
+fn fields(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     head.split(|byte| *byte == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
         .take_while(|line| !line.is_empty())
-        .any(is_field)
-}
-
-fn is_field(line: &[u8]) -> bool {
-    let Some(colon) = memchr::memchr(b':', line) else { return false };
-    // White space before the colon is obsolete and still seen (RFC 5322 4.5).
-    let name = line[..colon].trim_ascii_end();
-    FIELDS.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()))
+        .filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            // White space before the colon is obsolete and still seen (RFC 5322 4.5).
+            Some((line[..colon].trim_ascii_end(), &line[colon + 1..]))
+        })
 }
 
 #[cfg(test)]

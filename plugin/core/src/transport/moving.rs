@@ -66,6 +66,15 @@ impl Marks {
     }
 }
 
+/// From when on mail is listed again, after a server lost what a cursor stands for. `resume_at`: when all was settled last.
+pub fn resync_begin(resume_at: UnixSeconds, now: UnixSeconds) -> UnixSeconds {
+    match resume_at > now {
+        // A moment that is still to come was written by a clock that was wrong. How long ago, nobody can tell.
+        true => now.saturating_sub(limits::RESYNC_CLOCK),
+        false => resume_at.saturating_sub(limits::RESYNC_MARGIN),
+    }
+}
+
 /// Goes on from the cursor of another protocol, and the sentence that tells of it.
 ///
 /// # Errors

@@ -7,15 +7,9 @@ use super::{
     answer::{self, Fetched, Limit},
     conn::{Conn, Failure},
     framer::{Budget, Frame},
-    names,
+    sets::{self, Ranges},
 };
-use crate::{
-    error::{About, Error, Kind, Result},
-    limits,
-};
-
-/// Ascending, apart from each other, both ends included.
-pub type Ranges = Vec<(u32, u32)>;
+use crate::error::{About, Error, Kind, Result};
 
 /// Each FETCH answer to `items` for these UIDs, and its frame.
 ///
@@ -29,20 +23,38 @@ pub fn fetch(
 ) -> Result<(), Failure> {
     until_answered(ranges, |set| {
         conn.bulk(&format!("UID FETCH {set} ({items})"), Budget::CONTROL, &mut |frame| {
-            if let Some(uid) = answer::oversized_uid(&frame.line) {
-                return Err(Error::new(
-                    Kind::ServerMisbehaved,
-                    format!("The mail server gives a message the UID {uid}."),
-                )
-                .with_about(About::Folder)
-                .remedy("UIDs have 32 bits (RFC 9051). Ask the server's administrator to renumber the folder."));
-            }
             match answer::fetched(&frame.line) {
                 Some(found) => each(found, frame),
-                None => Ok(()),
+                // Only what cannot be read is looked at again: this is said of every message.
+                None => match answer::oversized_uid(&frame.line) {
+                    Some(uid) => Err(oversized(&uid)),
+                    None => Ok(()),
+                },
             }
         })
     })
+}
+
+fn oversized(uid: &str) -> Error {
+    Error::new(Kind::ServerMisbehaved, format!("The mail server gives a message the UID {uid}."))
+        .with_about(About::Folder)
+        .remedy("UIDs have 32 bits (RFC 9051). Ask the server's administrator to renumber the folder.")
+}
+
+/// The UIDs in these ranges that are there, ascending.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn uids(conn: &mut Conn, ranges: Ranges) -> Result<Vec<u32>, Failure> {
+    let (mut found, asked) = (Vec::new(), ranges.clone());
+    fetch(conn, ranges, "UID", &mut |one, _| {
+        found.push(one.uid);
+        Ok(())
+    })?;
+    found.sort_unstable();
+    found.dedup();
+    found.retain(|uid| sets::contains(&asked, *uid));
+    Ok(found)
 }
 
 /// The UIDs in these ranges that meet `criteria`, ascending. `None`: the server said OK and named no result.
@@ -66,33 +78,15 @@ pub fn search(conn: &mut Conn, ranges: Ranges, criteria: &str) -> Result<Option<
     })?;
     found.sort_unstable();
     found.dedup();
-    found.retain(|uid| contains(&asked, *uid));
+    found.retain(|uid| sets::contains(&asked, *uid));
     Ok(is_heard.then_some(found))
 }
 
-/// Is `uid` in one of the ranges?
-pub fn contains(ranges: &[(u32, u32)], uid: u32) -> bool {
-    let at = ranges.partition_point(|(_, last)| *last < uid);
-    ranges.get(at).is_some_and(|(first, _)| *first <= uid)
-}
-
-/// Runs of UIDs (ascending) as ranges.
-pub fn ranges(uids: &[u32]) -> Ranges {
-    let mut ranges: Ranges = Vec::new();
-    for &uid in uids {
-        match ranges.last_mut() {
-            Some((_, last)) if *last >= uid => {}
-            Some((_, last)) if *last + 1 == uid => *last = uid,
-            _ => ranges.push((uid, uid)),
-        }
-    }
-    ranges
-}
-
 fn until_answered(ranges: Ranges, mut ask: impl FnMut(&str) -> Result<Option<Limit>, Failure>) -> Result<(), Failure> {
-    let mut open = pieces(&ranges);
+    let mut open = sets::pieces(&ranges);
+    open.reverse();
     while let Some(piece) = open.pop() {
-        let set = set_of(&piece);
+        let set = sets::text(&piece);
         let Some(limit) = ask(&set)? else { continue };
         let rest = match limit.below {
             // The highest are answered first; below this one nothing was looked at.
@@ -143,39 +137,6 @@ fn halves(piece: &[(u32, u32)]) -> Option<(Ranges, Ranges)> {
     }
 }
 
-/// Ranges that fit one command line each; the last is to be asked for first.
-fn pieces(ranges: &[(u32, u32)]) -> Vec<Ranges> {
-    let mut pieces: Vec<Ranges> = Vec::new();
-    let mut len = usize::MAX;
-    for &(first, last) in ranges {
-        let width = if first == last { digits(first) } else { digits(first) + 1 + digits(last) } + 1;
-        match pieces.last_mut() {
-            Some(piece) if len + width <= limits::IMAP_COMMAND_LINE_MAX / 2 => {
-                piece.push((first, last));
-                len += width;
-            }
-            _ => {
-                pieces.push(vec![(first, last)]);
-                len = width;
-            }
-        }
-    }
-    pieces.reverse();
-    pieces
-}
-
-fn digits(number: u32) -> usize {
-    number.checked_ilog10().unwrap_or(0) as usize + 1
-}
-
-fn set_of(piece: &[(u32, u32)]) -> String {
-    let mut sets = vec![String::new()];
-    for &(first, last) in piece {
-        names::push_range(&mut sets, first, last, usize::MAX);
-    }
-    sets.concat()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,15 +177,5 @@ mod tests {
         assert!(until_answered(vec![(5, 9)], |_| Ok(Some(Limit { below: Some(10) }))).is_err());
         assert!(until_answered(vec![(5, 5)], |_| Ok(Some(Limit { below: None }))).is_err());
         assert!(until_answered(vec![(5, 9)], |_| Ok(Some(Limit { below: Some(5) }))).is_ok());
-    }
-
-    #[test]
-    fn ranges_are_runs_and_fit_a_line() {
-        assert_eq!(ranges(&[1, 2, 3, 7, 9, 10]), [(1, 3), (7, 7), (9, 10)]);
-        assert!(contains(&[(1, 3), (7, 7)], 7) && !contains(&[(1, 3), (7, 7)], 5));
-        let many: Ranges = (1..9_000).map(|n| (n * 1_000, n * 1_000)).collect();
-        let pieces = pieces(&many);
-        assert!(pieces.iter().all(|piece| set_of(piece).len() <= limits::IMAP_COMMAND_LINE_MAX / 2));
-        assert_eq!(pieces.iter().rev().flatten().copied().collect::<Ranges>(), many);
     }
 }

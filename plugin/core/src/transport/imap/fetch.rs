@@ -9,13 +9,13 @@ use super::{
     answer,
     conn::{Conn, Failure, Selected, status_of, tag_of},
     cursor,
-    framer::{Budget, Frame, find},
-    names,
+    framer::{Budget, Frame},
+    sets,
 };
 use crate::{
     error::{About, Error, Kind, Result},
     limits,
-    transport::{Entry, Item, Raw, spool::Spool},
+    transport::{Entry, Item, Raw, intact::is_substitute, spool::Spool},
 };
 
 /// RFC 5530: the server stumbled over something of its own. Said of a FETCH it is about what was asked for (Dovecot says it of
@@ -151,7 +151,7 @@ impl Pipeline {
             uids.sort_unstable();
             uids.dedup();
             let tag = conn.next_bulk_tag();
-            let set = names::uid_sets(&uids, usize::MAX).concat();
+            let set = sets::text(&sets::ranges(&uids));
             let mut wire = conn.wire().lock();
             if self.flights.is_empty() {
                 wire.begin(Budget::BODIES);
@@ -284,28 +284,6 @@ fn plausible(item: Item, size: u64) -> Item {
             .with_about(About::Item)
             .remedy("The message stays in the mailbox and is read again. If it stays so, look at it in the mailbox."),
     )
-}
-
-/// The known apologies have no field of a message that was delivered, and a fixed author. Exchange writes "Microsoft Exchange
-/// Server" (with a year in some versions) without an address, and "Retrieval using the IMAP4 protocol failed"; Courier-IMAP
-/// writes 129 bytes, also for a message that another client expunged.
-fn is_substitute(bytes: &[u8], size: u64) -> bool {
-    let head = &bytes[..bytes.len().min(limits::SUBSTITUTE_MAX)];
-    let end = find(head, b"\r\n\r\n").or_else(|| find(head, b"\n\n")).unwrap_or(head.len());
-    let header = String::from_utf8_lossy(&head[..end]).to_ascii_lowercase();
-    let field = |name: &str| {
-        header.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim().to_owned()))
-    };
-    if ["received", "message-id", "date"].into_iter().any(|name| field(name).is_some()) {
-        return false;
-    }
-    let (from, subject) = (field("from").unwrap_or_default(), field("subject").unwrap_or_default());
-    let is_exchange = from.trim_matches('"').starts_with("microsoft exchange server") && !from.contains('@');
-    let is_courier = subject == "message unavailable" && from.contains("system administrator");
-    // Far less than was listed, and no sign of a delivery: whatever it says, it is not the message.
-    let is_listed = size != limits::READ_ALONE;
-    let is_far_less = is_listed && size > limits::SUBSTITUTE_MAX as u64 && (bytes.len() as u64) < size / 4;
-    is_exchange || is_courier || is_far_less
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::{
     conn::{Conn, Failure, Selected},
     cursor::{Anchor, Cursor},
     framer::{Budget, Frame},
-    names,
+    sets::{self, Ranges},
 };
 use crate::{
     clock::UnixSeconds,
@@ -19,7 +19,10 @@ use crate::{
     limits,
     message::fingerprint::Traits,
     settings::Since,
-    transport::{self, Covers, Entry, Key, Listing, Raw, moving::Marks},
+    transport::{
+        self, Covers, Entry, Key, Listing, Raw,
+        moving::{Marks, resync_begin},
+    },
 };
 
 /// How a folder is listed.
@@ -129,21 +132,13 @@ fn begin_anew(
     old: &Cursor,
     now: UnixSeconds,
 ) -> Result<(Cursor, String)> {
-    let mut begin = old.resume_at.saturating_sub(limits::RESYNC_MARGIN);
-    if old.resume_at > now {
-        // A clock that was wrong wrote this. How long ago, nobody can tell.
-        begin = now.saturating_sub(limits::RESYNC_CLOCK);
-    }
+    let begin = resync_begin(old.resume_at, now);
     let marks = old.marks.clone();
     let mut cursor = Cursor { marks, ..baseline(conn, selected, last, Since::Moment(begin), now)? };
     let folder = &selected.folder;
     let why = if old.uidvalidity == selected.uidvalidity {
         cursor.epoch = old.epoch.saturating_add(1);
-        let highest = old.highest.unwrap_or_default();
-        format!(
-            "The server set the folder {folder} back to an earlier state (UIDNEXT {} after UID {highest})",
-            last + 1
-        )
+        format!("The server set the folder {folder} back to an earlier state, under the same UIDVALIDITY")
     } else {
         let (was, is) = (old.uidvalidity, selected.uidvalidity);
         format!("The server renumbered the folder {folder} (UIDVALIDITY {was} became {is})")
@@ -167,18 +162,10 @@ fn recognised(conn: &mut Conn, cursor: &Cursor, last: u32) -> Result<Vec<u32>> {
         return Ok(Vec::new());
     }
     let mut traits: Vec<(u32, Traits)> = Vec::new();
-    let mut uids = Vec::new();
-    ask::fetch(conn, open, "UID", &mut |found, _| {
-        if found.uid <= last && !cursor.is_done(found.uid) {
-            uids.push(found.uid);
-        }
-        Ok(())
-    })
-    .map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
-    uids.sort_unstable();
-    uids.dedup();
+    let uids =
+        ask::uids(conn, open).map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
     for chunk in uids.chunks(limits::IMAP_GROUP_UIDS) {
-        let asked = ask::fetch(conn, ask::ranges(chunk), TRAITS, &mut |found, frame| {
+        let asked = ask::fetch(conn, sets::ranges(chunk), TRAITS, &mut |found, frame| {
             if let [Raw::Memory(header)] = frame.literals.as_slice() {
                 traits.push((found.uid, Traits::of(header)));
             }
@@ -251,7 +238,7 @@ fn is_known(conn: &mut Conn, cursor: &Cursor, uid: u32) -> Result<bool> {
 /// INTERNALDATE of each that is there; `None` where it cannot be read. `uids` ascend.
 fn dates(conn: &mut Conn, uids: &[u32]) -> Result<Vec<(u32, Option<UnixSeconds>)>> {
     let mut dates = Vec::new();
-    ask::fetch(conn, ask::ranges(uids), "UID INTERNALDATE", &mut |found, _| {
+    ask::fetch(conn, sets::ranges(uids), "UID INTERNALDATE", &mut |found, _| {
         if uids.binary_search(&found.uid).is_ok() {
             dates.push((found.uid, found.internal_date.as_deref().and_then(internal_date)));
         }
@@ -379,11 +366,9 @@ fn unsettled(
             if window == widest
                 && found.len() == before
                 && let Some((next, _)) = open.front().copied()
+                && few_above(conn, selected, next, narrow)?
             {
-                match few_above(conn, selected, next, narrow)? {
-                    true => widest = u64::from(u32::MAX),
-                    false => widest = narrow,
-                }
+                widest = u64::from(u32::MAX);
             }
             window = (window * 4).min(widest);
         }
@@ -416,16 +401,15 @@ fn few_above(conn: &mut Conn, selected: &Selected, uid: u32, few: u64) -> Result
     Ok(u64::from(selected.exists) + 1 - low < few)
 }
 
-/// Takes ranges that span at most `window` UIDs and fit half a command line.
-fn take_window(open: &mut VecDeque<(u32, u32)>, window: u64) -> ask::Ranges {
-    let max_len = limits::IMAP_COMMAND_LINE_MAX / 2;
-    let (mut taken, mut sets) = (Vec::new(), vec![String::new()]);
+/// Takes ranges that span at most `window` UIDs and fit one command.
+fn take_window(open: &mut VecDeque<(u32, u32)>, window: u64) -> Ranges {
+    let (mut taken, mut len) = (Vec::new(), 0);
     let mut left = window;
     while left > 0 {
         let Some((first, last)) = open.pop_front() else { break };
         let end = last.min(u64::from(first).saturating_add(left - 1).min(u64::from(u32::MAX)) as u32);
-        names::push_range(&mut sets, first, end, max_len);
-        if sets.len() > 1 {
+        len += sets::width((first, end));
+        if len > sets::TEXT_MAX && !taken.is_empty() {
             open.push_front((first, last));
             break;
         }
@@ -464,14 +448,8 @@ fn baseline(conn: &mut Conn, selected: &Selected, last: u32, since: Since, now: 
             }
             // A search without a result is no answer: each message is asked for its date.
             _ => {
-                let mut all = Vec::new();
-                ask::fetch(conn, vec![(1, last)], "UID", &mut |found, _| {
-                    all.push(found.uid);
-                    Ok(())
-                })
-                .map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
-                all.retain(|uid| *uid <= last);
-                all.sort_unstable();
+                let all = ask::uids(conn, vec![(1, last)])
+                    .map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
                 received_since(conn, &all, moment)?
             }
         };

@@ -19,6 +19,7 @@ mod login;
 mod look;
 mod names;
 mod sent;
+mod sets;
 mod settle;
 mod special;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Mailbox names and UID sets as they are written into commands.
+//! Mailbox names as they are written into commands.
 
 use base64::{
     Engine,
@@ -113,47 +113,6 @@ pub fn namespace_prefixes(line: &[u8]) -> Vec<String> {
     prefixes
 }
 
-/// Ascending UIDs as a set, cut into pieces that fit `max_len` bytes each: `1:3,7`.
-pub fn uid_sets(uids: &[u32], max_len: usize) -> Vec<String> {
-    let mut sets = vec![String::new()];
-    let mut rest = uids;
-    while let Some(&first) = rest.first() {
-        let run = rest
-            .iter()
-            .zip(u64::from(first)..)
-            .take_while(|(uid, expected)| u64::from(**uid) == *expected)
-            .count()
-            .max(1);
-        let last = rest[run - 1];
-        push_range(&mut sets, first, last, max_len);
-        rest = &rest[run..];
-    }
-    sets.retain(|set| !set.is_empty());
-    sets
-}
-
-/// The UIDs of a set that [`uid_sets`] made.
-pub fn uids_of(set: &str) -> Vec<u32> {
-    let range = |range: &str| {
-        let (first, last) = range.split_once(':').unwrap_or((range, range));
-        Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?)
-    };
-    set.split(',').filter_map(range).flatten().collect()
-}
-
-/// Appends `first:last` to the last set, or begins a new one when it would grow beyond `max_len`.
-pub fn push_range(sets: &mut Vec<String>, first: u32, last: u32, max_len: usize) {
-    let range = if first == last { first.to_string() } else { format!("{first}:{last}") };
-    match sets.last_mut() {
-        Some(set) if set.is_empty() => set.push_str(&range),
-        Some(set) if set.len() + 1 + range.len() <= max_len => {
-            set.push(',');
-            set.push_str(&range);
-        }
-        _ => sets.push(range),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,15 +151,5 @@ mod tests {
     fn a_folder_name_cannot_smuggle_a_command() {
         assert!(quoted("INBOX\r\na2 DELETE INBOX").is_err());
         assert!(quoted("").is_err());
-    }
-
-    #[test]
-    fn uid_sets_stay_short() {
-        assert_eq!(uid_sets(&[1, 2, 3, 7, 9, 10], 100), ["1:3,7,9:10"]);
-        let odd: Vec<u32> = (1..2000).map(|n| n * 2).collect();
-        let sets = uid_sets(&odd, 100);
-        assert!(sets.len() > 50 && sets.iter().all(|set| set.len() <= 100));
-        assert!(uid_sets(&[], 100).is_empty());
-        assert_eq!(uid_sets(&[u32::MAX - 1, u32::MAX], 100), ["4294967294:4294967295"]);
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     answer, ask,
     conn::{Conn, Failure},
-    cursor, names,
+    cursor, sets,
 };
 use crate::{
     error::{About, Error, Kind, Result},
@@ -84,19 +84,20 @@ fn together(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: 
         _ => found.clone(),
     };
     let most = conn.message_limit().unwrap_or(usize::MAX);
-    let sets = acted_on.chunks(most.max(1)).flat_map(|part| names::uid_sets(part, limits::IMAP_COMMAND_LINE_MAX / 2));
-    for set in sets {
+    let pieces = acted_on.chunks(most.max(1)).flat_map(|part| sets::pieces(&sets::ranges(part)));
+    for piece in pieces {
+        let set = sets::text(&piece);
         match action {
             Action::Leave => {}
             Action::MarkSeen => store(conn, &set, "\\Seen")?,
             Action::Move { folder: target } => {
                 move_to(conn, &set, target, log)?;
                 if !can_move(conn) {
-                    let copied = |uid: &u32| (folder.to_owned(), selected.uidvalidity, *uid);
+                    let copied = |uid: u32| (folder.to_owned(), selected.uidvalidity, uid);
                     if conn.copied.len() >= limits::LEFT_OUT_MAX {
                         conn.copied.clear();
                     }
-                    conn.copied.extend(names::uids_of(&set).iter().map(copied));
+                    conn.copied.extend(piece.iter().flat_map(|(first, last)| *first..=*last).map(copied));
                 }
             }
             Action::Delete => {
@@ -122,12 +123,12 @@ fn existing(conn: &mut Conn, uids: &[u32], and: &str) -> Result<Vec<u32>> {
     if uids.is_empty() {
         return Ok(Vec::new());
     }
-    if let Some(found) = ask::search(conn, ask::ranges(uids), and).map_err(refused)? {
+    if let Some(found) = ask::search(conn, sets::ranges(uids), and).map_err(refused)? {
         return Ok(found);
     }
     // OK and no result is no answer. What is there is named by FETCH.
     let mut found = Vec::with_capacity(uids.len());
-    ask::fetch(conn, ask::ranges(uids), "UID FLAGS", &mut |one, frame| {
+    ask::fetch(conn, sets::ranges(uids), "UID FLAGS", &mut |one, frame| {
         let is_deleted = frame.line.to_ascii_uppercase().windows(8).any(|at| at == b"\\DELETED");
         if uids.binary_search(&one.uid).is_ok() && (and.is_empty() || !is_deleted) {
             found.push(one.uid);
