@@ -279,6 +279,19 @@ fn disturbed(
         last = seat.run(&case, None, true, usize::from(scenario.task != Task::Consent))?;
         judge(&last, &mut tally);
     }
+    finish(seat, scenario, case, last, baseline, tally, sent)
+}
+
+/// How it stands at the end, with a person's help where only a person can help.
+fn finish(
+    seat: &mut Seat<'_>,
+    scenario: &Scenario,
+    mut case: Case,
+    mut last: End,
+    baseline: &Baseline,
+    mut tally: Tally,
+    sent: &Sent,
+) -> Result<Tally> {
     // The answer to a code or a refresh was lost: only a person can help, once.
     if !last.is_complete() && scenario.task == Task::Consent {
         seat.consent_again(&mut case)?;
@@ -308,7 +321,7 @@ fn stalled(
         let mut tally = Tally::default();
         let mut case = seat.prepare(scenario)?;
         seat.relay(&mut case, how)?;
-        let mut last = seat.run(&case, Some(&how.plan(step)), true, 0)?;
+        let last = seat.run(&case, Some(&how.plan(step)), true, 0)?;
         judge(&last, &mut tally);
         let late = last.report.as_ref().and_then(|report| report["late_ms"].as_u64()).unwrap_or(0);
         if late > LATE_LIMIT_MS && tries < LATE_TRIES {
@@ -319,18 +332,7 @@ fn stalled(
             tally.hangs += 1;
             tally.note(format_args!("a call was {late} ms late"));
         }
-        // The answer to a code or a refresh was lost: only a person can help, once.
-        if !last.is_complete() && scenario.task == Task::Consent {
-            seat.consent_again(&mut case)?;
-            last = seat.run(&case, None, true, 0)?;
-            judge(&last, &mut tally);
-        }
-        if !last.is_complete() {
-            tally.note(format_args!("it did not end well: {:?} {}", last.report, last.stderr));
-        }
-        after(seat, &case, &last, baseline, &mut tally, sent)?;
-        seat.clear(&case);
-        return Ok(tally);
+        return finish(seat, scenario, case, last, baseline, tally, sent);
     }
 }
 

@@ -4,7 +4,7 @@ use oauth_mail_core::hooks::Handle;
 use oauth_mail_tests::{fixture::Fixture, mailbox, relay::Relay};
 use serde_json::{Value, json};
 
-use super::{send, servers, settled, text_to, times};
+use super::{send, servers, settled, text_to, through_and_seen, times};
 
 fn send_under(handle: &Handle, key: &str, to: &str, raw: &[u8], more: &Value) -> Value {
     let mut request = json!({"envelope": {"to": [to]}, "idempotency_key": key});
@@ -35,12 +35,7 @@ fn reliability_3_a_copy_of_another_sending_proves_nothing() {
     let servers = servers();
     let relay = Relay::start(servers.postfix.smtps_port).unwrap();
     let fixture = Fixture::new(&servers);
-    let port = relay.port();
-    let handle = fixture.outgoing("alice", |settings| {
-        settings["outgoing"]["port"] = json!(port);
-        settings["outgoing"]["advanced"]["sent_folder_server"] = json!("localhost");
-        settings["outgoing"]["advanced"]["sent_folder_port"] = json!(servers.dovecot.port);
-    });
+    let handle = fixture.outgoing("alice", through_and_seen(&relay, &servers));
     let (bob, carol) = (servers.address("bob"), servers.address("carol"));
     // Whether the copy lies there before carol's message is offered, or comes later than that.
     for late in [false, true] {

@@ -71,6 +71,16 @@ fn through(relay: &Relay) -> impl FnOnce(&mut Value) {
     move |settings| settings["outgoing"]["port"] = json!(port)
 }
 
+/// The same, and the sent folder can be looked into.
+fn through_and_seen(relay: &Relay, servers: &Servers) -> impl FnOnce(&mut Value) {
+    let (relayed, imap) = (through(relay), servers.dovecot.port);
+    move |settings| {
+        relayed(settings);
+        settings["outgoing"]["advanced"]["sent_folder_server"] = json!("localhost");
+        settings["outgoing"]["advanced"]["sent_folder_port"] = json!(imap);
+    }
+}
+
 /// Everything in somebody's INBOX, byte for byte as IMAP gives it, read without the library.
 fn inbox(servers: &Servers, name: &str) -> Vec<Vec<u8>> {
     let token = servers.access_token(name).unwrap();

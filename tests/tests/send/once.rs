@@ -11,7 +11,7 @@ use oauth_mail_core::hooks::Handle;
 use oauth_mail_tests::{fixture::Fixture, mailbox, relay::Relay};
 use serde_json::{Value, json};
 
-use super::{send, servers, settled, text_to, through, times};
+use super::{send, servers, settled, text_to, through, through_and_seen, times};
 
 #[test]
 fn one_key_is_one_message_for_one_caller_and_for_eight() {
@@ -99,12 +99,7 @@ fn what_is_unknown_is_found_in_the_sent_folder_or_sent_again_on_demand() {
     let servers = servers();
     let relay = Relay::start(servers.postfix.smtps_port).unwrap();
     let fixture = Fixture::new(&servers);
-    let port = relay.port();
-    let handle = fixture.outgoing("alice", |settings| {
-        settings["outgoing"]["port"] = json!(port);
-        settings["outgoing"]["advanced"]["sent_folder_server"] = json!("localhost");
-        settings["outgoing"]["advanced"]["sent_folder_port"] = json!(servers.dovecot.port);
-    });
+    let handle = fixture.outgoing("alice", through_and_seen(&relay, &servers));
     let bob = servers.address("bob");
     let (request, answer) = lose(&handle, &relay, &bob, "found");
     let look = json!({"look_up": answer["message_id"]});
