@@ -308,14 +308,17 @@ fn a_poison_message_is_put_aside_and_blocks_nobody() {
 }
 
 #[test]
-fn what_is_gone_is_told_once_also_when_nothing_is_settled() {
+fn what_is_gone_is_told_until_it_is_sure_also_when_nothing_is_settled() {
     let desk = Desk::with_notes(3);
     let handle = desk.incoming(|_| {});
     round(&handle, &json!({})).unwrap();
     let uid = desk.stored(NAME, "INBOX")[1].uid;
     desk.sandbox.state.mail.with(&sandboxed::address(NAME), |mailbox| mailbox.remove("INBOX", uid)).unwrap();
-    let mail = round(&handle, &json!({})).unwrap();
-    assert_eq!((mail.subjects(), mail.skipped.len()), (vec!["note 0", "note 2"], 1));
+    // Said once it may be a mistake (exchange.md F1).
+    for _ in 0..2 {
+        let mail = round(&handle, &json!({})).unwrap();
+        assert_eq!((mail.subjects(), mail.skipped.len()), (vec!["note 0", "note 2"], 1));
+    }
     let mail = round(&handle, &json!({})).unwrap();
     assert_eq!((mail.messages.len(), mail.skipped.len()), (2, 0), "{:?}", mail.skipped);
 }

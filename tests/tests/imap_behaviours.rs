@@ -1,17 +1,18 @@
 //! The library on a scripted IMAP server that does what real ones do now and then. Each test names the fault it comes from.
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, path::PathBuf};
+use std::{env, fs, path::PathBuf, process::Command};
 
 use oauth_mail_core::{
+    clock::Clock,
     hooks::{Handle, Plugin},
     log::Logger,
 };
 use oauth_mail_sandbox::{Config, Sandbox};
 use oauth_mail_tests::{
     ca::Ca,
-    fixture::{STORE_KEY, authenticate},
-    mailbox::{Mail, note, round, settle},
+    fixture::{STORE_KEY, authenticate, parse},
+    mailbox::{Mail, batch, note, round, settle},
     sandboxed::{self, Protocol},
     scripted_imap::{Fate, Readable, ScriptedImap},
 };
@@ -22,6 +23,7 @@ struct Desk {
     imap: ScriptedImap,
     sandbox: Sandbox,
     store: TempDir,
+    clock: Clock,
 }
 
 impl Desk {
@@ -35,7 +37,7 @@ impl Desk {
             server_key: folder.join("server.key"),
         };
         let imap = ScriptedImap::start(&ca).unwrap();
-        let desk = Self { imap, sandbox, store: tempfile::tempdir().unwrap() };
+        let desk = Self { imap, sandbox, store: tempfile::tempdir().unwrap(), clock: Clock::default() };
         (0..messages).for_each(|number| desk.deliver(number));
         desk
     }
@@ -56,10 +58,17 @@ impl Desk {
         change(&mut form["advanced"]);
         let store = format!("sqlite:{}", self.store.path().join("store.db").display());
         let config = json!({"store": store, "key": {"value": STORE_KEY}, "private_networks": "allow"});
-        let plugin = Plugin::new(&config.to_string(), Logger::silent()).unwrap();
+        let plugin = Plugin::with_clock(&config.to_string(), Logger::silent(), None, self.clock.clone()).unwrap();
         let handle = plugin.open(&settings.to_string()).unwrap();
         authenticate(&handle, json!({"action": "start"})).unwrap();
         handle
+    }
+
+    /// What becomes of every message of the inbox when it is asked for.
+    fn make(&self, readable: Readable) {
+        self.imap.mailbox(|mailbox| {
+            mailbox.folder("INBOX").messages.iter_mut().for_each(|message| message.readable = readable);
+        });
     }
 
     fn count(&self, folder: &str) -> usize {
@@ -77,6 +86,11 @@ fn numbers(mail: &Mail) -> Vec<String> {
     let mut all: Vec<String> = mail.subjects().into_iter().map(|subject| subject.replace("note ", "")).collect();
     all.sort_by_key(|number| number.parse::<u64>().unwrap_or(u64::MAX));
     all
+}
+
+fn aside(handle: &Handle) -> usize {
+    let list = handle.fetch_batch(r#"{"quarantine": "list"}"#).unwrap();
+    parse(&list.header)["quarantine"].as_array().unwrap().len()
 }
 
 fn to(end: usize) -> Vec<String> {
@@ -123,6 +137,99 @@ fn what_a_server_gives_in_place_of_a_message_is_no_message() {
         desk.imap.mailbox(|mailbox| mailbox.folder("INBOX").message(2).unwrap().readable = Readable::Whole);
         assert_eq!(numbers(&fetch(&handle)), ["1"]);
     }
+}
+
+/// exchange.md F6: a fault of all was counted as a fault of each, and the mail was put aside without its bytes.
+#[test]
+fn what_happens_to_every_message_is_no_messages_fault() {
+    for readable in [Readable::ExchangeSubstitute, Readable::CourierSubstitute, Readable::LeftOut, Readable::Refused] {
+        let desk = Desk::new(5);
+        let handle = desk.open(|form| form["after_import"] = json!("delete"));
+        desk.make(readable);
+        for _ in 0..6 {
+            desk.clock.advance(3_600);
+            let mail = round(&handle, &json!({})).unwrap_or_default();
+            assert!(mail.messages.is_empty() && mail.quarantined.iter().all(|one| one["aside"] == false));
+        }
+        assert_eq!(aside(&handle), 0, "{readable:?}");
+        desk.make(Readable::Whole);
+        assert_eq!(numbers(&fetch(&handle)), to(5), "{readable:?}");
+    }
+}
+
+#[test]
+fn a_text_in_place_of_one_message_counts_once_others_are_read() {
+    let desk = Desk::new(1);
+    let handle = desk.open(|form| form["after_refusal"] = json!("delete"));
+    desk.make(Readable::ExchangeSubstitute);
+    for number in 1..6 {
+        assert_eq!(aside(&handle), 0, "{number}");
+        desk.deliver(number);
+        let mail = fetch(&handle);
+        assert_eq!(numbers(&mail), [number.to_string()]);
+        settle(&handle, mail.keys(), "imported").unwrap();
+        if aside(&handle) == 1 {
+            assert!(number > 3, "three failures, and half an hour");
+            assert_eq!(desk.count("INBOX"), number + 1, "the only copy is never deleted");
+            return;
+        }
+        desk.clock.advance(600);
+    }
+    panic!("it is read for ever");
+}
+
+const WITHOUT_SPACE: &str = "OAUTH_MAIL_TEST_WITHOUT_SPACE";
+
+/// reliability.md 8: what this machine lacks was held against the message.
+#[test]
+fn a_temporary_folder_that_takes_nothing_is_no_messages_fault() {
+    // In a process of its own: the temporary folder is the process's.
+    if env::var_os(WITHOUT_SPACE).is_some() {
+        return without_space();
+    }
+    let me = "a_temporary_folder_that_takes_nothing_is_no_messages_fault";
+    let child = Command::new(env::current_exe().unwrap()).args([me, "--exact"]).env(WITHOUT_SPACE, "1").output();
+    let child = child.unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+}
+
+fn without_space() {
+    let desk = Desk::new(1);
+    let large = [note(77), vec![b'x'; 3 << 20], b"\r\n".to_vec()].concat();
+    desk.imap.deliver(&large);
+    let handle = desk.open(leave);
+    let spool = desk.store.path().join("spool");
+    tempfile::env::override_temp_dir(&spool).unwrap();
+    for number in 1..8 {
+        desk.deliver(number);
+        let (mut small, mut error) = (Mail::default(), None);
+        // Until the round is through, which ends with the machine's fault.
+        while error.is_none() {
+            match batch(&handle, &json!({})) {
+                Ok(mail) => {
+                    assert!(mail.quarantined.is_empty(), "{:?}", mail.quarantined);
+                    settle(&handle, mail.keys(), "imported").unwrap();
+                    small.extend(mail);
+                }
+                Err(told) => error = Some(told),
+            }
+        }
+        let error = error.unwrap();
+        assert!(error.is_of_host() && error.message().contains("temporary file"), "{error:?}");
+        assert_eq!(small.messages.len(), if number == 1 { 2 } else { 1 }, "the others come through");
+        desk.clock.advance(1_800);
+    }
+    assert_eq!(aside(&handle), 0);
+    for _ in 0..4 {
+        let error = batch(&handle, &json!({})).err().unwrap();
+        assert!(error.is_of_host(), "{error:?}");
+    }
+    let status = authenticate(&handle, json!({"action": "status"})).unwrap();
+    assert_eq!(status["health"]["what"], "host", "{status}");
+    fs::create_dir(&spool).unwrap();
+    let mail = fetch(&handle);
+    assert_eq!(mail.messages.len(), 1);
+    assert_eq!(mail.messages[0].raw.len(), large.len());
 }
 
 #[test]

@@ -4,11 +4,13 @@
 use std::{collections::HashSet, sync::Arc};
 
 use oauth_mail_core::{Kind, hooks::Handle};
+use oauth_mail_sandbox::Config;
 use oauth_mail_tests::{
     Options, Servers,
     fixture::{Fixture, parse},
     mailbox::{self, Shared, note, round, since_all},
     relay::Relay,
+    sandboxed::{Desk, Protocol},
     wayward_imap::{Poison, WaywardImap},
 };
 use serde_json::{Value, json};
@@ -260,6 +262,32 @@ fn nothing_comes_out(trouble: Poison) {
     subjects.sort_unstable_by_key(|subject| subject[5..].parse::<usize>().unwrap());
     assert_eq!(subjects, (0..20).map(|number| format!("note {number}")).collect::<Vec<_>>());
     assert!(mail.quarantined.is_empty());
+}
+
+/// exchange.md F6: each message is blamed by a code of its own while the server is at fault for all.
+#[test]
+fn a_code_for_every_mail_puts_nothing_aside() {
+    let graph = json!({"face": "graph", "match": "/$value", "status": 400, "code": "BadRequest"});
+    let of = |code: &str| json!({"face": "ews", "match": "GetItem", "response_code": code});
+    for (protocol, mut fault) in [
+        (Protocol::Ews, of("ErrorInsufficientResources")),
+        (Protocol::Ews, of("ErrorCorruptData")),
+        (Protocol::Ews, of("ErrorItemNotFound")),
+        (Protocol::Graph, graph),
+    ] {
+        let desk = Desk::new(protocol, Config::default());
+        let handle = desk.open("alice", "incoming", |_| {});
+        (0..5).for_each(|number| desk.deliver("alice", &note(number)));
+        fault["times"] = json!(10_000);
+        desk.sandbox.state.faults.order(serde_json::from_value(fault.clone()).unwrap());
+        for _ in 0..6 {
+            let mail = round(&handle, &json!({})).unwrap_or_default();
+            assert!(mail.messages.is_empty() && mail.quarantined.iter().all(|one| one["aside"] == false), "{fault}");
+        }
+        assert!(aside(&handle).is_empty(), "{fault}");
+        desk.sandbox.state.faults.clear();
+        assert_eq!(round(&handle, &json!({})).unwrap().messages.len(), 5, "{fault}");
+    }
 }
 
 #[test]

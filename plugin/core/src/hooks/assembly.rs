@@ -36,6 +36,10 @@ impl Assembly {
         self.messages.is_empty() && self.skipped.is_empty() && self.quarantined.is_empty()
     }
 
+    pub fn has_messages(&self) -> bool {
+        !self.messages.is_empty()
+    }
+
     /// One message larger than the bound travels alone; else the bound holds. What could not be read is listed, too.
     pub fn is_full(&self, bounds: Bounds, next_size: Option<u64>) -> bool {
         self.messages.len() + self.skipped.len() + self.quarantined.len() >= bounds.max_messages

@@ -24,16 +24,18 @@ use super::{
     plugin, quarantine,
     reader::{Next, Reader},
     request,
-    trouble::Trouble,
+    trouble::{self, Trouble},
 };
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{About, Error, Kind, Result},
-    limits, message,
+    limits,
+    machine::Lack,
+    message,
     message::fingerprint::{Fingerprint, Traits},
     seam,
     settings::{Action, Fetching, Since},
-    transport::{Cursor, Entry, Inbox, Item, Key, Raw, Settled},
+    transport::{Cursor, Entry, Inbox, Item, Key, Listing, Raw, Settled, spool},
 };
 
 pub struct Request {
@@ -84,15 +86,16 @@ pub struct Fetch {
     handed_out: HashSet<Key>,
     /// Of what was handed out and not settled.
     fingerprints: HashMap<Key, Fingerprint>,
-    /// Listed, but expunged before they were read, by folder: settled with the next listing or settle.
+    /// Not there any more, or not to be read again, by folder: settled with the next listing or settle.
     gone: HashMap<String, Vec<Key>>,
     /// Put aside by a call that was cut off before the mailbox and the cursor heard of it, by folder: the next settle
     /// goes on.
     half_aside: HashMap<String, HashSet<Key>>,
     /// The username, where it is an address: mail from it is the helpdesk's own.
     own_addresses: Vec<Address>,
-    /// Why a folder of this round could not be opened: told when the others are through.
-    closed_folder: Option<Error>,
+    /// Why something is missing in this round, through no fault of a message: a folder could not be opened, this machine lacks
+    /// something. Told when the rest is through.
+    missing: Option<Error>,
     /// The cursors as they were read or written last, by folder; used while the store cannot be read.
     cursors: HashMap<String, Cursor>,
     /// Forced resynchronisations, to be told with the next batch.
@@ -108,6 +111,8 @@ pub struct Fetch {
     spared: HashSet<String>,
     /// Once left out of the server's answer: listed again, they are not gone.
     left_out: HashSet<Key>,
+    /// The server said once that there is no such message. Listed again and said again, or not listed any more, it is gone.
+    denied: HashSet<Key>,
     /// Asked for by the server when a batch held mail already: until when, and its words.
     pause: Option<(Instant, String)>,
     lease: Lease,
@@ -134,6 +139,11 @@ impl Fetch {
             }
             self.pause = None;
         }
+        if !self.round
+            && let Some(error) = self.missing.take()
+        {
+            return Err(error);
+        }
         context.name()?;
         if let Whose::Elsewhere(seconds) = self.hold(context, request.deadline)? {
             return Ok(elsewhere(seconds));
@@ -156,7 +166,7 @@ impl Fetch {
                     return Err(error);
                 }
                 // What was read is handed over first; the next call meets the error again if it persists.
-                Err(error) if !batch.is_empty() => {
+                Err(error) if is_worth_more(&batch, &error) => {
                     if let (Kind::Throttled, Some(wait)) = (error.kind(), error.wait()) {
                         self.pause = Some((seam::instant() + wait, error.message().to_owned()));
                     }
@@ -181,8 +191,13 @@ impl Fetch {
             Whose::OursAnew => return Ok(elsewhere(0)),
             Whose::Elsewhere(seconds) => return Ok(elsewhere(seconds)),
         }
+        if !self.round
+            && let Some(error) = self.missing.take_if(|error| !is_worth_more(&batch, error))
+        {
+            return Err(error);
+        }
         let remaining = self.reader.as_ref().map_or(0, Reader::remaining);
-        let more = self.round;
+        let more = self.round || self.missing.is_some();
         Ok(batch.finish(more, remaining, std::mem::take(&mut self.resets)))
     }
 
@@ -200,6 +215,7 @@ impl Fetch {
         let whose = self.lease.hold(&*context.store, &context.shared.node, &mailbox, now, deadline.left())?;
         if whose != Whose::Ours && (self.round || matches!(whose, Whose::Elsewhere(_))) {
             self.disconnect();
+            self.missing = None;
         }
         Ok(whose)
     }
@@ -219,7 +235,7 @@ impl Fetch {
         if fetching.since == Since::Now {
             for folder in &fetching.folders {
                 if read_cursor(context, folder)?.is_none() {
-                    self.list_open(context, fetching, folder, deadline)?;
+                    drop(self.list_open(context, fetching, folder, deadline)?);
                 }
             }
         }
@@ -310,6 +326,7 @@ impl Fetch {
         });
         match item.inspect_err(|_| self.hang_up())? {
             Some(Item::Read(raw)) => into_bytes(raw).map(Some),
+            Some(Item::Failed(error)) if error.is_of_host() => Err(error),
             Some(Item::Gone | Item::LeftOut | Item::Failed(_)) | None => Ok(None),
         }
     }
@@ -413,6 +430,7 @@ impl Fetch {
     fn fill(&mut self, context: &Context, fetching: &Fetching, request: &Request, batch: &mut Assembly) -> Result<()> {
         if !self.round {
             self.handed_out.clear();
+            self.missing = None;
             self.trouble.begin_round();
             self.begin_round(context, fetching, request.deadline)?;
         } else if self.reader.is_none() {
@@ -422,7 +440,7 @@ impl Fetch {
         loop {
             let Some(reader) = &self.reader else { return Ok(()) };
             if batch.is_full(request.bounds, reader.peek_size()) {
-                self.round = self.listing_cut || reader.remaining() > 0 || self.closed_folder.is_some();
+                self.round = self.listing_cut || reader.remaining() > 0;
                 return reader.rest();
             }
             let patience = if batch.is_empty() { request.deadline } else { Deadline::after(Duration::ZERO) };
@@ -466,11 +484,9 @@ impl Fetch {
                     return Err(error);
                 }
                 Next::End if self.listing_cut => self.begin_round(context, fetching, request.deadline)?,
-                // What was read goes first.
-                Next::End if self.closed_folder.is_some() && !batch.is_empty() => return Ok(()),
                 Next::End => {
                     self.round = false;
-                    return self.closed_folder.take().map_or(Ok(()), Err);
+                    return Ok(());
                 }
             }
         }
@@ -483,21 +499,22 @@ impl Fetch {
 
     fn plan_round(&mut self, context: &Context, fetching: &Fetching, deadline: Deadline) -> Result<()> {
         self.listing_cut = false;
-        self.closed_folder = None;
         let mut entries = Vec::new();
         self.replays.clear();
-        let mut closed = 0;
+        let (mut closed, mut why) = (0, None);
         for folder in &fetching.folders {
-            let Some(listed) = self.list_open(context, fetching, folder, deadline)? else {
-                closed += 1;
-                continue;
-            };
-            entries.extend(self.without_quarantined(context, folder, listed)?);
+            match self.list_open(context, fetching, folder, deadline)? {
+                Ok(listed) => entries.extend(self.without_quarantined(context, folder, listed)?),
+                Err(error) => {
+                    closed += 1;
+                    why.get_or_insert(error);
+                }
+            }
         }
-        if closed == fetching.folders.len()
-            && let Some(error) = self.closed_folder.take()
-        {
-            return Err(error);
+        match why {
+            Some(error) if closed == fetching.folders.len() => return Err(error),
+            Some(error) => drop(self.missing.get_or_insert(error)),
+            None => {}
         }
         entries.retain(|entry| !self.handed_out.contains(&entry.key));
         self.trouble.sort(&mut entries);
@@ -515,21 +532,20 @@ impl Fetch {
         Ok(())
     }
 
-    /// `None`: the server does not open this folder or does not list it, which keeps back no mail of the others.
+    /// The inner error: the server does not open this folder or does not list it, which keeps back no mail of the others.
     fn list_open(
         &mut self,
         context: &Context,
         fetching: &Fetching,
         folder: &str,
         deadline: Deadline,
-    ) -> Result<Option<Vec<Entry>>> {
+    ) -> Result<Result<Vec<Entry>>> {
         match self.list(context, fetching, folder, deadline) {
             Err(error) if is_of_folder(&error) && fetching.folders.len() > 1 => {
                 context.session.log.warn(format_args!("{error}"));
-                self.closed_folder.get_or_insert(error);
-                Ok(None)
+                Ok(Err(error))
             }
-            listed => listed.map(Some),
+            listed => listed.map(Ok),
         }
     }
 
@@ -573,6 +589,7 @@ impl Fetch {
                 self.spared.insert(folder.to_owned());
             }
         })?;
+        self.absent_once(folder, &listing);
         if let Some(trouble) = trouble {
             // A new beginning must be on the disk before anything is handed out.
             if listing.reset.is_some() {
@@ -593,6 +610,21 @@ impl Fetch {
         }
         self.cursors.insert(folder.to_owned(), listing.cursor);
         Ok(self.listed(listing.entries, listing.more))
+    }
+
+    /// What was not there when it was read, and is not in a listing that would name it, is gone. One that names it again has
+    /// the last word.
+    fn absent_once(&mut self, folder: &str, listing: &Listing) {
+        if self.left_out.is_empty() && self.denied.is_empty() {
+            return;
+        }
+        let listed: HashSet<&Key> = listing.entries.iter().map(|entry| &entry.key).collect();
+        let is_absent = |key: &Key| key.folder == folder && listing.covers.holds(key) && !listed.contains(key);
+        self.left_out.retain(|key| !is_absent(key));
+        let gone: Vec<Key> = self.denied.extract_if(is_absent).collect();
+        if !gone.is_empty() {
+            self.gone.entry(folder.to_owned()).or_default().extend(gone);
+        }
     }
 
     fn listed(&mut self, entries: Vec<Entry>, more: bool) -> Vec<Entry> {
@@ -666,6 +698,9 @@ impl Fetch {
 
     /// The connection ended at this message. Once may be chance; from the second time in a row on it counts as its fault.
     fn suspected(&mut self, context: &Context, entry: Entry, error: &Error, batch: &mut Assembly) -> Result<()> {
+        if error.is_of_host() {
+            return self.failed(context, &entry, error, error.message(), batch);
+        }
         let times = match self.suspect.take() {
             Some((key, times)) if key == entry.key => times + 1,
             _ => 1,
@@ -688,11 +723,19 @@ impl Fetch {
         batch: &mut Assembly,
     ) -> Result<()> {
         self.handed_out.insert(entry.key.clone());
-        let is_trouble = !error.is_of_item() && error.kind() != Kind::TooLarge;
-        if !is_trouble || self.trouble.counts(entry, why) {
-            return self.count(context, entry, why, is_trouble, batch);
-        }
         let text = context.name()?.key(&entry.key);
+        if error.is_of_host() {
+            context.session.log.warn(format_args!("{text} could not be read, which is this machine's fault: {error}"));
+            self.trouble.met(&entry.key);
+            self.missing.get_or_insert_with(|| error.clone());
+            batch.skipped.push(json!({"key": text, "reason": why}));
+            return Ok(());
+        }
+        let is_passing = error.is_transient() || !error.is_of_item() && error.kind() != Kind::TooLarge;
+        let failure = trouble::Failure { entry: entry.clone(), why: why.to_owned(), is_passing };
+        if self.trouble.counts(&failure) {
+            return self.count(context, &failure, batch);
+        }
         context.session.log.warn(format_args!("{text} could not be read, which may be the server's trouble: {why}"));
         let known = quarantine::read(context, &entry.key.folder)?.remove(&entry.key.id);
         let failed = known.unwrap_or_else(|| quarantine::Failed::new(entry.size, why, context.session.clock.now()));
@@ -701,20 +744,14 @@ impl Fetch {
     }
 
     /// The last time it is put aside, without bytes.
-    fn count(
-        &mut self,
-        context: &Context,
-        entry: &Entry,
-        why: &str,
-        is_trouble: bool,
-        batch: &mut Assembly,
-    ) -> Result<()> {
+    fn count(&mut self, context: &Context, failure: &trouble::Failure, batch: &mut Assembly) -> Result<()> {
+        let trouble::Failure { entry, why, is_passing } = failure;
         let text = context.name()?.key(&entry.key);
-        let mut failed = match is_trouble {
+        let mut failed = match is_passing {
             true => quarantine::count_unread(context, &entry.key, entry.size, why)?,
             false => quarantine::count(context, &entry.key, entry.size, why)?,
         };
-        let is_enough = if is_trouble { quarantine::is_long_enough } else { quarantine::is_enough };
+        let is_enough = if *is_passing { quarantine::is_long_enough } else { quarantine::is_enough };
         if failed.aside || is_enough(&failed) {
             failed = quarantine::put_aside(context, &entry.key, None)?;
             self.suspect = None;
@@ -757,14 +794,14 @@ impl Fetch {
             Item::Read(raw) => raw,
             Item::Gone => {
                 batch.skipped.push(json!({"key": text, "reason": "expunged before it was read"}));
-                self.gone.entry(entry.key.folder.clone()).or_default().push(entry.key);
+                if !is_new(&mut self.denied, &entry.key) {
+                    self.denied.remove(&entry.key);
+                    self.gone.entry(entry.key.folder.clone()).or_default().push(entry.key);
+                }
                 return Ok(());
             }
             Item::LeftOut => {
-                if self.left_out.len() >= limits::LEFT_OUT_MAX {
-                    self.left_out.clear();
-                }
-                if self.left_out.insert(entry.key.clone()) {
+                if is_new(&mut self.left_out, &entry.key) {
                     batch
                         .skipped
                         .push(json!({"key": text, "reason": "expunged before it was read, or it comes again"}));
@@ -778,14 +815,10 @@ impl Fetch {
         };
         let raw = match into_bytes(raw) {
             Ok(raw) => raw,
-            // That is this machine's.
-            Err(error) => {
-                context.session.log.warn(format_args!("{text} was read and cannot be kept: {error}"));
-                batch.skipped.push(json!({"key": text, "reason": error.message()}));
-                return Ok(());
-            }
+            Err(error) => return self.unreadable(context, &entry, error, batch),
         };
         self.left_out.remove(&entry.key);
+        self.denied.remove(&entry.key);
         if let Some(fingerprint) = Traits::of(&raw).fingerprint() {
             if self.fingerprints.len() >= limits::FINGERPRINTS_MAX {
                 self.fingerprints.clear();
@@ -793,20 +826,26 @@ impl Fetch {
             self.fingerprints.insert(entry.key.clone(), fingerprint);
         }
         batch.push(self.message(context, fetching, text, raw, entry.received_at), taken);
-        for (other, why) in self.trouble.read(&entry.key) {
-            self.count(context, &other, &why, true, batch)?;
+        for other in self.trouble.read(&entry.key) {
+            self.count(context, &other, batch)?;
         }
         Ok(())
     }
 
     fn unreadable(&mut self, context: &Context, entry: &Entry, error: Error, batch: &mut Assembly) -> Result<()> {
         self.failed(context, entry, &error, error.message(), batch)?;
-        if !self.trouble.has_read() && !error.is_of_item() {
+        if !self.trouble.has_read() {
             // Read on from the other end.
             self.hang_up();
         }
         if self.trouble.is_too_much() { Err(error) } else { Ok(()) }
     }
+}
+
+/// Is what was read told first, and the error by the next call? That this machine lacks something outweighs the messages that
+/// it passed over for that.
+fn is_worth_more(batch: &Assembly, error: &Error) -> bool {
+    batch.has_messages() || !batch.is_empty() && !error.is_of_host()
 }
 
 /// The memory that was taken is enough for what came; else how much is needed.
@@ -829,7 +868,7 @@ fn is_of_folder(error: &Error) -> bool {
 
 /// The connection is of no more use; a new one may be.
 fn is_lost(error: &Error) -> bool {
-    error.kind() == Kind::Transient && error.about() != About::Folder && error.wait().is_none()
+    error.kind() == Kind::Transient && !matches!(error.about(), About::Folder | About::Host) && error.wait().is_none()
 }
 
 /// Whoever must act, or how long is to be waited, it is not for this message.
@@ -840,18 +879,26 @@ fn is_of_message_or_server(error: &Error) -> bool {
     )
 }
 
+/// Was this not met before? Bounded: forgotten, a message is given one more try.
+fn is_new(met: &mut HashSet<Key>, key: &Key) -> bool {
+    if met.len() >= limits::LEFT_OUT_MAX {
+        met.clear();
+    }
+    met.insert(key.clone())
+}
+
 /// A spooled message is read back whole: the host gets bytes, and this is the only copy of it in memory.
+///
+/// # Errors
+/// This machine's.
 fn into_bytes(raw: Raw) -> Result<Vec<u8>> {
     match raw {
         Raw::Memory(bytes) => Ok(bytes),
         Raw::Spool { mut file, len } => {
             let mut bytes = Vec::new();
-            bytes.try_reserve_exact(len as usize).map_err(|e| {
-                Error::new(Kind::TooLarge, "There is not enough memory for this message.").source_error(e)
-            })?;
-            seam::step("spool.read")
-                .and_then(|()| file.read_to_end(&mut bytes))
-                .map_err(|e| Error::new(Kind::Transient, "The spool file cannot be read.").source_error(e))?;
+            let doing = "A large message could not be read into memory.";
+            bytes.try_reserve_exact(len as usize).map_err(|e| Lack::Memory.error(doing).source_error(e))?;
+            seam::step("spool.read").and_then(|()| file.read_to_end(&mut bytes)).map_err(spool::unreadable)?;
             Ok(bytes)
         }
     }

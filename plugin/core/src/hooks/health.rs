@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `ok` | yes | |
 //! | `expiring` | yes | `what` ends at `when`: client_secret, certificate, sign_in, access_token |
-//! | `degraded` | for now | `what`: renewal, store, scopes, connection. Nobody asked to wait; tried again at each call |
+//! | `degraded` | for now | `what`: renewal, store, scopes, connection, host (this machine). Nobody asked to wait; tried again at each call |
 //! | `back_off` | no | until `when`: the provider asked to wait, or has not answered |
 //! | `consent_needed` | no | a person signs in again; `why` says why |
 //! | `admin_needed` | no | `who` does what `remedy` says |
@@ -277,7 +277,7 @@ fn of_error(account: &Account, error: &Error, failures: u32, now: UnixSeconds) -
         Kind::Misuse | Kind::Closed => return None,
     };
     let mut health = Health::of(account, state).because(error);
-    health.what = (state == State::Degraded).then_some("connection");
+    health.what = (state == State::Degraded).then_some(if error.is_of_host() { "host" } else { "connection" });
     if state == State::BackOff {
         health.when = Some(now + error.wait().unwrap_or(limits::HEALTH_BACK_OFF).as_secs() as i64);
     }

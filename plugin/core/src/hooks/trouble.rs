@@ -1,9 +1,11 @@
 //! A message that could not be read: its own fault, or the server's?
 //!
-//! A refusal that names the message is the message's. A broken connection, a deadline or a 5xx may be the server's, so it
-//! counts against the message only in a round in which another one could be read. Several in a row end the round, with
-//! their error when nothing could be read at all. Messages that made trouble come last; and after one at the beginning of
-//! a round the newest is tried, so that a few broken messages do not hide the rest.
+//! Blame needs a witness: whatever failed and whatever the server said of it, a failure counts against a message only in a
+//! round in which another message of the mailbox could be read. A server in trouble blames every message by its name, too.
+//! What this machine lacks counts against nothing.
+//!
+//! Several in a row end the round, with their error when nothing could be read at all. Messages that made trouble come
+//! last; and after one at the beginning of a round the newest is tried, so that a few broken messages do not hide the rest.
 
 use std::collections::VecDeque;
 
@@ -12,6 +14,16 @@ use crate::{
     transport::{Entry, Key},
 };
 
+/// One message that could not be read.
+#[derive(Clone)]
+pub struct Failure {
+    pub entry: Entry,
+    /// A sentence.
+    pub why: String,
+    /// It may pass by itself.
+    pub is_passing: bool,
+}
+
 /// What a handle remembers of it.
 #[derive(Default)]
 pub struct Trouble {
@@ -19,8 +31,8 @@ pub struct Trouble {
     has_read: bool,
     /// Failures since then.
     in_a_row: usize,
-    /// Of this round, with the reason; not counted.
-    open: Vec<(Entry, String)>,
+    /// Of this round, not counted yet.
+    open: Vec<Failure>,
     /// Of this round and those before, the latest last.
     met: VecDeque<Key>,
 }
@@ -33,7 +45,7 @@ impl Trouble {
     }
 
     /// A message was read. Those that could not be are to be counted now.
-    pub fn read(&mut self, key: &Key) -> Vec<(Entry, String)> {
+    pub fn read(&mut self, key: &Key) -> Vec<Failure> {
         self.has_read = true;
         self.in_a_row = 0;
         self.forget(key);
@@ -41,17 +53,22 @@ impl Trouble {
     }
 
     /// A message could not be read. Is it to be counted?
-    pub fn counts(&mut self, entry: &Entry, why: &str) -> bool {
+    pub fn counts(&mut self, failure: &Failure) -> bool {
+        self.met(&failure.entry.key);
+        if !self.has_read {
+            self.open.push(failure.clone());
+        }
+        self.has_read
+    }
+
+    /// A message could not be read, through no fault of the message or the server.
+    pub fn met(&mut self, key: &Key) {
         self.in_a_row += 1;
-        self.forget(&entry.key);
-        self.met.push_back(entry.key.clone());
+        self.forget(key);
+        self.met.push_back(key.clone());
         if self.met.len() > limits::TROUBLED_MAX {
             self.met.pop_front();
         }
-        if !self.has_read {
-            self.open.push((entry.clone(), why.to_owned()));
-        }
-        self.has_read
     }
 
     pub fn has_read(&self) -> bool {
@@ -90,6 +107,10 @@ mod tests {
         Entry { key: Key { folder: "INBOX".to_owned(), id: id.to_string() }, size: 1, received_at: None }
     }
 
+    fn cut(id: usize) -> Failure {
+        Failure { entry: entry(id), why: "cut".to_owned(), is_passing: true }
+    }
+
     fn ids(entries: &[Entry]) -> Vec<&str> {
         entries.iter().map(|entry| entry.key.id.as_str()).collect()
     }
@@ -98,12 +119,12 @@ mod tests {
     fn it_counts_once_another_is_read_before_or_after() {
         let mut trouble = Trouble::default();
         trouble.begin_round();
-        assert!(!trouble.counts(&entry(1), "cut"));
+        assert!(!trouble.counts(&cut(1)));
         assert_eq!(trouble.read(&entry(2).key).len(), 1);
         assert!(trouble.read(&entry(3).key).is_empty(), "once");
-        assert!(trouble.counts(&entry(4), "cut"));
+        assert!(trouble.counts(&cut(4)));
         trouble.begin_round();
-        assert!(!trouble.counts(&entry(1), "cut"), "in this round nothing was read");
+        assert!(!trouble.counts(&cut(1)), "in this round nothing was read");
     }
 
     /// What a round tries, when only messages from `well` on can be read.
@@ -118,7 +139,7 @@ mod tests {
             if one.key.id.parse::<usize>().unwrap() >= well {
                 trouble.read(&one.key);
             } else {
-                trouble.counts(&one, "cut");
+                trouble.counts(&Failure { entry: one, why: "cut".to_owned(), is_passing: true });
                 // The connection ended: listed anew.
                 left.sort_by_key(|entry| entry.key.id.clone());
                 trouble.sort(&mut left);
@@ -146,8 +167,8 @@ mod tests {
     #[test]
     fn what_made_trouble_comes_last_until_it_is_read() {
         let mut trouble = Trouble::default();
-        trouble.counts(&entry(1), "cut");
-        trouble.counts(&entry(0), "cut");
+        trouble.counts(&cut(1));
+        trouble.counts(&cut(0));
         let mut plan: Vec<Entry> = (0..4).map(entry).collect();
         trouble.sort(&mut plan);
         assert_eq!(ids(&plan), ["2", "3", "1", "0"]);

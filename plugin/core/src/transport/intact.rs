@@ -4,7 +4,7 @@
 
 use std::io::{Read, Seek};
 
-use super::Raw;
+use super::{Raw, spool};
 use crate::{
     error::{Error, Kind, Result},
     limits, seam,
@@ -57,27 +57,33 @@ pub fn checked(raw: Raw, server: &str) -> Result<Raw> {
             let read = seam::step("spool.read")
                 .and_then(|()| file.take(limits::HEADER_LOOK as u64).read_to_end(&mut head))
                 .and_then(|_| file.rewind());
-            read.map_err(|e| {
-                Error::new(Kind::Transient, "The temporary file of a message cannot be read.").source_error(e)
-            })?;
+            read.map_err(spool::unreadable)?;
             if has_header(&head) { Ok(raw) } else { refused("something without a header") }
         }
         Raw::Memory(_) => Ok(raw),
     }
 }
 
-/// Did the server write this itself, in place of a message that it does not give out? IMAP has no other way to say so.
+/// What a server writes itself, in place of a message that it does not give out. IMAP has no other way to say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Substitute {
+    /// It cannot give the message out.
+    Refusal,
+    /// It cannot open the message, or another client expunged it.
+    Absence,
+}
+
 /// `listed`: the size that the server told before; `limits::READ_ALONE` or less than it gave: nothing follows from it.
 ///
 /// The known apologies have no field of a message that was delivered, and a fixed author. Exchange writes "Microsoft Exchange
 /// Server" (with a year in some versions) without an address, and "Retrieval using the IMAP4 protocol failed"; Courier-IMAP
 /// writes 129 bytes, also for a message that another client expunged.
-pub fn is_substitute(bytes: &[u8], listed: u64) -> bool {
+pub fn substitute(bytes: &[u8], listed: u64) -> Option<Substitute> {
     let head = &bytes[..bytes.len().min(limits::SUBSTITUTE_MAX)];
     let (mut from, mut subject) = (None, None);
     for (name, value) in fields(head) {
         if DELIVERED.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes())) {
-            return false;
+            return None;
         }
         let place = match name {
             name if name.eq_ignore_ascii_case(b"from") => &mut from,
@@ -92,7 +98,7 @@ pub fn is_substitute(bytes: &[u8], listed: u64) -> bool {
     // Far less than was listed, and no sign of a delivery: whatever it says, it is not the message.
     let is_far_less =
         listed != limits::READ_ALONE && listed > limits::SUBSTITUTE_MAX as u64 && (bytes.len() as u64) < listed / 4;
-    is_exchange || is_courier || is_far_less
+    if is_courier { Some(Substitute::Absence) } else { (is_exchange || is_far_less).then_some(Substitute::Refusal) }
 }
 
 /// Fields of which a message that was delivered has one.

@@ -247,6 +247,15 @@ pub enum Covers {
 }
 
 impl Covers {
+    /// Would the listing have named this message, were it there and not settled?
+    pub fn holds(self, key: &Key) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Nothing => false,
+            Self::Uids(first, last) => imap::uid_of(&key.id).is_some_and(|uid| (first..=last).contains(&uid)),
+        }
+    }
+
     /// Of a feed: everything once its end is reached.
     pub fn unless(more: bool) -> Self {
         if more { Self::Nothing } else { Self::Everything }

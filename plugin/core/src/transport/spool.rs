@@ -7,7 +7,7 @@ use std::{
 
 use super::Raw;
 use crate::{
-    error::{About, Error, Kind, Result},
+    error::{About, Error, Kind, Result, Who},
     limits, machine, seam,
 };
 
@@ -59,7 +59,7 @@ impl Spool {
     pub fn end(self) -> Result<Raw> {
         match self.file {
             Some(mut file) => {
-                file.rewind().map_err(spool_error)?;
+                file.rewind().map_err(unreadable)?;
                 Ok(Raw::Spool { file, len: self.len })
             }
             None => Ok(Raw::Memory(self.memory)),
@@ -89,10 +89,23 @@ fn spill(bytes: &[u8]) -> Result<File> {
     Ok(file)
 }
 
+/// A temporary file that was written cannot be read.
+pub fn unreadable(e: io::Error) -> Error {
+    let doing = "The temporary file of a large message could not be read.";
+    machine::or_else(doing, e, |e| {
+        Error::new(Kind::Transient, doing)
+            .remedy("Check the temporary folder of this machine.")
+            .with_about(About::Host)
+            .who(Who::HelpdeskAdministrator)
+            .source_error(e)
+    })
+}
+
 fn spool_error(e: io::Error) -> Error {
     machine::or_else("A large message could not be written to a temporary file.", e, |e| {
         Error::new(Kind::Transient, "A large message could not be written to a temporary file.")
             .remedy("Check the free space and the rights of the temporary folder of this machine.")
+            .who(Who::HelpdeskAdministrator)
             .with_about(About::Host)
             .source_error(e)
     })

@@ -176,6 +176,11 @@ pub fn id(uidvalidity: u64, uid: u32) -> String {
     format!("{uidvalidity}.{uid}")
 }
 
+/// The UID in a key's id.
+pub fn uid_of(id: &str) -> Option<u32> {
+    parse(id).map(|id| id.uid)
+}
+
 /// What a key's id says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id {

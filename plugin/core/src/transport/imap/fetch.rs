@@ -15,7 +15,11 @@ use super::{
 use crate::{
     error::{About, Error, Kind, Result},
     limits,
-    transport::{Entry, Item, Raw, intact::is_substitute, spool::Spool},
+    transport::{
+        Entry, Item, Raw,
+        intact::{Substitute, substitute},
+        spool::Spool,
+    },
 };
 
 /// RFC 5530: the server stumbled over something of its own. Said of a FETCH it is about what was asked for (Dovecot says it of
@@ -272,12 +276,11 @@ fn not_given_out(words: &str) -> Error {
 /// other way. The message is still there, and another try may give it.
 fn plausible(item: Item, size: u64) -> Item {
     let Item::Read(Raw::Memory(bytes)) = &item else { return item };
-    let what = if bytes.is_empty() && size > 0 {
-        "nothing"
-    } else if is_substitute(bytes, size) {
-        "a text of its own"
-    } else {
-        return item;
+    let what = match substitute(bytes, size) {
+        _ if bytes.is_empty() && size > 0 => "nothing",
+        Some(Substitute::Refusal) => "a text of its own",
+        Some(Substitute::Absence) => return Item::LeftOut,
+        None => return item,
     };
     Item::Failed(
         Error::new(Kind::Transient, format!("The mail server gave out {what} instead of a message."))
@@ -290,8 +293,13 @@ fn plausible(item: Item, size: u64) -> Item {
 mod tests {
     use super::*;
 
-    fn is_failed(text: &str, size: u64) -> bool {
-        matches!(plausible(Item::Read(Raw::Memory(text.into())), size), Item::Failed(_))
+    fn seen(text: &str, size: u64) -> &'static str {
+        match plausible(Item::Read(Raw::Memory(text.into())), size) {
+            Item::Read(_) => "read",
+            Item::Failed(_) => "failed",
+            Item::LeftOut => "left out",
+            Item::Gone => "gone",
+        }
     }
 
     #[test]
@@ -300,20 +308,20 @@ mod tests {
             protocol failed for the following message:\r\n 3\r\n\r\nThe server couldn't retrieve it.\r\n";
         let courier = "From: System Administrator <root@localhost>\nSubject: message unavailable\n\nThis message is no longer \
             available on the server.\n";
-        for (text, size, failed) in [
-            (exchange, 40_000, true),
-            (exchange, 0, true),
-            (courier, 129, true),
-            ("", 10, true),
-            ("", 0, false),
-            ("sorry", 100_000, true),
+        for (text, size, expected) in [
+            (exchange, 40_000, "failed"),
+            (exchange, 0, "failed"),
+            (courier, 129, "left out"),
+            ("", 10, "failed"),
+            ("", 0, "read"),
+            ("sorry", 100_000, "failed"),
             // A short message without any field that a delivery adds, as an APPEND may put it there.
-            ("Subject: x\r\n\r\nx", 15, false),
+            ("Subject: x\r\n\r\nx", 15, "read"),
             // Somebody quotes an apology, or forwards it.
-            (&format!("Received: by x\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000\r\n{exchange}"), 400, false),
-            (&format!("Message-ID: <1@a.test>\n{courier}"), 150, false),
+            (&format!("Received: by x\r\nDate: Mon, 2 Nov 2026 10:00:00 +0000\r\n{exchange}"), 400, "read"),
+            (&format!("Message-ID: <1@a.test>\n{courier}"), 150, "read"),
         ] {
-            assert_eq!(is_failed(text, size), failed, "{text}");
+            assert_eq!(seen(text, size), expected, "{text}");
         }
     }
 }

@@ -42,7 +42,7 @@ use crate::{
     settings::{Account, Action, Endpoint, Mechanism, Protocol, Since},
 };
 use conn::Conn;
-pub use cursor::Cursor;
+pub use cursor::{Cursor, uid_of};
 use fetch::Pipeline;
 use guard::Link;
 
