@@ -46,6 +46,9 @@ pub struct Feed {
     /// ascending by fingerprint. Ids may have changed: a restored mailbox has new ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former: Vec<Former>,
+    /// While a folder is gone through again: something came under the id that it had before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keeps_ids: bool,
 }
 
 /// One message that was settled before; of several copies, one for each.
@@ -145,7 +148,7 @@ impl Feed {
 
     /// Is this one of those that were settled before? Of several copies the oldest are, in whatever order they are listed.
     pub fn recognise(&mut self, id: &str, listed: Listed, traits: impl FnOnce() -> Traits) -> bool {
-        self.unseen.remove(id);
+        self.see(id);
         if self.former.is_empty() || self.open.contains_key(id) {
             return false;
         }
@@ -176,6 +179,10 @@ impl Feed {
             }
             None => false,
         }
+    }
+
+    fn see(&mut self, id: &str) {
+        self.keeps_ids |= self.unseen.remove(id);
     }
 
     /// When the oldest of those that are open was received.
@@ -227,7 +234,7 @@ impl Feed {
 
     /// The server names a message of the folder, perhaps again.
     pub fn add(&mut self, id: &str, listed: Listed) {
-        self.unseen.remove(id);
+        self.see(id);
         let old = self.begin.is_some_and(|begin| listed.received_at.is_some_and(|at| at < begin));
         if !old && !self.is_settled(id) {
             self.forget_left(id);
@@ -243,12 +250,24 @@ impl Feed {
             for id in std::mem::take(&mut self.unseen) {
                 self.leave(&id);
             }
-            for (id, _) in self.former.drain(..).filter_map(|former| former.found) {
-                if !self.settled.contains(&id) {
-                    self.settled.push_back(id);
-                }
+            self.know_again();
+        }
+    }
+
+    /// What looks like a message that was settled is that one under a new id. Where ids were kept and all that were
+    /// settled are known, it is another one: two mails may share a Message-ID.
+    fn know_again(&mut self) {
+        let found: Vec<_> = self.former.drain(..).filter_map(|former| former.found).collect();
+        let keeps_ids = self.keeps_ids || found.iter().any(|(id, _)| self.settled.contains(id));
+        let is_all_known = self.settled.len() < limits::FEED_SETTLED_MAX;
+        for (id, listed) in found {
+            match self.settled.contains(&id) {
+                true => {}
+                false if keeps_ids && is_all_known => drop(self.open.insert(id, listed)),
+                false => self.settled.push_back(id),
             }
         }
+        self.keeps_ids = false;
     }
 
     /// The server forgot the position: what came since all was settled last is listed again, and compared with what
@@ -259,6 +278,7 @@ impl Feed {
         self.begin = Some(self.begin.unwrap_or(begin));
         self.position = None;
         self.unseen = self.open.keys().cloned().collect();
+        self.keeps_ids = false;
         if self.former.is_empty() {
             let known = self.marks.all();
             self.former = known.into_iter().map(|fingerprint| Former { fingerprint, found: None }).collect();
@@ -348,5 +368,29 @@ mod tests {
         });
         assert!(walk.is_ok_and(|walk| !walk.more && walk.reset.is_some_and(|reset| reset == "It forgot.")));
         assert!(Feed::new(Since::Everything, NOW).walk(NOW, |_, _| Ok(forgotten())).is_err());
+    }
+
+    /// A mail that shares its Message-ID with a settled one came while the position was forgotten.
+    #[test]
+    fn a_second_mail_of_one_message_id_is_told_by_its_id_where_ids_are_kept() {
+        let listed = Listed { received_at: Some(NOW), size: 0 };
+        let traits = || Traits { message_id: Some("<same@a>".into()), ..Traits::default() };
+        for (named, is_new) in [("open", true), ("other", false)] {
+            let mut feed = Feed::new(Since::Everything, NOW);
+            feed.add("first", listed);
+            feed.add("open", listed);
+            feed.reached("end".into(), true);
+            assert!(feed.settle("first"));
+            feed.marks.add(NOW, traits().fingerprint().into_iter().collect());
+            feed.restart(NOW);
+            for (id, traits) in [("second", traits()), (named, Traits::default())] {
+                if !feed.recognise(id, listed, || traits) {
+                    feed.add(id, listed);
+                }
+            }
+            feed.reached("end".into(), true);
+            assert_eq!(feed.open.contains_key("second"), is_new, "{named}");
+            assert!(feed.is_settled("first") && feed.open.contains_key(named));
+        }
     }
 }
