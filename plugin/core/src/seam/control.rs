@@ -105,7 +105,8 @@ pub(super) fn step(name: &'static str) -> io::Result<()> {
         Plan::Abort(at) if at == now => process::abort(),
         Plan::FailFrom(at) if at == now => state.failing = Some(name),
         Plan::Fail(at) if at == now => return Err(wanted(name)),
-        Plan::Stall(at) if at == now => {
+        // Threads may pass their steps in another order than before: a step of the host is no call that can end.
+        Plan::Stall(at) if at <= now && !name.starts_with("host.") => {
             let plan = state.plan;
             while state.plan == plan {
                 drop(state);
