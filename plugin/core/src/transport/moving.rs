@@ -58,6 +58,11 @@ impl Marks {
         }
     }
 
+    /// A message that was received from this moment on is among them, if it was settled.
+    pub(super) fn kept_from(&self) -> UnixSeconds {
+        self.complete_from.map_or(UnixSeconds::MAX, |complete_from| complete_from.max(self.since))
+    }
+
     /// Ascending.
     pub(super) fn all(&self) -> Vec<Fingerprint> {
         let mut all: Vec<_> = self.lately.iter().flat_map(|(_, marks)| marks.iter().copied()).collect();

@@ -66,7 +66,7 @@ pub fn list(
     let (mut found, mut more, suspect) = unsettled(conn, &selected, &cursor, last, how)?;
     // Another message has the UID of one that was settled: new mail got UIDs of old.
     if let Some(suspect) = suspect.filter(|_| reset.is_none())
-        && !is_known(conn, &cursor, suspect)?
+        && !is_known(conn, &cursor, suspect, UnixSeconds::MIN)?
     {
         let (begun, words) = begin_anew(conn, &selected, last, &cursor, now)?;
         (cursor, reset) = (begun, Some(words));
@@ -115,12 +115,13 @@ pub fn list(
 /// Was the folder set back to an earlier state? Then UIDNEXT is below what was listed already (RFC 3501 section 2.3.1.1 forbids
 /// it; a restored backup cannot know), and new messages get UIDs that old ones had.
 fn is_set_back(conn: &mut Conn, selected: &Selected, cursor: &Cursor, last: u32) -> Result<bool> {
-    // Without UIDNEXT the last message's UID is all there is, and that one may have been expunged.
-    if selected.uidnext.is_none() || cursor.highest.is_none_or(|highest| last >= highest) {
-        return Ok(false);
+    let Some(highest) = cursor.highest.filter(|highest| last < *highest) else { return Ok(false) };
+    match selected.uidnext {
+        // A server whose UIDNEXT is wrong still has the messages.
+        Some(_) => Ok(highest_uid(conn, selected).is_ok_and(|uid| uid < highest)),
+        // Without UIDNEXT the newest may have been expunged. If not, a settled UID is a message that nobody settled.
+        None => Ok(cursor.is_done(last) && !is_known(conn, cursor, last, cursor.marks.kept_from())?),
     }
-    // A server whose UIDNEXT is wrong still has the messages.
-    Ok(cursor.highest.is_some_and(|highest| highest_uid(conn, selected).is_ok_and(|uid| uid < highest)))
 }
 
 /// The cursor of a folder whose UIDs lost their meaning, and the sentence that tells of it. Mail received since all was settled
@@ -192,6 +193,7 @@ fn recognised(conn: &mut Conn, cursor: &Cursor, last: u32) -> Result<Vec<u32>> {
 
 /// What a fingerprint is made of.
 const TRAITS: &str = "UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
+const WITH_DATE: &str = "UID INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
 
 /// When the oldest of these was received; `None`: of one of them it cannot be read.
 fn oldest(found: &[Found]) -> Option<UnixSeconds> {
@@ -221,13 +223,18 @@ impl Found {
     }
 }
 
-/// Was the message with this UID settled, by its fingerprint?
-fn is_known(conn: &mut Conn, cursor: &Cursor, uid: u32) -> Result<bool> {
+/// Was the message with this UID settled, by its fingerprint, or received before `kept_from`? One that is not there was.
+fn is_known(conn: &mut Conn, cursor: &Cursor, uid: u32, kept_from: UnixSeconds) -> Result<bool> {
     let settled = cursor.marks.all();
-    let mut is_known = false;
-    ask::fetch(conn, vec![(uid, uid)], TRAITS, &mut |_, frame| {
-        if let [Raw::Memory(header)] = frame.literals.as_slice() {
-            is_known |= Traits::of(header).candidates().any(|one| settled.binary_search(&one).is_ok());
+    let mut is_known = true;
+    ask::fetch(conn, vec![(uid, uid)], WITH_DATE, &mut |found, frame| {
+        let is_asked = found.uid == uid;
+        if let [Raw::Memory(header)] = frame.literals.as_slice()
+            && is_asked
+        {
+            let received_at = found.internal_date.as_deref().and_then(internal_date);
+            is_known = received_at.is_some_and(|at| at < kept_from)
+                || Traits::of(header).candidates().any(|one| settled.binary_search(&one).is_ok());
         }
         Ok(())
     })
