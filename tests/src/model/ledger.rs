@@ -19,6 +19,8 @@ pub struct Mail {
     /// The host cannot take it, ever.
     pub is_indigestible: bool,
     pub is_refused: bool,
+    /// It has the Message-ID of others.
+    pub has_same_id: bool,
 }
 
 #[derive(Default)]
@@ -43,9 +45,13 @@ impl Ledger {
         if !rng.once_in(12) {
             raw.push_str(&format!("From: <ada{}@outside.test>\r\n", rng.below(5)));
         }
+        let mut has_same_id = false;
         match rng.below(12) {
             0 => {}
-            1 if self.same_ids => raw.push_str("Message-ID: <same@outside.test>\r\n"),
+            1 if self.same_ids => {
+                has_same_id = true;
+                raw.push_str("Message-ID: <same@outside.test>\r\n");
+            }
             _ => raw.push_str(&format!("Message-ID: <{number}.{}@outside.test>\r\n", rng.below(1 << 20))),
         }
         if !rng.once_in(10) {
@@ -70,6 +76,7 @@ impl Ledger {
             filed: Vec::new(),
             is_indigestible,
             is_refused: is_refused && !is_indigestible,
+            has_same_id,
         };
         self.mails.insert(number, mail);
         raw
@@ -106,6 +113,13 @@ impl Ledger {
             }
         }
         mail.filed.push((key.to_owned(), listed_in));
+    }
+
+    /// After a renumbering, of mails with one Message-ID as many count as settled as were: when somebody removed the settled one,
+    /// a new one takes its place.
+    pub fn may_be_taken_for_another(&self, number: u64) -> bool {
+        let is_settled_and_gone = |mail: &Mail| mail.has_same_id && mail.taken_away && !mail.filed.is_empty();
+        self.epoch > 0 && self.mails[&number].has_same_id && self.mails.values().any(is_settled_and_gone)
     }
 
     /// Not filed, and nobody took them away: these must be in the mailbox or in quarantine.
