@@ -82,6 +82,8 @@ pub const RESYNC_MARGIN: i64 = 2 * 3600;
 /// The same when the moment at which all was settled last lies in the future, seconds: the clock of this machine was wrong when
 /// it was noted. What was settled meanwhile is known by its fingerprint.
 pub const RESYNC_CLOCK: i64 = 7 * 24 * 3600;
+/// The clocks of a mail server and of this machine differ by at most so many seconds; beyond that, tokens do not work either.
+pub const CLOCKS_APART: i64 = 300;
 /// Seconds between two notes that a folder had nothing new: each note is a durable write.
 pub const NOTE_INTERVAL: i64 = 3_600;
 /// Pages of changes that one listing reads; the rest is left to the next, so that a first walk through a large folder is

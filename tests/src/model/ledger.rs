@@ -21,6 +21,8 @@ pub struct Mail {
     pub is_refused: bool,
     /// It has the Message-ID of others.
     pub has_same_id: bool,
+    /// The server refused to hand it out for a time.
+    pub was_unreadable: bool,
 }
 
 #[derive(Default)]
@@ -77,6 +79,7 @@ impl Ledger {
             is_indigestible,
             is_refused: is_refused && !is_indigestible,
             has_same_id,
+            was_unreadable: false,
         };
         self.mails.insert(number, mail);
         raw
@@ -115,11 +118,13 @@ impl Ledger {
         mail.filed.push((key.to_owned(), listed_in));
     }
 
-    /// After a renumbering, of mails with one Message-ID as many count as settled as were: when somebody removed the settled one,
-    /// a new one takes its place.
-    pub fn may_be_taken_for_another(&self, number: u64) -> bool {
-        let is_settled_and_gone = |mail: &Mail| mail.has_same_id && mail.taken_away && !mail.filed.is_empty();
-        self.epoch > 0 && self.mails[&number].has_same_id && self.mails.values().any(is_settled_and_gone)
+    /// What a renumbering may cost. Of mails with one Message-ID as many count as settled as were. And what could not be read in
+    /// three rounds was put aside without its bytes, which the host was told; its key means nothing any more.
+    pub fn may_be_passed_over(&self, number: u64) -> bool {
+        let mail = &self.mails[&number];
+        let is_settled_like_it = |other: &Mail| other.has_same_id && !other.filed.is_empty();
+        let is_like_another = mail.has_same_id && self.mails.values().any(is_settled_like_it);
+        self.epoch > 0 && (mail.was_unreadable || is_like_another)
     }
 
     /// Not filed, and nobody took them away: these must be in the mailbox or in quarantine.

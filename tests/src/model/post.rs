@@ -176,8 +176,8 @@ impl Post {
         }
     }
 
-    /// Something goes wrong with the next requests, or with a message.
-    pub fn disturb(&self, rng: &mut Rng) {
+    /// Something goes wrong with the next requests, or with a message; its number.
+    pub fn disturb(&self, rng: &mut Rng) -> Option<u64> {
         match self.kind {
             Kind::Imap if self.may("unreadable") || self.may("substitutes") => {
                 let unreadable =
@@ -188,13 +188,13 @@ impl Post {
                     (false, _) => rng.pick(&substitutes),
                     _ => rng.pick(&unreadable),
                 };
-                self.imap.mailbox(|mailbox| {
+                return self.imap.mailbox(|mailbox| {
                     let messages = &mut mailbox.folder("INBOX").messages;
                     let place = rng.below(messages.len());
-                    if let Some(message) = messages.get_mut(place) {
-                        let is_well = message.readable == Readable::Whole;
-                        message.readable = if is_well { readable } else { Readable::Whole };
-                    }
+                    let message = messages.get_mut(place)?;
+                    let is_well = message.readable == Readable::Whole;
+                    message.readable = if is_well { readable } else { Readable::Whole };
+                    number_of(&message.raw)
                 });
             }
             Kind::Imap => {}
@@ -233,6 +233,7 @@ impl Post {
                 self.order(fault);
             }
         }
+        None
     }
 
     /// From now on nothing goes wrong any more.

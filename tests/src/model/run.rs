@@ -178,7 +178,10 @@ impl Run {
                 }
             }
             6 => {
-                self.post.disturb(&mut self.rng);
+                let disturbed = self.post.disturb(&mut self.rng);
+                if let Some(mail) = disturbed.and_then(|number| self.ledger.mails.get_mut(&number)) {
+                    mail.was_unreadable = true;
+                }
                 self.note("the server stumbles".to_owned());
             }
             7 if self.rng.once_in(4) => self.renumber(),
@@ -388,6 +391,8 @@ impl Run {
     }
 
     fn note(&mut self, text: String) {
+            self.post.trace(&format!("--- {text}"));
+        }
         if self.is_calm {
             return;
         }
@@ -474,7 +479,7 @@ impl Run {
                 true => "lies in the mailbox and is never handed out",
                 false => "is nowhere",
             };
-            if there.contains(&number) && self.ledger.may_be_taken_for_another(number) {
+            if there.contains(&number) && self.ledger.may_be_passed_over(number) {
                 continue;
             }
             self.ledger.lost.insert(number);

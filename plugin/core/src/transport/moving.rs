@@ -63,6 +63,17 @@ impl Marks {
         self.complete_from.map_or(UnixSeconds::MAX, |complete_from| complete_from.max(self.since))
     }
 
+    /// Each with the moment of its settling, ascending.
+    pub(super) fn with_moments(&self) -> Vec<(Fingerprint, UnixSeconds)> {
+        let of = |(at, marks): &(UnixSeconds, Vec<Fingerprint>)| {
+            let at = *at;
+            marks.iter().map(move |mark| (*mark, at)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = self.lately.iter().flat_map(of).collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Ascending.
     pub(super) fn all(&self) -> Vec<Fingerprint> {
         let mut all: Vec<_> = self.lately.iter().flat_map(|(_, marks)| marks.iter().copied()).collect();

@@ -17,7 +17,7 @@ use crate::{
     clock::UnixSeconds,
     error::{About, Error, Kind, Result},
     limits,
-    message::fingerprint::Traits,
+    message::fingerprint::{Fingerprint, Traits},
     settings::Since,
     transport::{
         self, Covers, Entry, Key, Listing, Raw,
@@ -63,7 +63,8 @@ pub fn list(
     };
 
     cursor.highest = cursor.highest.max(Some(last));
-    let (mut found, mut more, suspect) = unsettled(conn, &selected, &cursor, last, how)?;
+    let is_note_due = now - cursor.resume_at >= limits::NOTE_INTERVAL;
+    let (mut found, mut more, suspect) = unsettled(conn, &selected, &cursor, last, how, is_note_due)?;
     // Another message has the UID of one that was settled: new mail got UIDs of old.
     if let Some(suspect) = suspect.filter(|_| reset.is_none())
         && !is_known(conn, &cursor, suspect, UnixSeconds::MIN)?
@@ -71,7 +72,7 @@ pub fn list(
         let (begun, words) = begin_anew(conn, &selected, last, &cursor, now)?;
         (cursor, reset) = (begun, Some(words));
         cursor.highest = Some(last);
-        (found, more, _) = unsettled(conn, &selected, &cursor, last, how)?;
+        (found, more, _) = unsettled(conn, &selected, &cursor, last, how, false)?;
     }
     if let Some(newest) = found.last().and_then(Found::anchor).filter(|_| !more) {
         cursor.anchor = Some(newest);
@@ -84,7 +85,7 @@ pub fn list(
     }
     // A moment that is still to come was written by a clock that was wrong.
     cursor.resume_at = cursor.resume_at.min(now);
-    if now - cursor.resume_at >= limits::NOTE_INTERVAL {
+    if is_note_due && now - cursor.resume_at >= limits::NOTE_INTERVAL {
         // A folder that is never without unsettled mail: what is older than the oldest of it is settled.
         let settled_before = match found.is_empty() {
             true => Some(now).filter(|_| is_whole),
@@ -117,8 +118,8 @@ pub fn list(
 fn is_set_back(conn: &mut Conn, selected: &Selected, cursor: &Cursor, last: u32) -> Result<bool> {
     let Some(highest) = cursor.highest.filter(|highest| last < *highest) else { return Ok(false) };
     match selected.uidnext {
-        // A server whose UIDNEXT is wrong still has the messages.
-        Some(_) => Ok(highest_uid(conn, selected).is_ok_and(|uid| uid < highest)),
+        // A server whose UIDNEXT is wrong still has the messages. While it does not say, nothing counts as settled.
+        Some(_) => Ok(highest_uid(conn, selected)? < highest),
         // Without UIDNEXT the newest may have been expunged. If not, a settled UID is a message that nobody settled.
         None => Ok(cursor.is_done(last) && !is_known(conn, cursor, last, cursor.marks.kept_from())?),
     }
@@ -157,18 +158,19 @@ fn begin_anew(
 
 /// Open messages that were settled before, by their fingerprints.
 fn recognised(conn: &mut Conn, cursor: &Cursor, last: u32) -> Result<Vec<u32>> {
-    let mut settled = cursor.marks.all();
+    let settled = cursor.marks.with_moments();
     let open = cursor.open_ranges(last);
     if settled.is_empty() || open.is_empty() {
         return Ok(Vec::new());
     }
-    let mut traits: Vec<(u32, Traits)> = Vec::new();
+    let mut found = Vec::new();
     let uids =
         ask::uids(conn, open).map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
     for chunk in uids.chunks(limits::IMAP_GROUP_UIDS) {
-        let asked = ask::fetch(conn, sets::ranges(chunk), TRAITS, &mut |found, frame| {
+        let asked = ask::fetch(conn, sets::ranges(chunk), TRAITS, &mut |one, frame| {
             if let [Raw::Memory(header)] = frame.literals.as_slice() {
-                traits.push((found.uid, Traits::of(header)));
+                let received_at = one.internal_date.as_deref().and_then(internal_date);
+                found.push((one.uid, received_at, Traits::of(header)));
             }
             Ok(())
         });
@@ -178,22 +180,59 @@ fn recognised(conn: &mut Conn, cursor: &Cursor, last: u32) -> Result<Vec<u32>> {
             Err(Failure::Fatal(error)) => return Err(error),
         }
     }
-    traits.sort_unstable_by_key(|(uid, _)| *uid);
-    let mut known = Vec::new();
-    for (uid, traits) in traits {
-        let at = traits.candidates().find_map(|candidate| settled.binary_search(&candidate).ok());
-        if let Some(at) = at {
-            // One copy settled, one copy known.
-            settled.remove(at);
-            known.push(uid);
+    found.sort_unstable_by_key(|(uid, ..)| *uid);
+    Ok(known_again(settled, found))
+}
+
+/// Which of these were settled, one copy for each copy. `settled` ascends, `found` is in the order of arrival.
+///
+/// A message that was received after its like was settled is another one with the same Message-ID; except where that is true of
+/// most: then the folder was copied, and every date is that of the copy.
+fn known_again(
+    mut settled: Vec<(Fingerprint, UnixSeconds)>,
+    found: Vec<(u32, Option<UnixSeconds>, Traits)>,
+) -> Vec<u32> {
+    let (mut known, mut late) = (Vec::new(), Vec::new());
+    for (uid, received_at, traits) in found {
+        let like = traits.candidates().find_map(|candidate| {
+            let first = settled.partition_point(|(mark, _)| *mark < candidate);
+            settled.get(first).is_some_and(|(mark, _)| *mark == candidate).then_some((candidate, first))
+        });
+        let Some((mark, first)) = like else { continue };
+        let not_before = received_at.map_or(UnixSeconds::MIN, |at| at.saturating_sub(limits::CLOCKS_APART));
+        let fitting = settled.partition_point(|one| *one < (mark, not_before));
+        match settled.get(fitting).is_some_and(|(one, _)| *one == mark) {
+            true => {
+                settled.remove(fitting);
+                known.push(uid);
+            }
+            false => {
+                settled.remove(first);
+                late.push(uid);
+            }
         }
     }
-    Ok(known)
+    if late.len() > known.len() {
+        known.append(&mut late);
+        known.sort_unstable();
+    }
+    known
 }
 
 /// What a fingerprint is made of.
-const TRAITS: &str = "UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
-const WITH_DATE: &str = "UID INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
+const TRAITS: &str = "UID INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
+
+impl Anchor {
+    /// Has another message its UID now? Exchange estimates sizes, and estimates change: a size counts only where there
+    /// is no date.
+    fn differs(&self, one: &Found) -> bool {
+        let is_another = match one.received_at {
+            Some(at) => at != self.received_at,
+            None => one.size != 0 && self.size != 0 && one.size != self.size,
+        };
+        one.uid == self.uid && is_another
+    }
+}
 
 /// When the oldest of these was received; `None`: of one of them it cannot be read.
 fn oldest(found: &[Found]) -> Option<UnixSeconds> {
@@ -227,7 +266,7 @@ impl Found {
 fn is_known(conn: &mut Conn, cursor: &Cursor, uid: u32, kept_from: UnixSeconds) -> Result<bool> {
     let settled = cursor.marks.all();
     let mut is_known = true;
-    ask::fetch(conn, vec![(uid, uid)], WITH_DATE, &mut |found, frame| {
+    ask::fetch(conn, vec![(uid, uid)], TRAITS, &mut |found, frame| {
         let is_asked = found.uid == uid;
         if let [Raw::Memory(header)] = frame.literals.as_slice()
             && is_asked
@@ -304,13 +343,14 @@ fn highest_uid(conn: &mut Conn, selected: &Selected) -> Result<u32> {
 }
 
 /// What the cursor leaves open, ascending, and whether there is more; and the UID of the anchor, when what has it now looks like
-/// another message.
+/// another message. The anchor is looked at along with others, and before all counts as settled (`is_note_due`).
 fn unsettled(
     conn: &mut Conn,
     selected: &Selected,
     cursor: &Cursor,
     last: u32,
     how: How,
+    is_note_due: bool,
 ) -> Result<(Vec<Found>, bool, Option<u32>)> {
     let mut found: Vec<Found> = Vec::new();
     if selected.exists == 0 {
@@ -318,11 +358,12 @@ fn unsettled(
     }
     let mut open: VecDeque<(u32, u32)> = cursor.open_ranges(last).into();
     // A settled message that is asked for along with the others costs no round trip.
-    let anchor = cursor.anchor.filter(|anchor| cursor.is_done(anchor.uid) && !open.is_empty());
-    if let Some(anchor) = anchor {
+    let wants_anchor = !open.is_empty() || is_note_due;
+    let anchor = cursor.anchor.filter(|anchor| cursor.is_done(anchor.uid) && wants_anchor);
+    if let Some(anchor) = anchor.filter(|_| how.sizes) {
         open.push_front((anchor.uid, anchor.uid));
     }
-    let mut suspect = None;
+    let (mut suspect, mut is_dated) = (None, how.sizes);
     // No command may be answered by more lines than are accepted. Messages bound an answer, numbers do not: so in a large
     // folder the window grows without bound only when few messages are left above it.
     let narrow = limits::IMAP_RESPONSES_MAX as u64 / 2;
@@ -338,11 +379,7 @@ fn unsettled(
             if one.uid <= last && !cursor.is_done(one.uid) {
                 found.push(one);
             }
-            let differs = |anchor: Anchor| {
-                let is_another_size = one.size != 0 && anchor.size != 0 && one.size != anchor.size;
-                is_another_size || one.received_at.is_some_and(|at| at != anchor.received_at)
-            };
-            if anchor.is_some_and(|anchor| anchor.uid == one.uid && differs(anchor)) {
+            if anchor.is_some_and(|anchor| anchor.differs(&one)) {
                 suspect = Some(one.uid);
             }
             Ok(())
@@ -350,7 +387,10 @@ fn unsettled(
         let outcome = match how.sizes {
             true => match ask::fetch(conn, ranges.clone(), "UID RFC822.SIZE INTERNALDATE", &mut keep) {
                 // One that cannot be opened refuses the sizes of all. Their UIDs need no message to be opened.
-                Err(Failure::No(_) | Failure::Bad(_)) => ask::fetch(conn, ranges.clone(), "UID", &mut keep),
+                Err(Failure::No(_) | Failure::Bad(_)) => {
+                    is_dated = false;
+                    ask::fetch(conn, ranges.clone(), "UID", &mut keep)
+                }
                 outcome => outcome,
             },
             false => ask::fetch(conn, ranges.clone(), "UID", &mut keep),
@@ -378,6 +418,15 @@ fn unsettled(
                 widest = u64::from(u32::MAX);
             }
             window = (window * 4).min(widest);
+        }
+    }
+    if let Some(anchor) = anchor.filter(|_| !is_dated) {
+        let asked = ask::fetch(conn, vec![(anchor.uid, anchor.uid)], "UID INTERNALDATE", &mut |one, _| {
+            suspect = suspect.or(Some(Found::of(&one)).filter(|one| anchor.differs(one)).map(|one| one.uid));
+            Ok(())
+        });
+        if let Err(Failure::Fatal(error)) = asked {
+            return Err(error);
         }
     }
     // A message may be named twice, once with its size.
@@ -518,6 +567,22 @@ fn search_date(date: Date) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_after_its_like_was_settled_is_another_message() {
+        let traits = |id: &str| Traits { message_id: Some(id.to_owned()), ..Traits::default() };
+        let mark = |id: &str, at| (traits(id).fingerprint().unwrap(), at);
+        let mut settled = vec![mark("<same@a>", 1_000), mark("<1@a>", 1_000), mark("<2@a>", 1_000)];
+        settled.sort_unstable();
+        let known = |found: &[(u32, i64, &str)]| {
+            known_again(settled.clone(), found.iter().map(|(uid, at, id)| (*uid, Some(*at), traits(id))).collect())
+        };
+        // The settled one is older than what is listed again, or somebody removed it.
+        assert_eq!(known(&[(1, 900, "<1@a>"), (2, 950, "<2@a>"), (3, 9_000, "<same@a>")]), [1, 2]);
+        assert_eq!(known(&[(1, 900, "<1@a>"), (2, 900, "<same@a>"), (3, 9_000, "<same@a>")]), [1, 2]);
+        // Copied without dates.
+        assert_eq!(known(&[(1, 9_000, "<1@a>"), (2, 9_000, "<2@a>"), (3, 9_000, "<3@a>")]), [1, 2]);
+    }
 
     #[test]
     fn internal_dates_of_real_servers_are_read() {

@@ -656,7 +656,7 @@ fn a_folder_that_was_set_back_is_listed_anew_under_new_keys_without_what_is_know
         server.expect("UID FETCH 5:6 (UID)");
         server.say("* 1 FETCH (UID 5)\r\n* 2 FETCH (UID 6)\r\n");
         server.done("OK done");
-        server.expect("UID FETCH 5:6 (UID BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)])");
+        server.expect("UID FETCH 5:6 (UID INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)])");
         for uid in [5, 6] {
             let header = format!("Message-ID: <{}@b.test>\r\n\r\n", uid - 4);
             let name = "BODY[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
