@@ -391,8 +391,6 @@ impl Run {
     }
 
     fn note(&mut self, text: String) {
-            self.post.trace(&format!("--- {text}"));
-        }
         if self.is_calm {
             return;
         }

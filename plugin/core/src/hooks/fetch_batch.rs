@@ -377,7 +377,12 @@ impl Fetch {
                 Err(error) => context.session.log.info(format_args!("Settled messages leave no fingerprints: {error}")),
             }
         }
-        keys.iter().map(|key| self.fingerprints.get(key).copied()).collect()
+        keys.iter().map(|key| self.known_fingerprint(key)).collect()
+    }
+
+    /// `None`: this process did not read it, or nothing tells it from others.
+    pub fn known_fingerprint(&self, key: &Key) -> Option<Fingerprint> {
+        self.fingerprints.get(key).copied()
     }
 
     fn read_fingerprints(

@@ -184,13 +184,15 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
             if verdicts.contains(&Verdict::Refused) {
                 keys.extend(half_aside.iter().cloned());
             }
-            // What leaves the folder is not met again.
+            // What leaves the folder comes back when the mailbox is restored; it is not read again for that.
             let fingerprints = match action {
                 Action::Leave | Action::MarkSeen if !keys.is_empty() => {
                     let is_settled = |key: &Key| cursor.is_settled(key);
                     work.fetch.fingerprints(&context, &keys, is_settled, request.deadline)
                 }
-                Action::Leave | Action::MarkSeen | Action::Move { .. } | Action::Delete => vec![None; keys.len()],
+                Action::Leave | Action::MarkSeen | Action::Move { .. } | Action::Delete => {
+                    keys.iter().map(|key| work.fetch.known_fingerprint(key)).collect()
+                }
             };
             let outcomes = if keys.is_empty() || *action == Action::Leave {
                 Ok(keys.iter().map(|_| Settled::Done).collect())

@@ -120,8 +120,12 @@ fn is_set_back(conn: &mut Conn, selected: &Selected, cursor: &Cursor, last: u32)
     match selected.uidnext {
         // A server whose UIDNEXT is wrong still has the messages. While it does not say, nothing counts as settled.
         Some(_) => Ok(highest_uid(conn, selected)? < highest),
-        // Without UIDNEXT the newest may have been expunged. If not, a settled UID is a message that nobody settled.
-        None => Ok(cursor.is_done(last) && !is_known(conn, cursor, last, cursor.marks.kept_from())?),
+        // Without UIDNEXT the newest may have been expunged. If not, a settled UID is a message that nobody settled, and
+        // it came after all that were listed.
+        None => {
+            let listed = cursor.anchor.map_or(UnixSeconds::MIN, |anchor| anchor.received_at.saturating_add(1));
+            Ok(cursor.is_done(last) && !is_known(conn, cursor, last, listed.max(cursor.marks.kept_from()))?)
+        }
     }
 }
 
@@ -272,8 +276,11 @@ fn is_known(conn: &mut Conn, cursor: &Cursor, uid: u32, kept_from: UnixSeconds) 
             && is_asked
         {
             let received_at = found.internal_date.as_deref().and_then(internal_date);
+            // What nothing is known by may be any of many.
+            let traits = Traits::of(header);
             is_known = received_at.is_some_and(|at| at < kept_from)
-                || Traits::of(header).candidates().any(|one| settled.binary_search(&one).is_ok());
+                || traits.fingerprint().is_none()
+                || traits.candidates().any(|one| settled.binary_search(&one).is_ok());
         }
         Ok(())
     })
