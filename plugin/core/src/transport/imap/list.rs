@@ -123,7 +123,7 @@ fn is_set_back(conn: &mut Conn, selected: &Selected, cursor: &Cursor, last: u32)
         // Without UIDNEXT the newest may have been expunged. If not, a settled UID is a message that nobody settled, and
         // it came after all that were listed.
         None => {
-            let listed = cursor.anchor.map_or(UnixSeconds::MIN, |anchor| anchor.received_at.saturating_add(1));
+            let listed = cursor.anchor.map_or(UnixSeconds::MIN, |anchor| anchor.received_at);
             Ok(cursor.is_done(last) && !is_known(conn, cursor, last, listed.max(cursor.marks.kept_from()))?)
         }
     }
@@ -170,21 +170,27 @@ fn recognised(conn: &mut Conn, cursor: &Cursor, last: u32) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     let uids =
         ask::uids(conn, open).map_err(|failure| failure.into_error("list the folder").or_about(About::Folder))?;
-    for chunk in uids.chunks(limits::IMAP_GROUP_UIDS) {
-        let asked = ask::fetch(conn, sets::ranges(chunk), TRAITS, &mut |one, frame| {
-            if let [Raw::Memory(header)] = frame.literals.as_slice() {
-                let received_at = one.internal_date.as_deref().and_then(internal_date);
-                found.push((one.uid, received_at, Traits::of(header)));
+    let mut missing = uids;
+    // A message that is there may be left out in silence (RFC 2180 section 4.1.2): it is asked for once more.
+    for _ in 0..2 {
+        for chunk in missing.chunks(limits::IMAP_GROUP_UIDS) {
+            let asked = ask::fetch(conn, sets::ranges(chunk), TRAITS, &mut |one, frame| {
+                if let [Raw::Memory(header)] = frame.literals.as_slice() {
+                    let received_at = one.internal_date.as_deref().and_then(internal_date);
+                    found.push((one.uid, received_at, Traits::of(header)));
+                }
+                Ok(())
+            });
+            match asked {
+                // Which of them cannot be read is found when they are read.
+                Ok(()) | Err(Failure::No(_) | Failure::Bad(_)) => {}
+                Err(Failure::Fatal(error)) => return Err(error),
             }
-            Ok(())
-        });
-        match asked {
-            // Which of them cannot be read is found when they are read.
-            Ok(()) | Err(Failure::No(_) | Failure::Bad(_)) => {}
-            Err(Failure::Fatal(error)) => return Err(error),
         }
+        found.sort_unstable_by_key(|(uid, ..)| *uid);
+        found.dedup_by_key(|(uid, ..)| *uid);
+        missing.retain(|uid| found.binary_search_by_key(uid, |(uid, ..)| *uid).is_err());
     }
-    found.sort_unstable_by_key(|(uid, ..)| *uid);
     Ok(known_again(settled, found))
 }
 
