@@ -203,7 +203,7 @@ impl Cursor {
         let mut left = Vec::new();
         for (key, fingerprint) in settled {
             let is_new = match self {
-                Self::Imap(cursor) => cursor.settle(&key.id),
+                Self::Imap(cursor) => cursor.settle(&key.id, fingerprint.is_some()),
                 Self::Ews(feed) | Self::Graph(feed) => feed.settle(&key.id),
             };
             left.extend(fingerprint.filter(|_| is_new));

@@ -76,11 +76,12 @@ impl Cursor {
     }
 
     /// Counts a message as settled. `id` is the key's id, `UIDVALIDITY.UID`; one of another UIDVALIDITY is ignored.
-    /// Returns whether something changed.
-    pub fn settle(&mut self, id: &str) -> bool {
+    /// Returns whether something changed. `is_known_again`: by its fingerprint; what is not cannot be the anchor.
+    pub fn settle(&mut self, id: &str, is_known_again: bool) -> bool {
         match self.current_uid(id) {
             Some(uid) if !self.is_done(uid) && self.listed(id) => {
                 self.insert(uid, uid);
+                self.anchor = self.anchor.filter(|anchor| is_known_again || anchor.uid != uid);
                 true
             }
             _ => false,
@@ -207,17 +208,17 @@ mod tests {
     fn settling_in_any_order_ends_at_one_floor() {
         let mut cursor = Cursor::new(7, 10, 0);
         for uid in [15, 12, 11, 14, 13, 13, 4] {
-            cursor.settle(&id(7, uid));
+            cursor.settle(&id(7, uid), true);
         }
         assert_eq!((cursor.floor, cursor.done.len()), (15, 0));
-        assert!(!cursor.settle(&id(8, 99)) && !cursor.settle("x") && !cursor.settle("7.0"));
+        assert!(!cursor.settle(&id(8, 99), true) && !cursor.settle("x", true) && !cursor.settle("7.0", true));
     }
 
     #[test]
     fn what_was_never_listed_cannot_be_settled() {
         let mut cursor = Cursor { highest: Some(12), ..Cursor::new(7, 10, 0) };
-        assert!(!cursor.settle(&id(7, 13)) && !cursor.listed(&id(7, 13)) && !cursor.listed("x"));
-        assert!(cursor.settle(&id(7, 12)) && cursor.listed(&id(6, 99)));
+        assert!(!cursor.settle(&id(7, 13), true) && !cursor.listed(&id(7, 13)) && !cursor.listed("x"));
+        assert!(cursor.settle(&id(7, 12), true) && cursor.listed(&id(6, 99)));
     }
 
     #[test]
@@ -227,8 +228,10 @@ mod tests {
         assert_eq!(parse("7-2.12"), Some(Id { uidvalidity: 7, epoch: 2, uid: 12 }));
         assert!(parse("7-0.12").is_none() && parse("7-.12").is_none() && parse("-1.12").is_none());
         // Handed out before, and a message that is not there any more.
-        assert!(cursor.listed("7.99") && !cursor.is_current("7.99") && !cursor.settle("7.12") && !cursor.is_done(12));
-        assert!(cursor.settle("7-2.12") && cursor.is_settled("7-2.12") && !cursor.is_settled("7.12"));
+        assert!(
+            cursor.listed("7.99") && !cursor.is_current("7.99") && !cursor.settle("7.12", true) && !cursor.is_done(12)
+        );
+        assert!(cursor.settle("7-2.12", true) && cursor.is_settled("7-2.12") && !cursor.is_settled("7.12"));
         let old: Cursor = serde_json::from_str(r#"{"uidvalidity":7,"floor":1,"done":[],"resume_at":0}"#).unwrap();
         assert_eq!((old.epoch, old.id(3).as_str()), (0, "7.3"));
     }

@@ -233,14 +233,10 @@ fn known_again(
 const TRAITS: &str = "UID INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
 
 impl Anchor {
-    /// Has another message its UID now? Exchange estimates sizes, and estimates change: a size counts only where there
-    /// is no date.
+    /// Has another message its UID now?
     fn differs(&self, one: &Found) -> bool {
-        let is_another = match one.received_at {
-            Some(at) => at != self.received_at,
-            None => one.size != 0 && self.size != 0 && one.size != self.size,
-        };
-        one.uid == self.uid && is_another
+        let is_another_size = one.size != 0 && self.size != 0 && one.size != self.size;
+        one.uid == self.uid && (is_another_size || one.received_at.is_some_and(|at| at != self.received_at))
     }
 }
 
