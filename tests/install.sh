@@ -5,16 +5,23 @@
 #
 #   tests/install.sh            what `make test` and `make demo` need
 #   tests/install.sh --bench    also the clients that `make bench` compares with
+#   tests/install.sh --servers  also the servers that only `make test-servers` walks; those that Debian lets nobody install
+#                               beside Postfix are unpacked in tests/families/debian
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 packages="dovecot-core dovecot-imapd dovecot-lmtpd mailutils-imap4d postfix postgresql pgbouncer
     g++ valgrind libcjson-dev python3-minimal python3-venv libxml2-utils php-cli ruby default-jdk-headless libjna-java
     chromium"
+unpacked=
 npm_folders="$here/idp $here/families $here/page $here/../host-sample/node"
 if [ "${1:-}" = --bench ]; then
     packages="$packages isync libsasl2-modules libsasl2-modules-kdexoauth2"
     npm_folders="$npm_folders $here/bench/nodemailer"
+fi
+if [ "${1:-}" = --servers ]; then
+    unpacked="exim4-daemon-light opensmtpd"
+    packages="$packages libdb5.3 libevent-2.1-7 libgnutls-dane0 libidn12 libnsl2 libpcre2-8-0"
 fi
 policy=/usr/sbin/policy-rc.d
 log=$(mktemp)
@@ -75,6 +82,23 @@ if [ -n "$wanted" ]; then
     # Unquoted on purpose: one argument per package.
     install_packages $wanted
 fi
+
+for package in $unpacked; do
+    done=$here/families/debian/.$package
+    [ -f "$done" ] && continue
+    echo "unpacking $package" >&2
+    mkdir -p "$here/families/debian"
+    load=$(mktemp -d)
+    # The lists may be older than what the mirror has.
+    (cd "$load" && { apt-get download "$package" || { ${sudo:-} apt-get update -q && apt-get download "$package"; }; } &&
+        dpkg -x ./"$package"_*.deb "$here/families/debian") >"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        rm -rf "$load"
+        fail "$package could not be unpacked"
+    }
+    rm -rf "$load"
+    touch "$done"
+done
 
 command -v cc >/dev/null || fail "a C compiler (cc) is missing; install the package gcc or clang"
 command -v node >/dev/null || fail "node is missing; install Node.js 20 or newer with npm"

@@ -44,8 +44,8 @@ fn graph_after_every_failure_of_the_consent_and_with_a_quarantine() {
         walk["hasty"] = json!(true);
         walk["quarantine"] = json!({
             "subjects": ["The first one", "The other one"],
-            "fault": {"face": "graph", "match": "/$value", "times": 100, "status": 400,
-                      "code": "ErrorMimeContentConversionFailed"},
+            "fault": {"face": "graph", "match": "/$value", "times": 1000, "status": 400,
+                      "code": "ErrorMimeContentConversionFailed", "only": "It came later."},
         });
     });
 }

@@ -1,4 +1,4 @@
-//! Two servers of other families, walked through the suite that `make test-servers` walks all of them through.
+//! Three servers of other families, walked through the suite that `make test-servers` walks all of them through.
 #![allow(clippy::unwrap_used)]
 
 use oauth_mail_tests::families::FAMILIES;
@@ -17,4 +17,9 @@ fn dovecot_is_walked_through() {
 #[test]
 fn pymap_is_walked_through() {
     walk("pymap");
+}
+
+#[test]
+fn aiosmtpd_is_walked_through() {
+    walk("aiosmtpd");
 }

@@ -70,7 +70,8 @@ pub struct What {
     /// EWS: every item of the request is refused with this ResponseCode, inside HTTP 200.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_code: Option<String>,
-    /// EWS: only the items whose message holds this text are refused; the others get what they asked for.
+    /// Only an answer that would hold this text is refused. EWS, with `response_code`: only the items whose message
+    /// holds it; the others get what they asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only: Option<String>,
     /// Content-Type of the answer.
@@ -195,6 +196,11 @@ impl Plan {
     /// Does it refuse? For the faces that speak lines.
     pub fn refuses(&self) -> bool {
         self.what.status.is_some()
+    }
+
+    /// Refuses only what would hold this text.
+    pub fn only(&self) -> Option<&str> {
+        self.what.only.as_deref()
     }
 
     /// The ResponseCode for items, of EWS, and the text that their messages hold.

@@ -82,6 +82,10 @@ impl Response {
         Self::of(status, "text/plain; charset=utf-8", body.into())
     }
 
+    pub fn holds(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.body).contains(text)
+    }
+
     pub fn redirect(location: impl Into<String>) -> Self {
         Self::new(303).header("Location", location)
     }

@@ -237,7 +237,10 @@ fn serve_http(state: &State, stream: &mut Tls) -> io::Result<()> {
         thread::sleep(plan.delay);
         let response = match (&slot, plan.answer(face), plan.response_code()) {
             (Err(response), ..) => response.clone(),
-            (_, Some(response), _) => response,
+            (_, Some(response), _) => match plan.only().map(|text| (text, handle(state, &request))) {
+                Some((text, right)) if !right.holds(text) => right,
+                _ => response,
+            },
             (_, None, Some((code, only))) if face == Face::Ews => ews::refused(state, &request, code, only),
             (_, None, _) => handle(state, &request),
         };

@@ -19,7 +19,7 @@ pub const USER: &str = "alice@example.test";
 pub const PASSWORD: &str = "pw";
 /// Of that password, in crypt(3).
 const CRYPTED: &str = "$1$abcdefgh$IQtUouv7y7Q9dRWkQEPCc.";
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Ends when dropped.
 pub struct Server {
@@ -130,11 +130,11 @@ pub fn hoodiecrow(folder: &Path) -> Result<Server> {
     started("hoodiecrow", &command, folder, port)
 }
 
-fn ours() -> PathBuf {
+pub fn ours() -> PathBuf {
     root().join("tests/families")
 }
 
-fn installed(path: &str) -> Result<PathBuf> {
+pub fn installed(path: &str) -> Result<PathBuf> {
     let path = ours().join(path);
     match path.exists() {
         true => Ok(path),
@@ -148,6 +148,6 @@ fn started(name: &str, command: &Command, folder: &Path, port: u16) -> Result<Se
     Ok(Server { port, process })
 }
 
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -3,12 +3,14 @@
 //!
 //! To add one: an entry of [`FAMILIES`]. Its walk starts the server (a [`Process`](crate::process::Process) that ends when
 //! it is dropped, on a free port), and says of each step how it went. Every kind of server has a suite of its own:
-//! [`imap_suite`] for IMAP.
+//! [`imap_suite`] for IMAP, [`smtp_suite`] for SMTP.
 
 mod imap_servers;
 mod imap_suite;
 mod other_client;
 mod proxy;
+mod smtp_servers;
+mod smtp_suite;
 
 use std::fmt;
 
@@ -27,6 +29,9 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "GNU mailutils", kind: "imap", walk: |tally| imap_suite::walk(imap_servers::mailutils, tally) },
     Family { name: "pymap", kind: "imap", walk: |tally| imap_suite::walk(imap_servers::pymap, tally) },
     Family { name: "hoodiecrow", kind: "imap", walk: |tally| imap_suite::walk(imap_servers::hoodiecrow, tally) },
+    Family { name: "aiosmtpd", kind: "smtp", walk: |tally| smtp_suite::walk(smtp_servers::aiosmtpd, tally) },
+    Family { name: "Exim", kind: "smtp", walk: |tally| smtp_suite::walk_as_root(smtp_servers::exim, tally) },
+    Family { name: "OpenSMTPD", kind: "smtp", walk: |tally| smtp_suite::walk_as_root(smtp_servers::opensmtpd, tally) },
 ];
 
 impl Family {
@@ -66,6 +71,10 @@ impl Tally {
             Ok(Step::Skipped(why)) => self.skipped.push(format!("{name}: {why}")),
             Err(error) => self.failed.push(format!("{name}: {error}")),
         }
+    }
+
+    pub fn skip(&mut self, name: &str, why: &str) {
+        self.skipped.push(format!("{name}: {why}"));
     }
 
     pub fn is_clean(&self) -> bool {

@@ -1,5 +1,5 @@
 //! TLS and OAuth before a server that has neither: `AUTHENTICATE XOAUTH2` and `OAUTHBEARER` become `LOGIN` with the test's
-//! password. After the login it passes on what comes, and breaks connections on request.
+//! password, or, before SMTP, end here. After the login it passes on what comes, and breaks connections on request.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -40,7 +40,16 @@ impl Proxy {
         let login = format!("LOGIN \"{user}\" \"{password}\"");
         let server = TlsServer::start(ca, {
             let cuts = cuts.clone();
-            move |tcp, config| drop(carry(tcp, config, backend, &login, &cuts))
+            move |tcp, config| drop(carry(tcp, config, backend, |client, server| log_in(client, server, &login), &cuts))
+        })?;
+        Ok(Self { port: server.port, cuts, _server: server })
+    }
+
+    pub fn before_smtp(ca: &Ca, backend: u16) -> Result<Self> {
+        let cuts = Arc::new(Cuts::default());
+        let server = TlsServer::start(ca, {
+            let cuts = cuts.clone();
+            move |tcp, config| drop(carry(tcp, config, backend, log_in_smtp, &cuts))
         })?;
         Ok(Self { port: server.port, cuts, _server: server })
     }
@@ -56,14 +65,20 @@ impl Proxy {
     }
 }
 
-fn carry(tcp: TcpStream, config: Arc<ServerConfig>, backend: u16, login: &str, cuts: &Cuts) -> io::Result<()> {
+fn carry(
+    tcp: TcpStream,
+    config: Arc<ServerConfig>,
+    backend: u16,
+    log_in: impl Fn(&mut Client, &mut BufReader<TcpStream>) -> io::Result<bool>,
+    cuts: &Cuts,
+) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let connection = ServerConnection::new(config).map_err(io::Error::other)?;
     let mut client = BufReader::new(StreamOwned::new(connection, tcp));
     let backend = TcpStream::connect(("127.0.0.1", backend))?;
     backend.set_nodelay(true)?;
     let mut server = BufReader::new(backend);
-    if !log_in(&mut client, &mut server, login)? {
+    if !log_in(&mut client, &mut server)? {
         return Ok(());
     }
     // Both ends may speak: each is asked in turn, for a moment.
@@ -123,10 +138,7 @@ fn log_in(client: &mut Client, server: &mut BufReader<TcpStream>, login: &str) -
                     line(client)?
                 }
             };
-            let is_token = STANDARD.decode(initial.trim()).is_ok_and(|text| {
-                String::from_utf8_lossy(&text).split('\x01').any(|part| part.starts_with("auth=Bearer "))
-            });
-            if !is_token {
+            if !is_token(&initial) {
                 say(client, &format!("{tag} NO [AUTHENTICATIONFAILED] no token\r\n"))?;
                 continue;
             }
@@ -150,6 +162,44 @@ fn log_in(client: &mut Client, server: &mut BufReader<TcpStream>, login: &str) -
             }
         }
     }
+}
+
+/// Until the client has shown a token. `false`: it left before.
+fn log_in_smtp(client: &mut Client, server: &mut BufReader<TcpStream>) -> io::Result<bool> {
+    say(client, &line(server)?)?;
+    loop {
+        let command = line(client)?;
+        let mut words = command.split_whitespace();
+        let Some(verb) = words.next() else { return Ok(false) };
+        if verb.eq_ignore_ascii_case("AUTH") {
+            let shown = words.nth(1).is_some_and(is_token);
+            say(client, if shown { "235 2.7.0 ok\r\n" } else { "535 5.7.8 no token\r\n" })?;
+            if shown {
+                return Ok(true);
+            }
+            continue;
+        }
+        server.get_mut().write_all(command.as_bytes())?;
+        let mut is_first = true;
+        loop {
+            let answer = line(server)?;
+            let is_last = answer.as_bytes().get(3) != Some(&b'-');
+            if verb.eq_ignore_ascii_case("EHLO") && is_last && !is_first {
+                say(client, "250-AUTH XOAUTH2 OAUTHBEARER\r\n")?;
+            }
+            say(client, &answer)?;
+            if is_last {
+                break;
+            }
+            is_first = false;
+        }
+    }
+}
+
+fn is_token(initial: &str) -> bool {
+    STANDARD
+        .decode(initial.trim())
+        .is_ok_and(|text| String::from_utf8_lossy(&text).split('\x01').any(|part| part.starts_with("auth=Bearer ")))
 }
 
 /// Capabilities before the login, with OAuth among them.
