@@ -64,7 +64,7 @@ sweep: servers ## stop, fail, cut off and power off at every step (minutes; SWEE
 	$(CARGO) build --quiet -p oauth-mail-tests --features test-seam --bin oauth-mail-sweep
 	@target/debug/oauth-mail-sweep $(SWEEPS)
 
-test-servers: ## servers of other families, each walked through a suite: NAME n/n (minutes; SERVERS="pymap smtp …" for some; three are in `make test`)
+test-servers: ## servers of other families, each walked through a suite: NAME n/n (minutes; SERVERS="pymap smtp …" for some; four are in `make test`)
 	@tests/install.sh --servers
 	$(CARGO) build --quiet -p oauth-mail-tests --bin oauth-mail-families
 	@target/debug/oauth-mail-families $(filter-out real,$(SERVERS))

@@ -5,10 +5,14 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::{Result, ca::Ca, tls_server::TlsServer};
@@ -38,11 +42,27 @@ type Mail = BTreeMap<u32, (Vec<u8>, Option<Poison>)>;
 #[derive(Default)]
 struct Shared {
     mail: Mutex<Mail>,
+    /// `None`: whoever comes is let in.
+    check: Option<Box<Check>>,
+    /// How often all sessions were ended.
+    ended: AtomicUsize,
 }
+
+/// Of user and access token.
+type Check = dyn Fn(&str, &str) -> bool + Send + Sync;
 
 impl WaywardImap {
     pub fn start(ca: &Ca) -> Result<Self> {
-        let shared = Arc::new(Shared::default());
+        Self::with(ca, Shared::default())
+    }
+
+    /// Lets in whose user and access token pass.
+    pub fn checking(ca: &Ca, check: impl Fn(&str, &str) -> bool + Send + Sync + 'static) -> Result<Self> {
+        Self::with(ca, Shared { check: Some(Box::new(check)), ..Shared::default() })
+    }
+
+    fn with(ca: &Ca, shared: Shared) -> Result<Self> {
+        let shared = Arc::new(shared);
         let server = TlsServer::start(ca, {
             let shared = shared.clone();
             move |tcp, config| drop(serve(tcp, config, &shared))
@@ -57,6 +77,11 @@ impl WaywardImap {
         mail.insert(uid, (raw.to_vec(), poison));
     }
 
+    /// Sessions that are open end with their next command.
+    pub fn end_sessions(&self) {
+        self.shared.ended.fetch_add(1, SeqCst);
+    }
+
     /// What is there becomes poison, or well.
     pub fn make(&self, poison: Option<Poison>) {
         self.shared.lock().values_mut().for_each(|(_, old)| *old = poison);
@@ -64,6 +89,15 @@ impl WaywardImap {
 }
 
 impl Shared {
+    /// The initial response of XOAUTH2: `user=…^Aauth=Bearer …^A^A`.
+    fn lets_in(&self, response: &str) -> bool {
+        let Some(check) = &self.check else { return true };
+        let text = STANDARD.decode(response).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let part = |start: &str| text.split('\x01').find_map(|part| part.strip_prefix(start));
+        matches!((part("user="), part("auth=Bearer ")), (Some(user), Some(token)) if check(user, token))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Mail> {
         self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,11 +110,12 @@ fn serve(tcp: TcpStream, config: Arc<ServerConfig>, shared: &Shared) -> std::io:
     tcp.set_read_timeout(Some(Duration::from_secs(60)))?;
     let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
     let mut stream = BufReader::new(StreamOwned::new(connection, tcp));
+    let ended = shared.ended.load(SeqCst);
     say(&mut stream, "* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2] ready\r\n")?;
     loop {
         let mut line = String::new();
         // Longer than any command of ours.
-        if (&mut stream).take(65_536).read_line(&mut line)? == 0 {
+        if (&mut stream).take(65_536).read_line(&mut line)? == 0 || shared.ended.load(SeqCst) != ended {
             return Ok(());
         }
         let mut words = line.split_whitespace();
@@ -88,6 +123,24 @@ fn serve(tcp: TcpStream, config: Arc<ServerConfig>, shared: &Shared) -> std::io:
         let rest: Vec<&str> = words.collect();
         match (verb.as_str(), rest.first().map(|word| word.to_ascii_uppercase()).as_deref()) {
             ("CAPABILITY", _) => say(&mut stream, "* CAPABILITY IMAP4rev1 SASL-IR AUTH=XOAUTH2 UIDPLUS\r\n")?,
+            ("AUTHENTICATE", _) => {
+                let initial = match rest.get(1) {
+                    Some(initial) => (*initial).to_owned(),
+                    None => {
+                        say(&mut stream, "+ \r\n")?;
+                        let mut answer = String::new();
+                        (&mut stream).take(65_536).read_line(&mut answer)?;
+                        answer
+                    }
+                };
+                if !shared.lets_in(initial.trim()) {
+                    // An error challenge, and the client's empty answer.
+                    say(&mut stream, "+ eyJzdGF0dXMiOiI0MDEifQ==\r\n")?;
+                    (&mut stream).take(65_536).read_line(&mut String::new())?;
+                    say(&mut stream, &format!("{tag} NO [AUTHENTICATIONFAILED] no such token\r\n"))?;
+                    continue;
+                }
+            }
             ("EXAMINE" | "SELECT", _) => {
                 let mail = shared.lock();
                 let next = mail.keys().next_back().map_or(1, |last| last + 1);

@@ -1,4 +1,4 @@
-//! Three servers of other families, walked through the suite that `make test-servers` walks all of them through.
+//! Servers of other families, walked through the suites that `make test-servers` walks all of them through.
 #![allow(clippy::unwrap_used)]
 
 use oauth_mail_tests::families::FAMILIES;
@@ -22,4 +22,9 @@ fn pymap_is_walked_through() {
 #[test]
 fn aiosmtpd_is_walked_through() {
     walk("aiosmtpd");
+}
+
+#[test]
+fn django_oauth_toolkit_is_walked_through() {
+    walk("django-oauth-toolkit");
 }

@@ -3,8 +3,11 @@
 //!
 //! To add one: an entry of [`FAMILIES`]. Its walk starts the server (a [`Process`](crate::process::Process) that ends when
 //! it is dropped, on a free port), and says of each step how it went. Every kind of server has a suite of its own:
-//! [`imap_suite`] for IMAP, [`smtp_suite`] for SMTP.
+//! [`imap_suite`] for IMAP, [`smtp_suite`] for SMTP, [`authorization_suite`] for authorization servers.
 
+mod authorization_servers;
+mod authorization_suite;
+mod https_front;
 mod imap_servers;
 mod imap_suite;
 mod other_client;
@@ -32,6 +35,11 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "aiosmtpd", kind: "smtp", walk: |tally| smtp_suite::walk(smtp_servers::aiosmtpd, tally) },
     Family { name: "Exim", kind: "smtp", walk: |tally| smtp_suite::walk_as_root(smtp_servers::exim, tally) },
     Family { name: "OpenSMTPD", kind: "smtp", walk: |tally| smtp_suite::walk_as_root(smtp_servers::opensmtpd, tally) },
+    Family {
+        name: "django-oauth-toolkit",
+        kind: "authorization",
+        walk: |tally| authorization_suite::walk(authorization_servers::django_oauth_toolkit, tally),
+    },
 ];
 
 impl Family {
