@@ -1,6 +1,9 @@
 //! Every number of the library: value, unit, range, why, source. Nowhere else stands a bare one.
 
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::{Range, RangeInclusive},
+    time::Duration,
+};
 
 /// Name lookup, TCP connect and TLS handshake together. A healthy server needs well under 2 s.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -383,11 +386,14 @@ pub const QUARANTINE_MAX: usize = 2_000;
 pub const MEMORY_MB_DEFAULT: u64 = 512;
 pub const MEMORY_MB_MIN: u64 = 16;
 pub const MEMORY_MB: u64 = 1 << 20;
-/// What became of a message under an idempotency key is forgotten this long after it was written, seconds: a year. A key that
-/// comes back later sends again.
-pub const CLAIM_KEPT: i64 = 365 * 86_400;
+/// What became of a message under an idempotency key is forgotten so many days after it was written, when the configuration
+/// says nothing: a year. A key that comes back later sends again.
+pub const IDEMPOTENCY_DAYS: u16 = 365;
 /// The count of automatic mails to one correspondent likewise: long after [`BRAKE_WINDOW`].
-pub const BRAKE_KEPT: i64 = 90 * 86_400;
+pub const AUTOMATIC_MAIL_DAYS: u16 = 90;
+/// What the configuration may say of both: longer than any host tries again, and ten years.
+pub const RECORD_DAYS: RangeInclusive<u16> = 7..=3_650;
+pub const DAY: i64 = 86_400;
 /// Old records of one kind are looked for this often by each process, seconds, and so many are deleted at once: a few
 /// milliseconds, and faster than messages come.
 pub const EXPIRY_INTERVAL: i64 = 600;

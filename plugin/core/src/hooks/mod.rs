@@ -2,7 +2,7 @@
 //!
 //! | call | in | out |
 //! |---|---|---|
-//! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny","memory_mb":512}` | plugin |
+//! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny","memory_mb":512,"idempotency_days":365,"automatic_mail_days":90}` | plugin |
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}`, with `"label":TEXT` what the host calls it in log lines and changes of health; else its username | handle, or all faults at once |
 //! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}`; `start` may carry `"also":[SETTINGS,…]`, whose scopes the same window asks for where they live on the same grant | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}`; `status` with `"health":{"state":"ok"/"expiring"/"degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","why","remedy","who","what","when","field",…}` |
 //! | the same | `{"action":"diagnose","send_to":ADDRESS,"send":BOOL,"refresh":BOOL,"verbose":BOOL}` | `{"healthy":BOOL,"summary",…,"steps":[{"step","status":"ok"/"warning"/"failed"/"skipped","saw","means","who","remedy","took_ms"}]}` |
@@ -12,7 +12,7 @@
 //! | [`Handle::send_message`] | `{"to","cc","bcc","subject","text","html","attachments","in_reply_to","references","auto_submitted","envelope","request_id","idempotency_key","resend_unknown"}` + raw MIME, or `{"look_up":MESSAGE_ID}` | `{"outcome":"sent"/"rejected"/"retry"/"unknown",…}`; `sent` with `"refused":[{"address","reply","transient"}]`: who did not get it, `transient` who may get it when it is sent again to them alone |
 //!
 //! A key is bound to what is sent under it: another content, envelope, `request_id` or From address is `misuse`. What became of it is
-//! kept for a year after it was written last ([`limits::CLAIM_KEPT`](crate::limits::CLAIM_KEPT)), counts of automatic mail for 90 days.
+//! kept for `idempotency_days` after it was written last, counts of automatic mail for `automatic_mail_days`.
 //! `sent_folder` in an answer says what the sent folder told: `{"found","copies","folder","why"}`.
 //!
 //! Every request may carry `deadline_ms`. A handle serves one call at a time; any number of handles run side by side.

@@ -51,6 +51,20 @@ struct Config {
     /// What large messages of all mailboxes may take at once.
     #[serde(default = "memory_mb")]
     memory_mb: u64,
+    /// How long idempotency keys are known after their last use.
+    #[serde(default = "idempotency_days")]
+    idempotency_days: u16,
+    /// How long counts of automatic mail are known after the last one.
+    #[serde(default = "automatic_mail_days")]
+    automatic_mail_days: u16,
+}
+
+fn idempotency_days() -> u16 {
+    limits::IDEMPOTENCY_DAYS
+}
+
+fn automatic_mail_days() -> u16 {
+    limits::AUTOMATIC_MAIL_DAYS
 }
 
 fn memory_mb() -> u64 {
@@ -83,6 +97,14 @@ impl Plugin {
             let message = format!("memory_mb is {}; it must be {} or more.", config.memory_mb, limits::MEMORY_MB_MIN);
             return Err(Error::new(Kind::Misuse, message));
         }
+        for (name, days) in
+            [("idempotency_days", config.idempotency_days), ("automatic_mail_days", config.automatic_mail_days)]
+        {
+            if !limits::RECORD_DAYS.contains(&days) {
+                let (least, most) = (limits::RECORD_DAYS.start(), limits::RECORD_DAYS.end());
+                return Err(Error::new(Kind::Misuse, format!("{name} is {days}; it must be from {least} to {most}.")));
+            }
+        }
         let previous = config.previous_keys.iter().map(SealingKey::from_config).collect::<Result<Vec<_>>>()?;
         let key = SealingKey::from_config(&config.key)?.with_previous(previous);
         let store = store::open_logging(&config.store, key, log.clone())?;
@@ -101,7 +123,7 @@ impl Plugin {
             signing: Signing::default(),
             rates: Rates::default(),
             unreleased: Unreleased::default(),
-            expiry: Expiry::default(),
+            expiry: Expiry::new(config.idempotency_days, config.automatic_mail_days),
             node: hex::random::<NODE_BYTES>()?,
             memory: Memory::new(config.memory_mb.saturating_mul(limits::MEMORY_MB)),
         });
@@ -147,4 +169,20 @@ pub fn describe() -> String {
 pub(super) fn wrong_direction(hook: &str, needed: &str) -> Error {
     Error::new(Kind::Misuse, format!("{hook} needs a handle that was opened with {needed} settings."))
         .remedy("Open one handle for incoming and one for outgoing mail.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_configuration_may_say_has_bounds() {
+        for (name, value) in
+            [("memory_mb", 1), ("idempotency_days", 0), ("idempotency_days", 3_651), ("automatic_mail_days", 6)]
+        {
+            let config = json!({"store": "sqlite:none.db", "key": {"value": "none"}, name: value}).to_string();
+            let error = Plugin::new(&config, Logger::silent()).err().map(|error| (error.kind(), error.to_string()));
+            assert!(error.is_some_and(|(kind, text)| kind == Kind::Misuse && text.contains(name)), "{name} {value}");
+        }
+    }
 }

@@ -303,7 +303,8 @@ fn growth_old_records_of_sending_are_forgotten() {
     store.write(Table::Sent, "new", None, b"{}").unwrap();
     store.write(Table::Brake, "old of another kind", None, b"{}").unwrap();
     place.tamper("UPDATE record SET written_at = unixepoch() - 366 * 86400 WHERE id LIKE 'old%'");
-    let forgotten: Vec<u32> = (0..4).map(|_| store.forget_old(Table::Sent, limits::CLAIM_KEPT, 2).unwrap()).collect();
+    let kept = i64::from(limits::IDEMPOTENCY_DAYS) * limits::DAY;
+    let forgotten: Vec<u32> = (0..4).map(|_| store.forget_old(Table::Sent, kept, 2).unwrap()).collect();
     assert_eq!(forgotten, [2, 2, 1, 0]);
     assert!(store.read(Table::Sent, "new").unwrap().is_some());
     assert!(store.read(Table::Brake, "old of another kind").unwrap().is_some());

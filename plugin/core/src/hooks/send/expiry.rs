@@ -1,5 +1,5 @@
-//! Records of sending do not stay for ever: a claim for `limits::CLAIM_KEPT`, a count for `limits::BRAKE_KEPT`, since they
-//! were written last, by the store's clock.
+//! Records of sending do not stay for ever: claims of idempotency keys and counts of automatic mail are forgotten so many days
+//! after they were written last, by the store's clock.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -7,21 +7,27 @@ use super::super::Context;
 use crate::{clock::UnixSeconds, limits, store::Table};
 
 /// When old records were looked for last, by this process.
-#[derive(Default)]
 pub struct Expiry {
     sent: AtomicI64,
     brake: AtomicI64,
+    idempotency_days: u16,
+    automatic_mail_days: u16,
 }
 
 impl Expiry {
+    pub fn new(idempotency_days: u16, automatic_mail_days: u16) -> Self {
+        Self { sent: AtomicI64::new(0), brake: AtomicI64::new(0), idempotency_days, automatic_mail_days }
+    }
+
     /// After a record was written: takes some old ones away. Never more than a few, so that the one message that meets an
     /// old store does not wait, and not at each message, because mostly there is none.
     pub fn sweep(&self, context: &Context, table: Table) {
-        let (last, kept) = match table {
-            Table::Sent => (&self.sent, limits::CLAIM_KEPT),
-            Table::Brake => (&self.brake, limits::BRAKE_KEPT),
+        let (last, days) = match table {
+            Table::Sent => (&self.sent, self.idempotency_days),
+            Table::Brake => (&self.brake, self.automatic_mail_days),
             _ => return,
         };
+        let kept = i64::from(days) * limits::DAY;
         let now: UnixSeconds = context.session.clock.now();
         let before = last.load(Ordering::Relaxed);
         let is_due = !(before..before + limits::EXPIRY_INTERVAL).contains(&now);
