@@ -151,6 +151,7 @@ struct Inner {
     remedy: Option<String>,
     who: Option<Who>,
     link: Option<String>,
+    needs_admin_consent: bool,
     provider_code: Option<String>,
     correlation: Option<String>,
     retry_after: Option<Duration>,
@@ -171,6 +172,7 @@ impl Error {
             remedy: None,
             who: None,
             link: None,
+            needs_admin_consent: false,
             provider_code: None,
             correlation: None,
             retry_after: None,
@@ -213,6 +215,16 @@ impl Error {
     pub fn link(mut self, link: impl Into<String>) -> Self {
         self.0.link = Some(link.into());
         self
+    }
+
+    /// An administrator must consent for the organisation before anybody else can.
+    pub(crate) fn admin_consent(mut self) -> Self {
+        self.0.needs_admin_consent = true;
+        self
+    }
+
+    pub(crate) fn needs_admin_consent(&self) -> bool {
+        self.0.needs_admin_consent
     }
 
     /// The provider's own code or answer line, verbatim (no secrets: never a request, a URL query or a body).

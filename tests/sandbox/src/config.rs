@@ -27,6 +27,8 @@ pub struct Config {
     pub graph_concurrency: usize,
     /// Addresses of mailboxes that Graph does not reach: 404 MailboxNotEnabledForRESTAPI.
     pub on_premises: Vec<String>,
+    /// Addresses of those who may consent for everybody.
+    pub administrators: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -65,13 +67,17 @@ pub struct Client {
     /// Instead of [`Config::token_lifetime`].
     #[serde(default)]
     pub token_lifetime: Option<u64>,
+    /// As in a default Microsoft 365 tenant: a person is refused (AADSTS90094) until an administrator has consented.
+    #[serde(default)]
+    pub only_administrators_consent: bool,
 }
 
 pub const DOMAIN: &str = "example.test";
 
 /// # Defaults
 /// alice and bob (password NAME-password), the shared mailbox support@ of which alice is a delegate, the public client
-/// `mail-native`, its twin `mail-short` with tokens of 6 seconds, and the confidential client `mail-app` with the secret
+/// `mail-native`, its twin `mail-short` with tokens of 6 seconds, `mail-tenant`
+/// to which only administrators consent (bob is one), and the confidential client `mail-app` with the secret
 /// `mail-app-secret` and all roles. Tokens live an hour, refresh tokens rotate.
 impl Default for Config {
     fn default() -> Self {
@@ -89,6 +95,7 @@ impl Default for Config {
             redirect_uris: Vec::new(),
             roles: Vec::new(),
             token_lifetime,
+            only_administrators_consent: false,
         };
         Self {
             users: vec![Self::user("alice"), Self::user("bob")],
@@ -100,6 +107,7 @@ impl Default for Config {
             clients: vec![
                 public("mail-native", None),
                 public("mail-short", Some(6)),
+                Client { only_administrators_consent: true, ..public("mail-tenant", None) },
                 Client {
                     secret: Some("mail-app-secret".into()),
                     roles: roles.map(str::to_owned).to_vec(),
@@ -115,6 +123,7 @@ impl Default for Config {
             ews_any_sync_state: false,
             graph_concurrency: 4,
             on_premises: Vec::new(),
+            administrators: vec![format!("bob@{DOMAIN}")],
         }
     }
 }

@@ -122,6 +122,8 @@ impl Sandbox {
             "submission_port": self.submission_port,
             "client_id": "mail-native",
             "short_client_id": "mail-short",
+            "tenant_client_id": "mail-tenant",
+            "admin_consent_url": format!("{base}/adminconsent"),
             "domain": crate::config::DOMAIN,
             "users": config.users.iter().map(user).collect::<Vec<_>>(),
             "shared": config.shared.iter().map(|shared| &shared.address).collect::<Vec<_>>(),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | authorization_code | `start` → the host shows `authorize_url` → the provider redirects → `complete` with the whole redirect URL |
 //! | device_code | `start` → the host shows `user_code` and `verification_uri` → `poll` every `interval_seconds` until it is no longer `device_code` |
+//! | every one | where the provider has a page for administrators, `start` and `status` answer `admin_consent_url`; its redirect goes to `complete` too, which answers `admin_consent` and what comes next |
 //! | client_credentials, jwt_bearer | `start`: nobody has to consent |
 //!
 //! Only when the mail server has accepted the new token for the configured mailbox is anything kept, and the answer
@@ -18,7 +19,7 @@ use super::{Context, Work, diagnose, health, request};
 use crate::{
     clock::Deadline,
     error::{Error, Kind, Result, Who},
-    oauth::{Polled, Redeemed},
+    oauth::{AdminConsented, Polled, Redeemed},
     settings::{self, Account, Direction, GrantType},
     transport::Proof,
 };
@@ -93,6 +94,9 @@ pub fn status(context: &Context) -> Result<String> {
     let health = health::look(context, status.as_ref());
     let mut answer = status?.to_json();
     answer["health"] = health.to_json();
+    if let Some(link) = session.grants.admin_consent_url(&session.account, &[]) {
+        answer["admin_consent_url"] = json!(link.as_str());
+    }
     Ok(answer.to_string())
 }
 
@@ -104,8 +108,11 @@ pub fn run(work: &mut Work, request: Request) -> Result<String> {
         Action::Diagnose => Ok(diagnose::run(work, &request.diagnose, deadline).to_string()),
         Action::Start => start(work, &request.also, deadline),
         Action::Complete => {
-            only_with(GrantType::AuthorizationCode, account, "complete")?;
             let redirect = request.redirect.as_deref().unwrap_or_default();
+            if let Some(given) = session.grants.admin_consented(account, redirect)? {
+                return after_administrator(&work.context, &given);
+            }
+            only_with(GrantType::AuthorizationCode, account, "complete")?;
             let redeemed = session.grants.redeem(account, net, redirect, deadline)?;
             keep_if_accepted(work, redeemed, deadline)
         }
@@ -135,12 +142,15 @@ pub fn run(work: &mut Work, request: Request) -> Result<String> {
 fn start(work: &mut Work, also: &[Account], deadline: Deadline) -> Result<String> {
     let session = &work.context.session;
     let (account, net) = (&session.account, &session.net);
+    let administrator = session.grants.admin_consent_url(account, also);
+    let administrator = administrator.as_ref().map(Url::as_str);
     match account.client.grant {
         GrantType::AuthorizationCode => {
             let started = session.grants.start_with(account, also)?;
             Ok(json!({
                 "state": "consent_required",
                 "authorize_url": started.authorize_url.as_str(),
+                "admin_consent_url": administrator,
                 "expires_at": started.expires_at,
             })
             .to_string())
@@ -150,6 +160,7 @@ fn start(work: &mut Work, also: &[Account], deadline: Deadline) -> Result<String
             Ok(json!({
                 "state": "device_code",
                 "user_code": code.user_code,
+                "admin_consent_url": administrator,
                 "verification_uri": code.verification_uri.as_str(),
                 "verification_uri_complete": code.verification_uri_complete.as_ref().map(Url::as_str),
                 "interval_seconds": code.interval_seconds,
@@ -162,6 +173,16 @@ fn start(work: &mut Work, also: &[Account], deadline: Deadline) -> Result<String
             keep_if_accepted(work, redeemed, deadline)
         }
     }
+}
+
+/// The permissions are granted; nobody has signed in for the mailbox by that.
+fn after_administrator(context: &Context, given: &AdminConsented) -> Result<String> {
+    let session = &context.session;
+    let mut answer = session.grants.status(&session.account)?.to_json();
+    let next = session.grants.after_admin_consent(&session.account);
+    answer["admin_consent"] = json!({"tenant": given.tenant});
+    answer["message"] = json!(format!("An administrator has consented for the organisation. {next}"));
+    Ok(answer.to_string())
 }
 
 fn only_with(grant: GrantType, account: &Account, action: &str) -> Result<()> {

@@ -117,7 +117,7 @@ pub(super) fn start(inner: &Inner, account: &Account, also: &[Account]) -> Resul
 
 /// What the accounts ask for that live on this grant, each by its latest settings. A consent for one
 /// must not take from another what it had: a refresh token is good for what its own window asked.
-fn asked(inner: &Inner, account: &Account, also: &[Account]) -> BTreeMap<String, Vec<String>> {
+pub(super) fn asked(inner: &Inner, account: &Account, also: &[Account]) -> BTreeMap<String, Vec<String>> {
     let id = grant_id(account);
     // One that cannot be read is replaced by this consent; one that the provider ended has no accounts left.
     let stored = Grant::read(&*inner.store, &id).ok().flatten().filter(|(grant, _)| grant.refusal.is_none());
@@ -129,7 +129,7 @@ fn asked(inner: &Inner, account: &Account, also: &[Account]) -> BTreeMap<String,
 }
 
 /// What Authorize URL has already goes along, once, unless it is ours to say (RFC 6749 3.1: not more than once).
-fn without_reserved(authorize_url: &Url) -> Url {
+pub(super) fn without_reserved(authorize_url: &Url) -> Url {
     let mut kept: Vec<(String, String)> = Vec::new();
     let mut is_clean = true;
     for (name, value) in authorize_url.query_pairs() {
@@ -175,7 +175,7 @@ pub(super) fn accept(
     redirect: &str,
     deadline: Deadline,
 ) -> Result<Accepted> {
-    let parameters = parameters(&account.client, redirect)?;
+    let parameters = parameters(&account.client, redirect, &[])?;
     let state = match parameters.get("state").map(|state| state.as_str()) {
         Some(state) if !state.is_empty() => state,
         _ => return Err(stateless(account, &parameters)),
@@ -202,10 +202,10 @@ pub(super) fn accept(
     })
 }
 
-type Parameters = HashMap<String, Zeroizing<String>>;
+pub(super) type Parameters = HashMap<String, Zeroizing<String>>;
 
-/// The redirect's own parameters, each of them once (RFC 6749 3.1).
-fn parameters(client: &Client, redirect: &str) -> Result<Parameters> {
+/// The redirect's own parameters, each of them once (RFC 6749 3.1). `shared`: names that the Redirect URL may have too.
+pub(super) fn parameters(client: &Client, redirect: &str, shared: &[&str]) -> Result<Parameters> {
     if redirect.len() > limits::REDIRECT_MAX {
         return Err(refused("The redirect URL is too long."));
     }
@@ -229,7 +229,8 @@ fn parameters(client: &Client, redirect: &str) -> Result<Parameters> {
     let registered: Vec<_> = client.redirect_url.query_pairs().map(|(name, _)| name).collect();
     let mut parameters = Parameters::new();
     for (name, value) in pairs {
-        if registered.iter().any(|own| *own == name) || parameters.contains_key(&name) {
+        let is_registered = registered.iter().any(|own| *own == name) && !shared.contains(&&*name);
+        if is_registered || parameters.contains_key(&name) {
             let name: String = provider_text(&name, &[]).chars().take(40).collect();
             return Err(refused(format!("The redirect carries the parameter {name} twice.")));
         }
@@ -295,7 +296,7 @@ fn stateless(account: &Account, parameters: &Parameters) -> Error {
     let description = parameters.get("error_description").map_or("", |text| text.as_str());
     let told = declined(account, code, description);
     let words = told.provider_code_text().unwrap_or_default().to_owned();
-    Error::new(
+    let error = Error::new(
         Kind::Refused,
         format!(
             "{missing}, so it is not proven that it belongs to this consent. It says that the consent was not given: \
@@ -304,7 +305,8 @@ fn stateless(account: &Account, parameters: &Parameters) -> Error {
     )
     .remedy(told.remedy_text().unwrap_or("Start the consent again.").to_owned())
     .who(told.who_acts())
-    .provider_code(format!("{words} (unproven)"))
+    .provider_code(format!("{words} (unproven)"));
+    if told.needs_admin_consent() { error.admin_consent() } else { error }
 }
 
 /// All but the query, which is looked at pair by pair.
@@ -411,10 +413,14 @@ fn is_issuer(expected: &str, iss: &str) -> bool {
 /// RFC 6749 4.1.2.1: the provider ended the consent without a code.
 fn declined(account: &Account, code: &str, description: &str) -> Error {
     let host = account.client.authorize_url.host_str().unwrap_or_default();
-    let error = match code {
-        "access_denied" => Error::new(Kind::ConsentRequired, "The consent was declined in the consent window.")
+    // Microsoft says `access_denied` with the number of an administrator's part, too.
+    let of_administrator =
+        answer::numbers_in(description).find_map(remedies::by_aadsts).filter(|remedy| remedy.needs_admin_consent());
+    let error = match (of_administrator, code) {
+        (Some(remedy), _) => remedy.error(remedy.what(host).unwrap_or_default()),
+        (None, "access_denied") => Error::new(Kind::ConsentRequired, "The consent was declined in the consent window.")
             .remedy(format!("Open the consent window again, sign in as {} and accept; if an administrator's approval is asked for, get it first.", account.consenting_user)),
-        _ => {
+        (None, _) => {
             let mut failure = answer::coded(code, host, Asked::Code);
             if let Some(remedy) = answer::numbers_in(description).find_map(remedies::by_aadsts) {
                 failure.specify(remedy);

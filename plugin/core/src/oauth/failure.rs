@@ -53,6 +53,9 @@ pub(super) struct Words {
     pub who: Option<Who>,
     #[serde(default)]
     pub link: Option<String>,
+    /// Only an administrator's consent cures it.
+    #[serde(default)]
+    pub needs_admin_consent: bool,
     pub provider_code: Option<String>,
     pub correlation: Option<String>,
 }
@@ -63,6 +66,7 @@ impl Words {
         self.remedy = Some(remedy.sentence().to_owned());
         self.who = Some(remedy.who());
         self.link = remedy.link();
+        self.needs_admin_consent = remedy.needs_admin_consent();
     }
 
     pub fn to_error(&self, kind: Kind) -> Error {
@@ -78,6 +82,9 @@ impl Words {
         }
         if let Some(link) = &self.link {
             error = error.link(link.clone());
+        }
+        if self.needs_admin_consent {
+            error = error.admin_consent();
         }
         if let Some(code) = &self.provider_code {
             error = error.provider_code(code.clone());
@@ -136,6 +143,7 @@ impl Failure {
             remedy: error.remedy_text().map(str::to_owned),
             who: Some(error.who_acts()),
             link: error.link_text().map(str::to_owned),
+            needs_admin_consent: error.needs_admin_consent(),
             provider_code: error.provider_code_text().map(str::to_owned),
             correlation: error.correlation_text().map(str::to_owned),
         };

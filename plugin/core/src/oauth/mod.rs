@@ -5,6 +5,7 @@
 //! | consent.rs | the authorize URL with state, PKCE and nonce; judging the redirect |
 //! | device.rs | the code that a person enters on another device; asking whether they did |
 //! | application.rs · client_credentials.rs · jwt_bearer.rs | tokens without a person: of the application itself, of a service account |
+//! | admin_consent.rs | the link for the administrator of an organisation, and its redirect |
 //! | redeem.rs · identity.rs | code exchange; who was it that consented |
 //! | refresh.rs · flight.rs | handing out and renewing access tokens; one at a time, with pauses after failures |
 //! | grant.rs · resource.rs · scopes.rs | the stored record; a token for each resource; what was granted, compared with what is needed |
@@ -26,6 +27,7 @@
 //! Sources: RFC 6749, 7523 (assertions), 8628 (device), 7636 (PKCE), 8252 and 9700 (practice), 9207 (iss), 8414
 //! (metadata), 7009 (revocation), OpenID Connect Core 1.0.
 
+mod admin_consent;
 mod answer;
 mod application;
 mod assertion;
@@ -83,6 +85,8 @@ use crate::{
     store::{Store, Table},
 };
 
+pub use admin_consent::AdminConsented;
+pub(crate) use admin_consent::for_administrators;
 pub use device::{DeviceCode, Polled};
 pub use inspect::{Inspected, Metadata, inspect};
 pub use redeem::Redeemed;
@@ -193,6 +197,25 @@ impl Grants {
         consent::start(&self.0, account, also)
     }
 
+    /// The link with which an administrator consents for the whole organisation, also for `also`; `None` where the
+    /// provider has none. It stays good as long as the settings. No network.
+    pub fn admin_consent_url(&self, account: &Account, also: &[Account]) -> Option<Url> {
+        admin_consent::link(&self.0, account, also)
+    }
+
+    /// Is this the redirect of the administrator's link? Then a mailbox owner can consent now. `None`: another one.
+    ///
+    /// # Errors
+    /// `AdminRequired`: the administrator did not consent. `Refused`: it is of another mailbox.
+    pub fn admin_consented(&self, account: &Account, redirect: &str) -> Result<Option<AdminConsented>> {
+        admin_consent::judge(&self.0, account, redirect)
+    }
+
+    /// What a person does after an administrator's consent.
+    pub fn after_admin_consent(&self, account: &Account) -> String {
+        admin_consent::next(account)
+    }
+
     /// Takes the whole URL that the browser was redirected to, checks it, redeems the code and finds out who consented.
     /// Nothing is kept: try [`Redeemed::access_token`] at the mail server, then call [`Grants::keep`].
     ///
@@ -202,7 +225,7 @@ impl Grants {
     /// about client, scope or redirect URL. `Transient`, `Throttled`: the consent must be started again later, the code is
     /// spent.
     pub fn redeem(&self, account: &Account, net: &Net, redirect: &str, deadline: Deadline) -> Result<Redeemed> {
-        redeem::redeem(&self.0, account, net, redirect, deadline).map_err(|e| within_a_consent(e, account))
+        redeem::redeem(&self.0, account, net, redirect, deadline).map_err(|e| self.within_a_consent(e, account))
     }
 
     /// Asks for a device code (RFC 8628), in place of any that is waiting.
@@ -210,7 +233,7 @@ impl Grants {
     /// # Errors
     /// `Settings`: nobody knows where device codes are given out. Else as [`Grants::redeem`].
     pub fn start_device(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<DeviceCode> {
-        device::start(&self.0, account, net, deadline).map_err(|e| within_a_consent(e, account))
+        device::start(&self.0, account, net, deadline).map_err(|e| self.within_a_consent(e, account))
     }
 
     /// Asks whether the person has entered the device code; never sooner than the server's interval, whoever asks. Goes on
@@ -219,7 +242,7 @@ impl Grants {
     /// # Errors
     /// `ConsentRequired`: declined, or too late. `Misuse`: no code is waiting. Else as [`Grants::redeem`].
     pub fn poll_device(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<Polled> {
-        device::poll(&self.0, account, net, deadline)
+        device::poll(&self.0, account, net, deadline).map_err(|e| self.with_link(e, account))
     }
 
     /// The first token of an application or a service account, to be tried at the mail server and then kept.
@@ -227,7 +250,7 @@ impl Grants {
     /// # Errors
     /// `Settings`, `AdminRequired`: the provider does not let the application in. `Transient`, `Throttled`.
     pub fn apply(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<Redeemed> {
-        application::apply(&self.0, account, net, deadline).map_err(|e| within_a_consent(e, account))
+        application::apply(&self.0, account, net, deadline).map_err(|e| self.within_a_consent(e, account))
     }
 
     /// Makes a redeemed consent durable, in place of any earlier one.
@@ -254,7 +277,7 @@ impl Grants {
     /// consent. `Settings`, `AdminRequired`: the provider refuses the client. `Transient`, `Throttled`: no answer; the
     /// provider is left alone for a pause, during which the error comes at once.
     pub fn access_token(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<AccessToken> {
-        refresh::current(&self.0, account, net, None, deadline)
+        refresh::current(&self.0, account, net, None, deadline).map_err(|e| self.with_link(e, account))
     }
 
     /// Another access token than `refused`, which a server did not take. Asks the provider only when nobody else did
@@ -269,7 +292,7 @@ impl Grants {
         refused: &AccessToken,
         deadline: Deadline,
     ) -> Result<AccessToken> {
-        refresh::current(&self.0, account, net, Some(refused), deadline)
+        refresh::current(&self.0, account, net, Some(refused), deadline).map_err(|e| self.with_link(e, account))
     }
 
     /// How the grant stands. No network, no waiting; that nobody has consented is a status, not an error.
@@ -277,7 +300,9 @@ impl Grants {
     /// # Errors
     /// Those of the store.
     pub fn status(&self, account: &Account) -> Result<Status> {
-        status::status(&self.0, account)
+        let mut status = status::status(&self.0, account)?;
+        status.reason = status.reason.map(|reason| self.with_link(reason, account));
+        Ok(status)
     }
 
     /// Ends the grant at the provider (RFC 7009) and removes it here. A provider that fails does not keep it here: what it
@@ -288,6 +313,14 @@ impl Grants {
     pub fn revoke(&self, account: &Account, net: &Net, deadline: Deadline) -> Result<Revoked> {
         device::forget(&self.0, account)?;
         revoke::revoke(&self.0, account, net, deadline)
+    }
+
+    fn within_a_consent(&self, error: crate::Error, account: &Account) -> crate::Error {
+        self.with_link(within_a_consent(error, account), account)
+    }
+
+    fn with_link(&self, error: crate::Error, account: &Account) -> crate::Error {
+        admin_consent::with_link(&self.0, account, error)
     }
 }
 

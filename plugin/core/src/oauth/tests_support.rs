@@ -66,6 +66,7 @@ pub fn account(base: &str) -> Account {
             certificate: None,
             service_account: None,
             device_authorization_url: None,
+            admin_consent_url: None,
             authorize_parameters: vec![("prompt".into(), "consent".into()), ("state".into(), "evil".into())],
         },
         email_debug: false,

@@ -68,11 +68,19 @@ impl Remedy {
         })
     }
 
+    /// Does the administrator act on the page where one consents for the organisation?
+    pub fn needs_admin_consent(self) -> bool {
+        self.row.admin_consent
+    }
+
     /// An error of this kind, with this advice.
     pub fn error(self, message: impl Into<String>) -> Error {
         let mut error = Error::new(self.kind(), message).remedy(self.sentence()).who(self.who());
         if let Some(link) = self.link() {
             error = error.link(link);
+        }
+        if self.row.admin_consent {
+            error = error.admin_consent();
         }
         match self.row.wait_seconds {
             Some(wait) => error.retry_after(Duration::from_secs(wait)),
@@ -145,6 +153,9 @@ struct Row {
     what: Option<String>,
     sentence: String,
     link: Option<String>,
+    /// The administrator's link of these settings belongs to the remedy.
+    #[serde(default)]
+    admin_consent: bool,
     /// When it is worth another try: how long the limit lasts that was met, seconds.
     wait_seconds: Option<u64>,
 }

@@ -143,6 +143,8 @@ pub struct Client {
     pub issuer: Option<String>,
     /// RFC 8628 section 3.1.
     pub device_authorization_url: Option<Url>,
+    /// Where an administrator consents for the whole organisation.
+    pub admin_consent_url: Option<Url>,
     pub revocation_url: Option<Url>,
     pub userinfo_url: Option<Url>,
     pub jwks_url: Option<Url>,

@@ -40,6 +40,8 @@ pub struct IncomingAdvanced {
     pub service_account: Option<SecretRef>,
     /// Where device codes are given out (RFC 8628).
     pub device_authorization_url: Option<String>,
+    /// Where an administrator consents for a whole organisation, at providers that have such a page.
+    pub admin_consent_url: Option<String>,
     /// Until when the provider takes the client secret; the library warns before.
     pub client_secret_expires: Option<String>,
     /// PEM file with the certificates to trust in addition to the system's.
@@ -115,6 +117,8 @@ pub struct OutgoingAdvanced {
     pub service_account: Option<SecretRef>,
     /// Where device codes are given out (RFC 8628).
     pub device_authorization_url: Option<String>,
+    /// Where an administrator consents for a whole organisation, at providers that have such a page.
+    pub admin_consent_url: Option<String>,
     /// Until when the provider takes the client secret; the library warns before.
     pub client_secret_expires: Option<String>,
     /// PEM file with the certificates to trust in addition to the system's.
@@ -268,6 +272,8 @@ const SERVICE_ACCOUNT: Field = field(
 );
 const DEVICE_AUTHORIZATION_URL: Field =
     field("device_authorization_url", "Device Authorization URL", Rule::Text(Pattern::HttpsUrl), HTTPS_RIGHT);
+const ADMIN_CONSENT_URL: Field =
+    field("admin_consent_url", "Admin Consent URL", Rule::Text(Pattern::HttpsUrl), HTTPS_RIGHT);
 const CLIENT_SECRET_EXPIRES: Field = Field {
     examples: &["2027-11-01"],
     ..field(
@@ -317,6 +323,7 @@ pub(super) static INCOMING_ADVANCED: &[Field] = &[
     CLIENT_CERTIFICATE,
     SERVICE_ACCOUNT,
     DEVICE_AUTHORIZATION_URL,
+    ADMIN_CONSENT_URL,
     CLIENT_SECRET_EXPIRES,
     CA_FILE,
     SASL_MECHANISM,
@@ -399,6 +406,7 @@ pub(super) static OUTGOING_ADVANCED: &[Field] = &[
     CLIENT_CERTIFICATE,
     SERVICE_ACCOUNT,
     DEVICE_AUTHORIZATION_URL,
+    ADMIN_CONSENT_URL,
     CLIENT_SECRET_EXPIRES,
     CA_FILE,
     SASL_MECHANISM,

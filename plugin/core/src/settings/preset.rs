@@ -25,7 +25,8 @@ pub struct Preset {
     oauth: Map<String, Value>,
     /// Fields of `advanced`. `{tenant}` stands for the tenant in the Access Token URL, when that is a GUID; else a
     /// value with it is left out, since `common` and `organizations` have no issuer of their own. `{any_tenant}`
-    /// stands for whatever is there.
+    /// stands for whatever is there, and `{organisation}` for that of an organisation: personal accounts
+    /// have no administrator, and `common` is not served where one consents.
     #[serde(default)]
     advanced: Map<String, Value>,
     /// Scope by connection protocol for the grant client_credentials, where it is another one.
@@ -196,6 +197,14 @@ fn with_tenant(value: &Value, token_url: &Url) -> Option<Value> {
         Value::String(text) if text.contains("{any_tenant}") => {
             let tenant = token_url.path_segments()?.next()?;
             Some(text.replace("{any_tenant}", tenant).into())
+        }
+        Value::String(text) if text.contains("{organisation}") => {
+            let tenant = match token_url.path_segments()?.next()? {
+                "consumers" => return None,
+                "common" => "organizations",
+                tenant => tenant,
+            };
+            Some(text.replace("{organisation}", tenant).into())
         }
         other => Some(other.clone()),
     }

@@ -101,6 +101,7 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
             client_certificate: advanced.client_certificate,
             service_account: advanced.service_account,
             device_authorization_url: advanced.device_authorization_url,
+            admin_consent_url: advanced.admin_consent_url,
             client_secret_expires: advanced.client_secret_expires,
             authorize_parameters: advanced.authorize_parameters.into_iter().collect(),
         }
@@ -180,6 +181,7 @@ pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
             client_certificate: advanced.client_certificate,
             service_account: advanced.service_account,
             device_authorization_url: advanced.device_authorization_url,
+            admin_consent_url: advanced.admin_consent_url,
             client_secret_expires: advanced.client_secret_expires,
             authorize_parameters: advanced.authorize_parameters.into_iter().collect(),
         }
@@ -210,6 +212,7 @@ struct ClientForm {
     client_certificate: Option<ClientCertificate>,
     service_account: Option<SecretRef>,
     device_authorization_url: Option<String>,
+    admin_consent_url: Option<String>,
     client_secret_expires: Option<String>,
     authorize_parameters: Vec<(String, String)>,
 }
@@ -245,6 +248,7 @@ impl ClientForm {
             redirect_text: self.redirect_url,
             issuer: self.issuer,
             device_authorization_url: optional("/advanced/device_authorization_url", self.device_authorization_url)?,
+            admin_consent_url: optional("/advanced/admin_consent_url", self.admin_consent_url)?,
             revocation_url: optional("/advanced/revocation_url", self.revocation_url)?,
             userinfo_url: optional("/advanced/userinfo_url", self.userinfo_url)?,
             jwks_url: optional("/advanced/jwks_url", self.jwks_url)?,

@@ -11,6 +11,11 @@ use crate::{
 
 const SESSION: &str = "sandbox_session";
 
+const NEEDS_ADMINISTRATOR: [(&str, &str); 2] = [
+    ("error", "access_denied"),
+    ("error_description", "AADSTS90094: An administrator must consent to these permissions."),
+];
+
 /// A person is at the pages.
 #[derive(Clone)]
 pub struct Interaction {
@@ -23,8 +28,20 @@ pub struct Interaction {
 
 #[derive(Clone)]
 pub enum Goal {
-    Code { redirect_uri: String, state: String, challenge: Option<String>, nonce: Option<String> },
-    Device { device_code: String },
+    Code {
+        redirect_uri: String,
+        state: String,
+        challenge: Option<String>,
+        nonce: Option<String>,
+    },
+    Device {
+        device_code: String,
+    },
+    /// An administrator's, for everybody.
+    Everybody {
+        redirect_uri: String,
+        state: String,
+    },
 }
 
 pub fn start(state: &State, request: &Request) -> Response {
@@ -76,6 +93,41 @@ pub fn start(state: &State, request: &Request) -> Response {
     begin(&state.oauth, interaction)
 }
 
+/// The page of the administrators: its redirect carries no code.
+pub fn start_for_everybody(state: &State, request: &Request) -> Response {
+    let query = Form(request.query.clone());
+    let Some(client) = state.config.client(query.field("client_id").unwrap_or_default()) else {
+        return pages::message(400, "Unknown application", "AADSTS700016: No application has this client_id.");
+    };
+    let redirect_uri = query.field("redirect_uri").unwrap_or_default().to_owned();
+    if !is_registered(client, &redirect_uri) {
+        let text = "AADSTS50011: The redirect URI does not match one that is registered for the application.";
+        return pages::message(400, "Wrong redirect URI", text);
+    }
+    let scopes = query.field("scope").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let state_given = query.field("state").unwrap_or_default().to_owned();
+    let interaction = Interaction {
+        client_id: client.id.clone(),
+        scopes,
+        goal: Goal::Everybody { redirect_uri, state: state_given },
+        login_hint: String::new(),
+        user: None,
+    };
+    begin(&state.oauth, interaction)
+}
+
+/// Of the scopes those that a person may not consent to, with nobody's consent for everybody.
+fn needs_administrator(state: &State, client_id: &str, user: &str, scopes: &[String]) -> bool {
+    let is_restricted = state.config.client(client_id).is_some_and(|client| client.only_administrators_consent);
+    let inner = state.oauth.lock();
+    let allowed = inner.for_everybody.get(client_id).map(Vec::as_slice).unwrap_or_default();
+    is_restricted && !is_administrator(state, user) && scopes.iter().any(|scope| !allowed.contains(scope))
+}
+
+fn is_administrator(state: &State, user: &str) -> bool {
+    state.config.administrators.iter().any(|address| address.eq_ignore_ascii_case(user))
+}
+
 /// To the first page that is needed.
 pub fn begin(oauth: &OAuth, interaction: Interaction) -> Response {
     let (id, page) = (random(), if interaction.user.is_some() { "consent" } else { "login" });
@@ -107,7 +159,20 @@ pub fn log_in(state: &State, id: &str, request: &Request) -> Response {
 }
 
 pub fn consent_page(state: &State, id: &str) -> Response {
-    match state.oauth.lock().interactions.get(id) {
+    let interaction = state.oauth.lock().interactions.get(id).cloned();
+    if let Some(Interaction {
+        client_id,
+        scopes,
+        goal: Goal::Code { redirect_uri, state: given, .. },
+        user: Some(user),
+        ..
+    }) = &interaction
+        && needs_administrator(state, client_id, user, scopes)
+    {
+        state.oauth.lock().interactions.remove(id);
+        return back(state, redirect_uri, given, &NEEDS_ADMINISTRATOR);
+    }
+    match &interaction {
         Some(Interaction { client_id, scopes, user: Some(user), .. }) => pages::consent(id, client_id, user, scopes),
         Some(_) => Response::redirect(format!("/login/{id}")),
         None => over(),
@@ -123,6 +188,18 @@ pub fn decide(state: &State, id: &str, request: &Request) -> Response {
     };
     match goal {
         Goal::Device { device_code } => device::decide(state, &device_code, allowed.then_some(user)),
+        Goal::Everybody { redirect_uri, state: given } if !allowed || !is_administrator(state, &user) => {
+            let description = "AADSTS65004: Nobody with the right to it consented for the organisation.";
+            back(state, &redirect_uri, &given, &[("error", "access_denied"), ("error_description", description)])
+        }
+        Goal::Everybody { redirect_uri, state: given } => {
+            state.oauth.lock().for_everybody.insert(client_id, scopes);
+            let tenant = crate::config::DOMAIN;
+            back(state, &redirect_uri, &given, &[("admin_consent", "True"), ("tenant", tenant)])
+        }
+        Goal::Code { redirect_uri, state: given, .. } if needs_administrator(state, &client_id, &user, &scopes) => {
+            back(state, &redirect_uri, &given, &NEEDS_ADMINISTRATOR)
+        }
         Goal::Code { redirect_uri, state: given, .. } if !allowed => {
             let description = "AADSTS65004: The person declined to consent.";
             back(state, &redirect_uri, &given, &[("error", "access_denied"), ("error_description", description)])

@@ -36,6 +36,8 @@ struct Inner {
     families: HashMap<u64, Family>,
     devices: HashMap<String, device::Device>,
     next_family: u64,
+    /// What an administrator allowed for everybody, by client.
+    for_everybody: HashMap<String, Vec<String>>,
 }
 
 /// One consent and every token that came of it.
@@ -70,6 +72,7 @@ pub fn handle(state: &State, request: &Request) -> Response {
         "jwks" if get => Response::json(200, &state.oauth.signer.jwks()),
         "userinfo" => userinfo(state, request),
         "authorize" if get => authorize::start(state, request),
+        "adminconsent" if get => authorize::start_for_everybody(state, request),
         "login" if get => authorize::login_page(state, id, None),
         "login" if post => authorize::log_in(state, id, request),
         "consent" if get => authorize::consent_page(state, id),

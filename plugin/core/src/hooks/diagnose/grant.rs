@@ -20,7 +20,7 @@ pub fn authorization(walk: &mut Walk<'_>) -> Option<Skew> {
         match oauth::inspect(&account.client, &session.net, deadline) {
             Ok(inspected) => {
                 let skew = inspected.date.map(|date| date - session.clock.now());
-                (published(&inspected), Some(skew))
+                (allowed(published(&inspected), session, account), Some(skew))
             }
             Err(error) => {
                 let host = account.client.token_url.host_str().unwrap_or_default();
@@ -34,6 +34,25 @@ pub fn authorization(walk: &mut Walk<'_>) -> Option<Skew> {
         }
     })
     .flatten()
+}
+
+/// Says beforehand that the person who is about to sign in may not consent.
+fn allowed(finding: Finding, session: &Session, account: &Account) -> Finding {
+    let scopes = oauth::for_administrators(account);
+    let is_given = session.grants.status(account).is_ok_and(|status| status.state == oauth::State::Authorized);
+    let link = session.grants.admin_consent_url(account, &[]);
+    match link {
+        Some(link) if !scopes.is_empty() && !is_given => finding.but(
+            &format!(
+                "Unless the organisation has allowed it, a mailbox owner cannot consent to {}: only an administrator \
+                 of the organisation can.",
+                scopes.join(", ")
+            ),
+            "the administrator of the organisation at the provider",
+            &format!("Have the administrator open this link and accept, then start the consent: {link}"),
+        ),
+        _ => finding,
+    }
 }
 
 fn published(inspected: &Inspected) -> Finding {

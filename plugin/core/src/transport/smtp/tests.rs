@@ -59,6 +59,7 @@ impl World {
                 certificate: None,
                 service_account: None,
                 device_authorization_url: None,
+                admin_consent_url: None,
                 authorize_parameters: Vec::new(),
             },
             email_debug: true,
