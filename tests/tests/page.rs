@@ -399,6 +399,7 @@ impl Desk {
             redirect_uris: Vec::new(),
             roles,
             token_lifetime: None,
+            only_administrators_consent: false,
         };
         config.clients.push(client("desk", Vec::new()));
         config.clients.push(client("desk-app", vec!["IMAP.AccessAsApp".into(), "SMTP.SendAsApp".into()]));
