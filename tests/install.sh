@@ -20,8 +20,10 @@ if [ "${1:-}" = --bench ]; then
     npm_folders="$npm_folders $here/bench/nodemailer"
 fi
 if [ "${1:-}" = --servers ]; then
-    unpacked="exim4-daemon-light opensmtpd"
+    unpacked="exim4-daemon-light opensmtpd glewlwyd"
     packages="$packages libdb5.3 libevent-2.1-7 libgnutls-dane0 libidn12 libnsl2 libpcre2-8-0"
+    packages="$packages libconfig9 libhoel1.4 libiddawc1.1 libmicrohttpd12 liboath0 liborcania2.3 librhonabwy1.1
+        libulfius2.7 libyder2.0"
 fi
 policy=/usr/sbin/policy-rc.d
 log=$(mktemp)

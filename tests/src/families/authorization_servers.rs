@@ -1,7 +1,6 @@
 //! Authorization servers with alice and bob (`NAME-password`), behind [`Front`], and the pages that a person sees there.
 
 use std::{
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -9,13 +8,16 @@ use std::{
 
 use reqwest::{
     blocking::{Client, Response},
-    header::{LOCATION, REFERER},
+    header::{CONTENT_TYPE, LOCATION, REFERER},
 };
 use serde_json::{Value, json};
 use url::Url;
 
-use super::https_front::Front;
-use crate::{Error, Result, ca::Ca, process::Process, sources::root, wire};
+use super::{
+    https_front::Front,
+    imap_servers::{free_port, installed, ours},
+};
+use crate::{Error, Result, ca::Ca, process::Process, wire};
 
 pub const REDIRECT_URL: &str = "https://desk.test/callback";
 const START_TIMEOUT: Duration = Duration::from_secs(90);
@@ -30,13 +32,23 @@ pub struct Server {
     pub device: std::result::Result<Value, String>,
     /// For a client with a key in place of a secret.
     pub private_key_jwt: std::result::Result<Value, String>,
+    /// Whether its pages let a person say no.
+    pub refusal: std::result::Result<(), String>,
     pub userinfo: String,
     ca_file: PathBuf,
     name: &'static str,
+    pages: Pages,
     command: Command,
     log: PathBuf,
-    port: u16,
     process: Process,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    /// HTML forms.
+    Forms,
+    /// A page of JavaScript over Glewlwyd's JSON interface.
+    Glewlwyd,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +57,13 @@ pub struct Person {
     pub allows: bool,
 }
 
+pub const ALICE: Person = Person { name: "alice", allows: true };
+
 pub fn django_oauth_toolkit(folder: &Path, ca: &Ca) -> Result<Server> {
-    let ours = root().join("tests/families");
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_port()?;
     let front = Front::start(ca, port)?;
-    let python = crate::process::installed(&[&ours.join(".venv/bin/python").to_string_lossy()])?;
-    let mut command = Command::new(python);
-    command.arg(ours.join("django_server.py")).args([&port.to_string(), &front.base]).arg(folder);
+    let mut command = Command::new(installed(".venv/bin/python")?);
+    command.arg(ours().join("django_server.py")).args([&port.to_string(), &front.base]).arg(folder);
     let base = format!("{}/o", front.base);
     let settings = json!({
         "client_id": "desk",
@@ -69,8 +81,10 @@ pub fn django_oauth_toolkit(folder: &Path, ca: &Ca) -> Result<Server> {
     device["advanced"]["grant"] = json!("device_code");
     device["advanced"]["device_authorization_url"] = json!(format!("{base}/device-authorization/"));
     let log = folder.join("server.out");
-    let process = started("django-oauth-toolkit", &command, &log, port)?;
+    let process = started("django-oauth-toolkit", &command, &log, &settings, &ca.ca_file)?;
     Ok(Server {
+        refusal: Ok(()),
+        pages: Pages::Forms,
         settings,
         device: Ok(device),
         private_key_jwt: Err("it knows secrets alone".to_owned()),
@@ -80,7 +94,68 @@ pub fn django_oauth_toolkit(folder: &Path, ca: &Ca) -> Result<Server> {
         front,
         command,
         log,
-        port,
+        process,
+    })
+}
+
+/// Unpacked from Debian's package.
+pub fn glewlwyd(folder: &Path, ca: &Ca) -> Result<Server> {
+    let port = free_port()?;
+    let front = Front::start(ca, port)?;
+    installed("debian/usr/bin/glewlwyd")?;
+    let mut command = Command::new(installed(".venv/bin/python")?);
+    command.arg(ours().join("glewlwyd_server.py")).arg(ours().join("debian")).args([&port.to_string(), &front.base]);
+    command.arg(folder).arg(&ca.server_certificate);
+    let base = format!("{}/api/oidc", front.base);
+    let settings = json!({
+        "client_id": "desk",
+        "client_secret": "desk-secret",
+        "authorize_url": format!("{base}/auth"),
+        "access_token_url": format!("{base}/token"),
+        "redirect_url": REDIRECT_URL,
+        "scope": "openid mail",
+        // It names the origin, and has its metadata below its plugin.
+        "advanced": {"issuer": front.base, "revocation_url": format!("{base}/revoke"),
+            "userinfo_url": format!("{base}/userinfo")},
+    });
+    let without_secret = |client_id: &str, advanced: Value| {
+        let mut form = settings.clone();
+        form.as_object_mut().map(|form| form.remove("client_secret"));
+        form["client_id"] = json!(client_id);
+        for (key, value) in advanced.as_object().into_iter().flatten() {
+            form["advanced"][key] = value.clone();
+        }
+        form
+    };
+    let device = without_secret(
+        "device",
+        json!({
+            "grant": "device_code",
+            "device_authorization_url": format!("{base}/device_authorization"),
+        }),
+    );
+    let certified = without_secret(
+        "certified",
+        json!({"client_certificate": {
+            "certificate": {"file": ca.server_certificate},
+            "private_key": {"file": ca.server_key},
+            "key_id": "desk-key",
+        }}),
+    );
+    let log = folder.join("server.out");
+    let process = started("Glewlwyd", &command, &log, &settings, &ca.ca_file)?;
+    Ok(Server {
+        refusal: Err("its pages have no button for it".to_owned()),
+        pages: Pages::Glewlwyd,
+        device: Ok(device),
+        private_key_jwt: Ok(certified),
+        userinfo: format!("{base}/userinfo"),
+        settings,
+        ca_file: ca.ca_file.clone(),
+        name: "Glewlwyd",
+        front,
+        command,
+        log,
         process,
     })
 }
@@ -93,7 +168,7 @@ impl Server {
     /// With what was granted.
     pub fn restart(&mut self) -> Result<()> {
         self.process.stop();
-        self.process = started(self.name, &self.command, &self.log, self.port)?;
+        self.process = started(self.name, &self.command, &self.log, &self.settings, &self.ca_file)?;
         Ok(())
     }
 
@@ -106,11 +181,46 @@ impl Server {
 
     /// alice ends at the provider what she granted.
     pub fn withdraw(&self) -> Result<()> {
-        let answer = self.browser()?.post(format!("{}/test/withdraw", self.front.base)).send()?;
-        match answer.status().is_success() {
-            true => Ok(()),
-            false => Err(Error::new(format!("withdrawing: {}", answer.status()))),
+        let http = self.browser()?;
+        if self.pages == Pages::Glewlwyd {
+            self.log_in(&http, ALICE)?;
+            let tokens = format!("{}/api/oidc/token", self.front.base);
+            let list: Value =
+                serde_json::from_str(&http.get(&tokens).send()?.text()?).map_err(Error::doing("tokens"))?;
+            let list = list.as_array().ok_or_else(|| Error::new("no list of refresh tokens"))?;
+            for hash in
+                list.iter().filter(|token| token["enabled"] == true).filter_map(|token| token["token_hash"].as_str())
+            {
+                let mut url = Url::parse(&tokens).map_err(Error::doing("its address"))?;
+                url.path_segments_mut().map_err(|()| Error::new("no path"))?.push(hash);
+                succeeded("withdrawing", http.delete(url).send()?)?;
+            }
+            return Ok(());
         }
+        succeeded("withdrawing", http.post(format!("{}/test/withdraw", self.front.base)).send()?)
+    }
+
+    /// At Glewlwyd.
+    fn log_in(&self, http: &Client, person: Person) -> Result<()> {
+        let body = json!({"username": person.name, "password": format!("{}-password", person.name)});
+        let request = http.post(format!("{}/api/auth/", self.front.base)).header(CONTENT_TYPE, "application/json");
+        succeeded("signing in", request.body(body.to_string()).send()?)
+    }
+
+    /// What Glewlwyd's page does: sign in, grant what is asked for, and go back to where it came from.
+    fn sign_in_at_glewlwyd(&self, http: &Client, page: &Url, person: Person) -> Result<Url> {
+        let query = |name: &str| page.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
+        let (Some(client), Some(scope), Some(back)) = (query("client_id"), query("scope"), query("callback_url"))
+        else {
+            return Err(Error::new(format!("a page nobody knows: {page}")));
+        };
+        self.log_in(http, person)?;
+        let grant = http.put(format!("{}/api/auth/grant/{client}", self.front.base));
+        let grant = grant.header(CONTENT_TYPE, "application/json").body(json!({"scope": scope}).to_string());
+        succeeded("granting", grant.send()?)?;
+        let mut back = Url::parse(&back).map_err(Error::doing("callback_url"))?;
+        back.query_pairs_mut().append_key_only("g_continue");
+        Ok(back)
     }
 
     /// Signs in, allows or denies: where the browser is sent, unopened.
@@ -121,7 +231,10 @@ impl Server {
 
     /// The same at the page for device codes.
     pub fn enter_device_code(&self, page: &str, code: &str, person: Person) -> Result<()> {
-        self.walk(page, &[("user_code", code)], person).map(drop)
+        match self.pages {
+            Pages::Forms => self.walk(page, &[("user_code", code)], person).map(drop),
+            Pages::Glewlwyd => self.walk(&format!("{page}?code={code}"), &[], person).map(drop),
+        }
     }
 
     /// Fills in form after form. `None`: a page without one is the last.
@@ -136,6 +249,13 @@ impl Server {
                     return Ok(Some(next));
                 }
                 page = http.get(next).send()?;
+                continue;
+            }
+            if self.pages == Pages::Glewlwyd {
+                if !url.path().ends_with("/login.html") || url.query_pairs().any(|(key, _)| key == "prompt") {
+                    return Ok(None);
+                }
+                page = http.get(self.sign_in_at_glewlwyd(&http, &url, person)?).send()?;
                 continue;
             }
             match submitted(&http, page, fields, person)? {
@@ -182,13 +302,26 @@ fn submitted(http: &Client, page: Response, fields: &[(&str, &str)], person: Per
     Ok(Some(http.post(url.clone()).header(REFERER, url.as_str()).form(&form).send()?))
 }
 
+fn succeeded(what: &str, answer: Response) -> Result<()> {
+    match answer.status().is_success() {
+        true => Ok(()),
+        false => Err(Error::new(format!("{what}: {}: {}", answer.status(), answer.text()?))),
+    }
+}
+
 fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     let rest = &tag[tag.find(&format!(" {name}=\""))? + name.len() + 3..];
     rest.split('"').next()
 }
 
-fn started(name: &str, command: &Command, log: &Path, port: u16) -> Result<Process> {
+/// Ready when the token endpoint answers.
+fn started(name: &str, command: &Command, log: &Path, settings: &Value, ca_file: &Path) -> Result<Process> {
     let process = Process::start(name, command, log)?;
-    process.wait_until(START_TIMEOUT, || TcpStream::connect(("127.0.0.1", port)).ok())?;
+    let http = wire::http_client(ca_file)?;
+    let token_url = settings["access_token_url"].as_str().unwrap_or_default();
+    process.wait_until(START_TIMEOUT, || {
+        let answer = http.post(token_url).form(&[("grant_type", "none")]).send().ok()?;
+        (answer.status().as_u16() != 404).then_some(())
+    })?;
     Ok(process)
 }

@@ -40,6 +40,11 @@ pub const FAMILIES: &[Family] = &[
         kind: "authorization",
         walk: |tally| authorization_suite::walk(authorization_servers::django_oauth_toolkit, tally),
     },
+    Family {
+        name: "Glewlwyd",
+        kind: "authorization",
+        walk: |tally| authorization_suite::walk(authorization_servers::glewlwyd, tally),
+    },
 ];
 
 impl Family {
