@@ -12,7 +12,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 packages="dovecot-core dovecot-imapd dovecot-lmtpd mailutils-imap4d postfix postgresql pgbouncer
     g++ valgrind libcjson-dev python3-minimal python3-venv libxml2-utils php-cli ruby default-jdk-headless libjna-java
-    chromium"
+    chromium tinyproxy-bin"
 unpacked=
 npm_folders="$here/idp $here/families $here/page $here/../host-sample/node"
 if [ "${1:-}" = --bench ]; then

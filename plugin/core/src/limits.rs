@@ -12,6 +12,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 pub const CONNECT_ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Addresses of one name that are tried. Microsoft 365 has up to 8 of each family.
 pub const CONNECT_ADDRESSES_MAX: usize = 24;
+/// A name is looked up here for the egress policy alone when a proxy will look it up as well.
+pub const PROXY_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Names that only the proxy knows.
+pub const PROXY_NAMES_MAX: usize = 256;
+/// Status line and headers of the answer to CONNECT.
+pub const PROXY_HEAD_MAX: usize = 16 * 1024;
 /// Which address of an HTTPS server answers is found out anew after this.
 pub const ANSWERING_KEPT: Duration = Duration::from_secs(600);
 /// Read buffer between the socket and TLS, bytes: several records of 16 KB in one system call.

@@ -2,7 +2,7 @@
 //!
 //! | call | in | out |
 //! |---|---|---|
-//! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny","memory_mb":512,"idempotency_days":365,"automatic_mail_days":90}` | plugin |
+//! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny","memory_mb":512,"idempotency_days":365,"automatic_mail_days":90,"proxy":"off"/"environment"/URL,"proxy_user","proxy_password"}` | plugin |
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}`, with `"label":TEXT` what the host calls it in log lines and changes of health; else its username | handle, or all faults at once |
 //! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}`; `start` answers `admin_consent_url` where the provider has one, `complete` takes its redirect and answers `admin_consent`; `start` may carry `"also":[SETTINGS,…]`, whose scopes the same window asks for where they live on the same grant | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}`; `status` with `"health":{"state":"ok"/"expiring"/"degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","why","remedy","who","what","when","field",…}` |
 //! | the same | `{"action":"diagnose","send_to":ADDRESS,"send":BOOL,"refresh":BOOL,"verbose":BOOL}` | `{"healthy":BOOL,"summary",…,"steps":[{"step","status":"ok"/"warning"/"failed"/"skipped","saw","means","who","remedy","took_ms"}]}` |
@@ -28,6 +28,7 @@ mod lease;
 mod mailbox;
 mod memory;
 mod plugin;
+mod proxy;
 mod quarantine;
 mod reader;
 mod request;

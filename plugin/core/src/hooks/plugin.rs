@@ -9,7 +9,7 @@ use super::{
     Handle, Shared, Watcher,
     health::Book,
     memory::Memory,
-    request,
+    proxy, request,
     send::{Expiry, Rates, Signing, Unreleased},
 };
 use crate::{
@@ -18,10 +18,10 @@ use crate::{
     hex, limits,
     log::Logger,
     machine::Lack,
-    net::{Egress, Net},
+    net::{Egress, Net, Proxy},
     oauth::Grants,
     session::Session,
-    settings,
+    settings::{self, ProxyForm, SecretRef},
     store::{self, Resealed, SealingKey, Store},
 };
 
@@ -33,6 +33,7 @@ pub struct Plugin {
     store: Arc<dyn Store>,
     grants: Grants,
     egress: Egress,
+    proxy: Option<Proxy>,
     clock: Clock,
     log: Logger,
     shared: Arc<Shared>,
@@ -57,6 +58,10 @@ struct Config {
     /// How long counts of automatic mail are known after the last one.
     #[serde(default = "automatic_mail_days")]
     automatic_mail_days: u16,
+    /// For mailboxes that say nothing themselves; a password in it is a text, `{"env"}` or `{"file"}`.
+    proxy: Option<String>,
+    proxy_user: Option<String>,
+    proxy_password: Option<SecretRef>,
 }
 
 fn idempotency_days() -> u16 {
@@ -105,6 +110,11 @@ impl Plugin {
                 return Err(Error::new(Kind::Misuse, format!("{name} is {days}; it must be from {least} to {most}.")));
             }
         }
+        let proxy = proxy::of_plugin(&ProxyForm {
+            proxy: config.proxy,
+            proxy_user: config.proxy_user,
+            proxy_password: config.proxy_password,
+        })?;
         let previous = config.previous_keys.iter().map(SealingKey::from_config).collect::<Result<Vec<_>>>()?;
         let key = SealingKey::from_config(&config.key)?.with_previous(previous);
         let store = store::open_logging(&config.store, key, log.clone())?;
@@ -127,7 +137,7 @@ impl Plugin {
             node: hex::random::<NODE_BYTES>()?,
             memory: Memory::new(config.memory_mb.saturating_mul(limits::MEMORY_MB)),
         });
-        Ok(Self { store, grants, egress, clock, log, shared })
+        Ok(Self { store, grants, egress, proxy, clock, log, shared })
     }
 
     /// Turns a settings document into a handle. Nothing is connected yet.
@@ -141,6 +151,7 @@ impl Plugin {
             None => faults,
         })?;
         let net = Net::new(account.ca_file.as_deref(), self.egress.clone())
+            .and_then(|net| Ok(net.through(proxy::of_mailbox(&account.proxy, &self.proxy)?)))
             .map_err(|error| error.under(account.direction.pointer()))?;
         let log = self.log.for_mailbox(account.label());
         let session = Session::new(account, net, self.grants.clone(), self.clock.clone(), log);

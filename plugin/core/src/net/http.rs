@@ -1,4 +1,4 @@
-//! HTTP to authorization servers: https only, no redirect followed, no cookie kept, no proxy, bounded in time and size.
+//! HTTP to authorization servers: https only, no redirect followed, no cookie kept, bounded in time and size.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use url::{Url, form_urlencoded};
 use zeroize::Zeroizing;
 
-use super::{Egress, connect, resolve, unreachable_error};
+use super::{Egress, Proxy, connect, resolve, unreachable_error};
 use crate::{
     clock::{Clock, Deadline, UnixSeconds},
     error::{About, Error, Kind, Result},
@@ -45,6 +45,7 @@ pub struct Http {
 struct Shared {
     tls: Arc<ClientConfig>,
     egress: Egress,
+    proxy: Option<Proxy>,
     permitted: Arc<Permitted>,
     client: Mutex<Option<Client>>,
     /// Connections that are kept for the next request.
@@ -87,15 +88,28 @@ impl HttpAnswer {
 impl Http {
     pub fn new(tls: Arc<ClientConfig>, egress: Egress) -> Result<Self> {
         let permitted = Arc::new(Permitted::default());
-        Ok(Self { shared: Arc::new(Shared { tls, egress, permitted, client: Mutex::new(None), kept: 0 }) })
+        Ok(Self { shared: Arc::new(Shared { tls, egress, proxy: None, permitted, client: Mutex::new(None), kept: 0 }) })
+    }
+
+    /// Another client with the same trust and policy, through a proxy.
+    pub fn through(&self, proxy: Option<Proxy>) -> Self {
+        self.with(proxy, self.shared.kept)
     }
 
     /// Another client with the same trust and policy that keeps up to `kept` connections to a host open: for mail, where
     /// requests are many and can be repeated.
     pub fn kept(&self, kept: usize) -> Self {
+        self.with(self.shared.proxy.clone(), kept)
+    }
+
+    fn with(&self, proxy: Option<Proxy>, kept: usize) -> Self {
         let (tls, egress) = (self.shared.tls.clone(), self.shared.egress.clone());
         let permitted = Arc::new(Permitted::default());
-        Self { shared: Arc::new(Shared { tls, egress, permitted, client: Mutex::new(None), kept }) }
+        Self { shared: Arc::new(Shared { tls, egress, proxy, permitted, client: Mutex::new(None), kept }) }
+    }
+
+    fn proxy_for(&self, host: &str) -> Option<&Proxy> {
+        self.shared.proxy.as_ref().filter(|proxy| proxy.is_for(host))
     }
 
     /// # Errors
@@ -190,11 +204,27 @@ impl Http {
         let request = self.prepare(method, url, headers, body, deadline).map_err(Error::unwritten)?;
         seam::step("http.send").map_err(|e| broken_off(host, e))?;
         request.send().map_err(|e| {
+            let proxy = self.proxy_for(host);
             if e.is_connect() || e.is_timeout() {
-                self.shared.permitted.silent(host);
+                self.shared.permitted.silent(proxy.map_or(host, Proxy::host));
             }
-            no_answer(host, e)
+            match proxy {
+                None => no_answer(host, e),
+                Some(proxy) => match self.told_by(proxy, url, &e, deadline) {
+                    Some(error) => error.source_error(e.without_url()).unwritten(),
+                    None => no_answer(&format!("{host}, through the proxy {proxy},"), e),
+                },
+            }
         })
+    }
+
+    /// The client does not say what the proxy answered to CONNECT: it is asked once more.
+    fn told_by(&self, proxy: &Proxy, url: &Url, e: &reqwest::Error, deadline: Deadline) -> Option<Error> {
+        if !e.is_connect() || certificate_fault(e).is_some() || machine::Lack::of(e).is_some() {
+            return None;
+        }
+        let (host, port) = (url.host_str()?, url.port_or_known_default()?);
+        proxy.connect(&self.shared.egress, host, port, deadline.at_most(limits::CONNECT_TIMEOUT)).err()
     }
 
     fn prepare(
@@ -210,7 +240,20 @@ impl Http {
             return Err(Error::new(Kind::Settings, format!("{} is not an https URL.", origin(url)))
                 .remedy("Tokens only travel over https: correct the URL."));
         }
-        self.permit(host, url.port_or_known_default().unwrap_or(443), deadline)?;
+        let port = url.port_or_known_default().unwrap_or(443);
+        let connecting = deadline.at_most(limits::CONNECT_TIMEOUT);
+        match self.proxy_for(host) {
+            Some(proxy) => {
+                proxy.judge(&self.shared.egress, host, port, connecting)?;
+                proxy.password()?;
+                let addresses = proxy.addresses(&self.shared.egress, connecting)?;
+                self.permit(proxy.host(), proxy.port(), addresses, connecting).map_err(|e| proxy.unreachable(e))?;
+            }
+            None => {
+                let addresses = self.shared.egress.permitted(host, resolve(host, port, connecting)?)?;
+                self.permit(host, port, addresses, connecting)?;
+            }
+        }
         let left = deadline.check(&format!("an answer of {host}"))?;
         let request = self.client()?.request(method, url.clone()).headers(headers).timeout(left);
         Ok(match body {
@@ -219,12 +262,9 @@ impl Http {
         })
     }
 
-    /// Looks the name up and keeps the addresses that the policy allows: the client can connect to no
-    /// others. Of several the one that answers comes first: the client would give each its part of
+    /// Keeps the addresses that the policy allows: the client can connect to no others. Of several the one that answers comes first: the client would give each its part of
     /// the time only after the one before it.
-    fn permit(&self, host: &str, port: u16, deadline: Deadline) -> Result<()> {
-        let deadline = deadline.at_most(limits::CONNECT_TIMEOUT);
-        let mut addresses = self.shared.egress.permitted(host, resolve(host, port, deadline)?)?;
+    fn permit(&self, host: &str, port: u16, mut addresses: Vec<SocketAddr>, deadline: Deadline) -> Result<()> {
         if addresses.len() > 1 {
             let answering = match self.shared.permitted.answering(host, port).filter(|one| addresses.contains(one)) {
                 Some(known) => known,
@@ -247,11 +287,16 @@ impl Http {
         if let Some(client) = &*slot {
             return Ok(client.clone());
         }
-        let client = Client::builder()
+        let mut builder = Client::builder().no_proxy();
+        if let Some(proxy) = self.shared.proxy.clone() {
+            builder = builder.proxy(reqwest::Proxy::custom(move |url| {
+                proxy.is_for(url.host_str().unwrap_or_default()).then(|| proxy.url()).flatten()
+            }));
+        }
+        let client = builder
             .tls_backend_preconfigured((*self.shared.tls).clone())
             .dns_resolver(self.shared.permitted.clone())
             .redirect(Policy::none())
-            .no_proxy()
             .https_only(true)
             .referer(false)
             .connect_timeout(limits::CONNECT_TIMEOUT)

@@ -4,6 +4,7 @@ mod connect;
 pub mod egress;
 pub mod http;
 pub mod probe;
+mod proxy;
 pub mod stream;
 pub mod tls;
 mod wait;
@@ -26,6 +27,7 @@ use crate::{
 pub use connect::Silent;
 pub use egress::Egress;
 pub use http::Http;
+pub use proxy::{NamedBy, Password, Proxy};
 pub use stream::{Plain, Stream, TlsFacts};
 
 /// Everything that an account needs to reach its servers. Cheap to clone.
@@ -35,6 +37,7 @@ pub struct Net {
     egress: Egress,
     http: Http,
     ca_file: Option<Arc<Path>>,
+    proxy: Option<Proxy>,
 }
 
 impl Net {
@@ -42,7 +45,17 @@ impl Net {
     pub fn new(ca_file: Option<&Path>, egress: Egress) -> Result<Self> {
         let tls = tls::client_config(ca_file)?;
         let http = Http::new(tls.clone(), egress.clone())?;
-        Ok(Self { tls, egress, http, ca_file: ca_file.map(Arc::from) })
+        Ok(Self { tls, egress, http, ca_file: ca_file.map(Arc::from), proxy: None })
+    }
+
+    /// The same, through a proxy.
+    pub fn through(self, proxy: Option<Proxy>) -> Self {
+        Self { http: self.http.through(proxy.clone()), proxy, ..self }
+    }
+
+    /// The proxy through which this server is reached.
+    pub fn proxy_for(&self, host: &str) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|proxy| proxy.is_for(host))
     }
 
     pub fn http(&self) -> &Http {
@@ -66,6 +79,9 @@ impl Net {
     }
 
     fn connect(&self, host: &str, port: u16, deadline: Deadline) -> Result<Plain> {
+        if let Some(proxy) = self.proxy_for(host) {
+            return proxy.connect(&self.egress, host, port, deadline);
+        }
         let addresses = self.egress.permitted(host, resolve(host, port, deadline)?)?;
         deadline.check(&format!("a connection to {host}:{port}"))?;
         let connected = connect::race(&addresses, deadline).map_err(|silent| unreachable_error(host, port, silent))?;

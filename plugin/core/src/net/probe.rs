@@ -20,7 +20,7 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Net, Silent, connect, http::Http, resolve, tls, unreachable_error};
+use super::{Net, Proxy, Silent, connect, http::Http, resolve, tls, unreachable_error};
 use crate::{
     clock::{Deadline, UnixSeconds},
     error::{Error, Kind, Result},
@@ -98,6 +98,16 @@ impl Net {
         }
     }
 
+    /// Has the proxy connect, and hangs up.
+    ///
+    /// # Errors
+    /// What the proxy says.
+    pub fn tunnel(&self, proxy: &Proxy, host: &str, port: u16, deadline: Deadline) -> Result<Duration> {
+        let begun = seam::instant();
+        proxy.connect(&self.egress, host, port, deadline.at_most(limits::CONNECT_TIMEOUT))?;
+        Ok(seam::instant().saturating_duration_since(begun))
+    }
+
     /// The same way out, on which each handshake's certificate is written down.
     ///
     /// # Errors
@@ -116,7 +126,7 @@ impl Net {
             .with_custom_certificate_verifier(watching.clone())
             .with_no_client_auth();
         let config: Arc<ClientConfig> = Arc::new(config);
-        let http = Http::new(config.clone(), self.egress.clone())?;
+        let http = Http::new(config.clone(), self.egress.clone())?.through(self.proxy.clone());
         Ok((Self { tls: config, http, ..self.clone() }, Watch(watching)))
     }
 }

@@ -25,12 +25,18 @@ use crate::{
 pub struct Plain {
     timed: Timed,
     address: SocketAddr,
+    proxy: Option<String>,
 }
 
 impl Plain {
     /// `tcp` must not block.
     pub(super) fn new(tcp: TcpStream, address: SocketAddr, deadline: Deadline) -> Self {
-        Self { timed: Timed { tcp, deadline }, address }
+        Self { timed: Timed { tcp, deadline }, address, proxy: None }
+    }
+
+    /// `address` is the proxy's.
+    pub(super) fn through(self, proxy: String) -> Self {
+        Self { proxy: Some(proxy), ..self }
     }
 
     pub fn set_deadline(&mut self, deadline: Deadline) {
@@ -52,7 +58,7 @@ impl Plain {
         while tls.conn.is_handshaking() {
             tls.conn.complete_io(&mut tls.sock).map_err(|e| handshake_error(host, e))?;
         }
-        Ok(Stream { tls, address: self.address, host: host.to_owned() })
+        Ok(Stream { tls, address: self.address, host: host.to_owned(), proxy: self.proxy })
     }
 }
 
@@ -84,13 +90,17 @@ pub struct Stream {
     tls: StreamOwned<ClientConnection, Buffered>,
     address: SocketAddr,
     host: String,
+    proxy: Option<String>,
 }
 
 /// What was negotiated: the proof of a secure connection that `authenticate` shows.
 #[derive(Clone, Debug)]
 pub struct TlsFacts {
     pub server: String,
+    /// The proxy's, where there is one.
     pub address: SocketAddr,
+    /// Host and port of the proxy that the connection goes through.
+    pub proxy: Option<String>,
     pub version: String,
     pub cipher_suite: String,
     /// SHA-256 of the server's certificate, lower-case hex.
@@ -99,13 +109,17 @@ pub struct TlsFacts {
 
 impl TlsFacts {
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut facts = json!({
             "server": self.server,
             "address": self.address.to_string(),
             "tls_version": self.version,
             "cipher_suite": self.cipher_suite,
             "certificate_sha256": self.certificate_sha256,
-        })
+        });
+        if let Some(proxy) = &self.proxy {
+            facts["proxy"] = json!(proxy);
+        }
+        facts
     }
 }
 
@@ -142,6 +156,7 @@ impl Stream {
         TlsFacts {
             server: self.host.clone(),
             address: self.address,
+            proxy: self.proxy.clone(),
             version: match connection.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3".into(),
                 Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2".into(),

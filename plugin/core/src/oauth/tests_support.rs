@@ -72,6 +72,7 @@ pub fn account(base: &str) -> Account {
         email_debug: false,
         mechanism: None,
         ca_file: None,
+        proxy: Default::default(),
         fetching: None,
         sending: None,
     }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use lettre::Address;
+use serde::Deserialize;
 use url::Url;
 
 use super::secret_ref::{Machine, SecretRef};
@@ -255,6 +256,15 @@ pub struct Sending {
     pub sent_folder_server: Option<Endpoint>,
 }
 
+/// Which HTTP proxy, as `advanced` and the plugin's configuration write it.
+#[derive(Clone, Default, Deserialize)]
+pub struct ProxyForm {
+    /// `off`, `environment` or a URL; `None`: nothing is said.
+    pub proxy: Option<String>,
+    pub proxy_user: Option<String>,
+    pub proxy_password: Option<SecretRef>,
+}
+
 /// Everything a session needs, checked.
 #[derive(Clone)]
 pub struct Account {
@@ -270,6 +280,7 @@ pub struct Account {
     pub email_debug: bool,
     pub mechanism: Option<Mechanism>,
     pub ca_file: Option<PathBuf>,
+    pub proxy: ProxyForm,
     /// `Some` in incoming accounts.
     pub fetching: Option<Fetching>,
     /// `Some` in outgoing accounts.

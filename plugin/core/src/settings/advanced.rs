@@ -46,6 +46,13 @@ pub struct IncomingAdvanced {
     pub client_secret_expires: Option<String>,
     /// PEM file with the certificates to trust in addition to the system's.
     pub ca_file: Option<String>,
+    /// The HTTP proxy of every connection of this mailbox: off, environment (HTTPS_PROXY and NO_PROXY of the
+    /// helpdesk's process), or the proxy's address. Left out, the plugin's configuration decides.
+    pub proxy: Option<String>,
+    /// Who signs in at the proxy.
+    pub proxy_user: Option<String>,
+    /// The password for the proxy: a text, {"env": "NAME"} or {"file": "/path"}; read again at each use.
+    pub proxy_password: Option<SecretRef>,
     /// How the access token is presented to the mail server; auto asks the server.
     #[serde(default = "auto")]
     pub sasl_mechanism: String,
@@ -123,6 +130,13 @@ pub struct OutgoingAdvanced {
     pub client_secret_expires: Option<String>,
     /// PEM file with the certificates to trust in addition to the system's.
     pub ca_file: Option<String>,
+    /// The HTTP proxy of every connection of this mailbox: off, environment (HTTPS_PROXY and NO_PROXY of the
+    /// helpdesk's process), or the proxy's address. Left out, the plugin's configuration decides.
+    pub proxy: Option<String>,
+    /// Who signs in at the proxy.
+    pub proxy_user: Option<String>,
+    /// The password for the proxy: a text, {"env": "NAME"} or {"file": "/path"}; read again at each use.
+    pub proxy_password: Option<SecretRef>,
     /// How the access token is presented to the mail server; auto asks the server.
     #[serde(default = "auto")]
     pub sasl_mechanism: String,
@@ -292,6 +306,27 @@ const CA_FILE: Field = Field {
         "enter the absolute path of a PEM file, such as /etc/ssl/certs/example-ca.pem, or leave it out",
     )
 };
+const PROXY: Field = Field {
+    examples: &["environment", "http://proxy.example.com:3128"],
+    ..field(
+        "proxy",
+        "Proxy",
+        Rule::Text(Pattern::Proxy),
+        "enter off, environment, or an address such as http://proxy.example.com:3128, or leave it out",
+    )
+};
+const PROXY_USER: Field = field(
+    "proxy_user",
+    "Proxy User",
+    Rule::Text(Pattern::Line),
+    "enter the name that signs in at the proxy, or leave it out",
+);
+const PROXY_PASSWORD: Field = field(
+    "proxy_password",
+    "Proxy Password",
+    Rule::Secret,
+    "enter the password, {\"env\": \"NAME\"} or {\"file\": \"/path\"}, or leave it out",
+);
 const SASL_MECHANISM: Field = Field {
     shown: MAIL,
     ..field("sasl_mechanism", "SASL Mechanism", Rule::OneOf(MECHANISMS), "choose auto, XOAUTH2 or OAUTHBEARER")
@@ -326,6 +361,9 @@ pub(super) static INCOMING_ADVANCED: &[Field] = &[
     ADMIN_CONSENT_URL,
     CLIENT_SECRET_EXPIRES,
     CA_FILE,
+    PROXY,
+    PROXY_USER,
+    PROXY_PASSWORD,
     SASL_MECHANISM,
     CONSENTING_USER,
     AUTHORIZE_PARAMETERS,
@@ -409,6 +447,9 @@ pub(super) static OUTGOING_ADVANCED: &[Field] = &[
     ADMIN_CONSENT_URL,
     CLIENT_SECRET_EXPIRES,
     CA_FILE,
+    PROXY,
+    PROXY_USER,
+    PROXY_PASSWORD,
     SASL_MECHANISM,
     CONSENTING_USER,
     AUTHORIZE_PARAMETERS,

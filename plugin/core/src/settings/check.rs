@@ -173,7 +173,8 @@ impl Checker<'_> {
         }
         .and_then(|()| serde_json::from_value(value.clone()).map_err(|_| "It cannot be understood".to_owned()));
         match resolved.map(|reference: SecretRef| reference.resolve(self.lookup)) {
-            Ok(Ok(secret)) => self.client_secret = secret,
+            Ok(Ok(secret)) if field.name == "client_secret" => self.client_secret = secret,
+            Ok(Ok(_)) => {}
             Ok(Err(wrong)) => {
                 self.say(here, field, &wrong, "make it hold the secret in one line, readable for the helpdesk")
             }

@@ -45,11 +45,13 @@ pub enum Pattern {
     SubjectTag,
     /// Name of a parameter of the authorize URL.
     ParameterName,
+    /// `off`, `environment`, or an http URL of host and port alone.
+    Proxy,
 }
 
 use Pattern::*;
 
-const ALL: [Pattern; 13] = [
+const ALL: [Pattern; 14] = [
     Line,
     Host,
     HttpsUrl,
@@ -63,6 +65,7 @@ const ALL: [Pattern; 13] = [
     Moment,
     SubjectTag,
     ParameterName,
+    Proxy,
 ];
 
 macro_rules! label {
@@ -131,12 +134,14 @@ macro_rules! url_host {
         concat!("(?:", name!(), "|", ipv4!(), "|\\[[0-9A-Fa-f:.]{2,45}\\])")
     };
 }
+macro_rules! url_port {
+    () => {
+        "(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+    };
+}
 macro_rules! url_rest {
     () => {
-        concat!(
-            "(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?",
-            "(?:[/?][A-Za-z0-9._~:/?@!$&'()*+,;=%-]*)?"
-        )
+        concat!(url_port!(), "(?:[/?][A-Za-z0-9._~:/?@!$&'()*+,;=%-]*)?")
     };
 }
 macro_rules! atom {
@@ -185,6 +190,7 @@ impl Pattern {
             Moment => concat!(date!(), "(?:", time!(), ")?"),
             SubjectTag => "[^\\u0000-\\u001F\\u007F-\\u009F{}]+\\{id\\}[^\\u0000-\\u001F\\u007F-\\u009F{}]*",
             ParameterName => "[A-Za-z0-9_.-]+",
+            Proxy => concat!("(?:off|environment|http://", url_host!(), url_port!(), "/?)"),
         }
     }
 
@@ -197,7 +203,7 @@ impl Pattern {
     /// Longest text, characters.
     pub fn max_chars(self) -> usize {
         match self {
-            HttpsUrl | RedirectUrl => SETTING_URL_MAX,
+            HttpsUrl | RedirectUrl | Proxy => SETTING_URL_MAX,
             Scope => SETTING_SCOPE_MAX,
             Line | Path => SETTING_TEXT_MAX,
             // RFC 1035 2.3.4 and RFC 5321 4.5.3.1.3.
@@ -226,6 +232,7 @@ impl Pattern {
     fn is_exact(self, text: &str) -> bool {
         match self {
             HttpsUrl | RedirectUrl => Url::parse(text).is_ok_and(|url| url.host().is_some()),
+            Proxy if text.starts_with("http://") => Url::parse(text).is_ok_and(|url| url.host().is_some()),
             Email => text.parse::<Address>().is_ok(),
             Sender => !text.contains('@') || text.parse::<Address>().is_ok(),
             Since => text == "now" || text == "all" || moment(text).is_some(),
@@ -266,6 +273,9 @@ impl Pattern {
             SubjectTag if text.matches("{id}").count() != 1 => "It does not hold {id} exactly once",
             SubjectTag if text.starts_with("{id}") => "Nothing stands before {id}, so that any word would match",
             SubjectTag => "It holds braces other than those of {id}",
+            Proxy if text.contains('@') => "It holds a user or a password, which have fields of their own",
+            Proxy if text.starts_with("https://") => "It speaks to the proxy itself by TLS, which is not supported",
+            Proxy => "It is neither off nor environment nor the http address of a proxy",
             ParameterName => "The name of a parameter holds a character other than letters, digits, _ . -",
         }
     }

@@ -8,7 +8,7 @@ use url::Url;
 use super::{
     account::{
         Account, Action, CertificateRef, Client, ClientAuthentication, Direction, Endpoint, Fetching, Former,
-        GrantType, Mechanism, Protocol, Sending, Since, TlsMode,
+        GrantType, Mechanism, Protocol, ProxyForm, Sending, Since, TlsMode,
     },
     advanced::ClientCertificate,
     check::{Checked, MICROSOFT_HOSTS},
@@ -109,6 +109,11 @@ pub(super) fn incoming(checked: Checked) -> Result<Account, Vec<Fault>> {
         email_debug: form.enable_email_debug,
         mechanism: mechanism(&advanced.sasl_mechanism),
         ca_file: advanced.ca_file.map(Into::into),
+        proxy: ProxyForm {
+            proxy: advanced.proxy,
+            proxy_user: advanced.proxy_user,
+            proxy_password: advanced.proxy_password,
+        },
         fetching: Some(fetching),
         sending: None,
     })
@@ -189,6 +194,11 @@ pub(super) fn outgoing(checked: Checked) -> Result<Account, Vec<Fault>> {
         email_debug: false,
         mechanism: mechanism(&advanced.sasl_mechanism),
         ca_file: advanced.ca_file.map(Into::into),
+        proxy: ProxyForm {
+            proxy: advanced.proxy,
+            proxy_user: advanced.proxy_user,
+            proxy_password: advanced.proxy_password,
+        },
         fetching: None,
         sending: Some(sending),
     })

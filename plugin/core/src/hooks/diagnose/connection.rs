@@ -69,6 +69,13 @@ pub fn alternate(walk: &mut Walk<'_>) {
 
 fn dns(account: &Account, server: &Endpoint, net: &Net, deadline: Deadline) -> (Finding, Option<Vec<SocketAddr>>) {
     let host = &server.host;
+    if let Some(proxy) = net.proxy_for(host) {
+        // Only for the egress policy: the proxy looks the name up itself.
+        let found = net.addresses(host, server.port, deadline.at_most(limits::PROXY_LOOKUP_TIMEOUT));
+        let known = if found.is_ok_and(|found| !found.is_empty()) { "known here, too" } else { "not known here" };
+        let finding = Finding::ok(format!("{host} is {known}"), format!("The proxy {proxy} looks the name up."));
+        return (finding, Some(Vec::new()));
+    }
     match net.addresses(host, server.port, deadline) {
         Ok(addresses) if addresses.is_empty() => {
             let saw = format!("the name {host} has no address");
@@ -99,6 +106,18 @@ fn tcp(
     let told = |silent: &[crate::net::Silent]| {
         silent.iter().map(|one| format!("{}: {}", one.address, one.why)).collect::<Vec<_>>().join("; ")
     };
+    if let Some(proxy) = net.proxy_for(&server.host) {
+        return match net.tunnel(proxy, &server.host, server.port, deadline) {
+            Ok(took) => {
+                let saw = format!("the proxy {proxy} connected in {} ms", took.as_millis());
+                (Finding::ok(saw, "The server can be reached through the proxy."), Some(()))
+            }
+            Err(error) => {
+                let finding = Finding::failed(format!("through the proxy {proxy}: {}", cause(&error)), &error, account);
+                (finding.by(&format!("{KEEPER}, with {NETWORK}")), None)
+            }
+        };
+    }
     match net.first_answering(&server.host, addresses, deadline) {
         Ok(answered) if answered.silent.is_empty() => {
             let saw = format!("{} answered in {} ms", answered.address, answered.took.as_millis());
@@ -136,7 +155,12 @@ fn tls(account: &Account, server: &Endpoint, net: &Net, now: UnixSeconds, deadli
     match outcome {
         Ok((facts, more)) => {
             let shown = shown.unwrap_or_else(|| "a certificate that cannot be described".to_owned());
-            let saw = format!("{} with {} at {}; {shown}{more}", facts.version, facts.cipher_suite, facts.address);
+            let through = facts.proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
+            let at = match &facts.proxy {
+                Some(_) => format!("{}:{}", server.host, server.port),
+                None => facts.address.to_string(),
+            };
+            let saw = format!("{} with {} at {at}{through}; {shown}{more}", facts.version, facts.cipher_suite);
             let finding = Finding::ok(saw, "The connection is secure.");
             let end = certificate.map_or(i64::MAX, |certificate| certificate.not_after);
             if end.saturating_sub(now) >= limits::CERTIFICATE_EXPIRY_WARNING_DAYS * DAY {

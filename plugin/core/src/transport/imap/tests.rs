@@ -110,6 +110,7 @@ fn log_in(link: Box<dyn Link>, transcript: &Transcript, log: &Logger) -> Result<
     let token = Secret::new("t0k-secret");
     let login = Login { username: "help@example.test", token: &token };
     let tls = TlsFacts {
+        proxy: None,
         server: "localhost".into(),
         address: ([127, 0, 0, 1], 993).into(),
         version: "TLS 1.3".into(),

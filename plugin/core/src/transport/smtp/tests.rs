@@ -65,6 +65,7 @@ impl World {
             email_debug: true,
             mechanism: None,
             ca_file: None,
+            proxy: Default::default(),
             fetching: None,
             sending: Some(Sending {
                 smtp_user: "desk@desk.test".into(),

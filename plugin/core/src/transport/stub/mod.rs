@@ -86,6 +86,7 @@ impl Outbox for StubOutbox {
             mechanism: "none",
             port: 0,
             tls: TlsFacts {
+                proxy: None,
                 server: "stub".into(),
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
                 version: "none".into(),
