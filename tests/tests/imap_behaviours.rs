@@ -300,6 +300,59 @@ fn a_copy_that_succeeded_is_not_repeated() {
     }
 }
 
+/// A process that ended between COPY and the removal left two copies in the processed folder.
+#[test]
+fn a_copy_is_noted_before_its_message_is_removed() {
+    let desk = Desk::new(8);
+    desk.imap.behave(|behaviour| behaviour.no_move = true);
+    let moves = |form: &mut Value| {
+        form["after_import"] = json!("move");
+        form["processed_folder"] = json!("Done");
+    };
+    let handle = desk.open(moves);
+    let mail = fetch(&handle);
+    desk.imap.script(|command| if command.verb == "UID STORE" { Fate::HangUp } else { Fate::Obey });
+    let _ = settle(&handle, mail.keys(), "imported");
+    assert_eq!((desk.count("Done"), desk.count("INBOX")), (8, 8));
+    drop(handle);
+    desk.imap.no_script();
+    let done = settle(&desk.open(moves), mail.keys(), "imported").unwrap();
+    assert!(done.values().all(|done| done == "moved"), "{done:?}");
+    assert_eq!((desk.count("Done"), desk.count("INBOX")), (8, 0));
+}
+
+/// The folder was set back between listing and settling, and a new message has the UID of the one that is settled.
+#[test]
+fn a_new_message_with_an_old_uid_is_never_settled() {
+    for (new, action) in [(3, "delete"), (6, "delete"), (6, "move")] {
+        let desk = Desk::new(2);
+        let handle = desk.open(|form| {
+            form["after_import"] = json!(action);
+            form["processed_folder"] = json!("Done");
+        });
+        settle(&handle, fetch(&handle).keys(), "imported").unwrap();
+        let old = desk.imap.mailbox(|mailbox| mailbox.clone());
+        (2..6).for_each(|number| desk.deliver(number));
+        let mail = fetch(&handle);
+        assert_eq!(mail.messages.len(), 4);
+        desk.imap.mailbox(|mailbox| {
+            *mailbox = old;
+            mailbox.now += 600;
+        });
+        // Fewer than were lost, and more.
+        (20..20 + new).for_each(|number| desk.deliver(number));
+        let done = settle(&handle, mail.keys(), "imported").unwrap();
+        assert!(done.values().all(|done| done == "later"), "{new}: {done:?}");
+        assert_eq!(desk.count("INBOX"), new, "nothing was touched");
+        let mail = fetch(&handle);
+        assert_eq!(mail.resets.len(), 1, "{new}");
+        let expected: Vec<String> = (20..20 + new).map(|number| number.to_string()).collect();
+        assert_eq!(numbers(&mail), expected, "{new}");
+        settle(&handle, mail.keys(), "imported").unwrap();
+        assert_eq!(desk.count("INBOX"), 0, "{new}");
+    }
+}
+
 #[test]
 fn the_namespace_gives_the_prefix() {
     let desk = Desk::new(3);

@@ -378,6 +378,10 @@ pub const QUARANTINE_TRIES: u32 = 3;
 pub const QUARANTINE_PATIENCE: i64 = 30 * 60;
 /// A round ends when this many messages in a row could not be read: then it is the server.
 pub const UNREAD_IN_A_ROW: usize = 3;
+/// Messages that a handle remembers as copied and not removed yet: as many as one call settles.
+pub const COPIED_MAX: usize = 5_000;
+/// Ranges of UIDs that a cursor notes as copied to the target of a move; neighbours are one range.
+pub const IMAP_COPIED_RANGES: usize = 1_000;
 /// Messages that are remembered as left out of a server's answer.
 pub const LEFT_OUT_MAX: usize = 10_000;
 /// After so many messages in a row to which the server refuses an action it is not asked about the rest of the call.

@@ -303,7 +303,8 @@ fn fate(seed: u64, rudeness: usize, command: &Command<'_>) -> Fate {
         ("UID FETCH", 2) if command.line.contains("BODY") => Fate::Partial(rng.below(6), Some("OK done")),
         ("UID FETCH" | "UID STORE" | "UID MOVE" | "UID EXPUNGE", _) => part,
         ("UID SEARCH", _) => Fate::Partial(rng.below(6), Some("NO [LIMIT] too much")),
-        ("UID COPY", 2) => Fate::Refuse("NO [OVERQUOTA] it is full"),
+        // A lost answer is the one window in which a copy is made twice (README).
+        ("UID COPY", _) => Fate::Refuse("NO [OVERQUOTA] it is full"),
         _ => Fate::LoseAnswer,
     }
 }

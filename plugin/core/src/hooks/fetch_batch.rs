@@ -113,6 +113,8 @@ pub struct Fetch {
     left_out: HashSet<Key>,
     /// The server said once that there is no such message. Listed again and said again, or not listed any more, it is gone.
     denied: HashSet<Key>,
+    /// Copied to the target of a move and not removed yet, for as long as the cursor could not be written.
+    copied: HashSet<Key>,
     /// Asked for by the server when a batch held mail already: until when, and its words.
     pause: Option<(Instant, String)>,
     lease: Lease,
@@ -262,14 +264,15 @@ impl Fetch {
     pub fn settle(
         &mut self,
         context: &Context,
+        known: &Cursor,
         keys: &[Key],
         action: &Action,
         deadline: Deadline,
     ) -> Result<Vec<Settled>> {
-        let settled = match self.settle_once(context, keys, action, deadline) {
+        let settled = match self.settle_once(context, known, keys, action, deadline) {
             Err(error) if is_lost(&error) && !deadline.left().is_zero() => {
                 context.session.log.info(format_args!("Connecting again: {error}"));
-                return self.settle_once(context, keys, action, deadline);
+                return self.settle_once(context, known, keys, action, deadline);
             }
             settled => settled?,
         };
@@ -279,7 +282,7 @@ impl Fetch {
         if open.is_empty() || deadline.left().is_zero() {
             return Ok(settled);
         }
-        let Ok(again) = self.settle_once(context, &open, action, deadline) else { return Ok(settled) };
+        let Ok(again) = self.settle_once(context, known, &open, action, deadline) else { return Ok(settled) };
         let mut again = again.into_iter();
         let replaced = |one: Settled| if is_open(&one) { again.next().unwrap_or(one) } else { one };
         Ok(settled.into_iter().map(replaced).collect())
@@ -288,14 +291,19 @@ impl Fetch {
     fn settle_once(
         &mut self,
         context: &Context,
+        known: &Cursor,
         keys: &[Key],
         action: &Action,
         deadline: Deadline,
     ) -> Result<Vec<Settled>> {
         let reader = self.connected(context, deadline)?;
-        let (asked, action) = (keys.to_vec(), action.clone());
-        let settled =
-            reader.with_inbox("settling mail", deadline, move |inbox| inbox.settle(&asked, &action, deadline));
+        let (known, asked, action) = (known.clone(), keys.to_vec(), action.clone());
+        let settled = reader.with_inbox("settling mail", deadline, move |inbox| {
+            if let Some(key) = asked.first() {
+                inbox.expect(&key.folder, &known);
+            }
+            inbox.settle(&asked, &action, deadline)
+        });
         let is_broken = match &settled {
             Err(error) => is_lost(error),
             Ok(settled) => settled.iter().any(|one| matches!(one, Settled::Later(error) if is_lost(error))),
@@ -310,7 +318,8 @@ impl Fetch {
     /// it out.
     pub fn read_one(&mut self, context: &Context, key: &Key, deadline: Deadline) -> Result<Option<Vec<u8>>> {
         // A key from before a reset may name another message now.
-        if read_cursor(context, &key.folder)?.is_some_and(|(cursor, _)| !cursor.is_current(key)) {
+        let known = read_cursor(context, &key.folder)?.map(|(cursor, _)| cursor);
+        if known.as_ref().is_some_and(|cursor| !cursor.is_current(key)) {
             return Ok(None);
         }
         let reader = self.connected(context, deadline)?;
@@ -318,6 +327,9 @@ impl Fetch {
         let entry = Entry { key: key.clone(), size: limits::READ_ALONE, received_at: None };
         let item = reader.with_inbox("reading one message", deadline, move |inbox| {
             let mut found = None;
+            if let Some(known) = &known {
+                inbox.expect(&entry.key.folder, known);
+            }
             inbox.read(&[entry], deadline, &mut |_, item| {
                 found = Some(item);
                 ControlFlow::Break(())
@@ -355,6 +367,7 @@ impl Fetch {
         for key in settled {
             self.handed_out.remove(key);
             self.fingerprints.remove(key);
+            self.copied.remove(key);
         }
     }
 
@@ -363,16 +376,16 @@ impl Fetch {
     pub fn fingerprints(
         &mut self,
         context: &Context,
+        known: &Cursor,
         keys: &[Key],
-        is_settled: impl Fn(&Key) -> bool,
         deadline: Deadline,
     ) -> Vec<Option<Fingerprint>> {
-        let unknown: Vec<Key> =
-            keys.iter().filter(|key| !self.fingerprints.contains_key(key) && !is_settled(key)).cloned().collect();
+        let is_unknown = |key: &&Key| !self.fingerprints.contains_key(*key) && !known.is_settled(key);
+        let unknown: Vec<Key> = keys.iter().filter(is_unknown).cloned().collect();
         if !unknown.is_empty() {
             // The other half is for settling itself.
             let until = deadline.at_most(deadline.left() / 2);
-            match self.read_fingerprints(context, unknown, until) {
+            match self.read_fingerprints(context, known, unknown, until) {
                 Ok(read) => self.fingerprints.extend(read),
                 Err(error) => context.session.log.info(format_args!("Settled messages leave no fingerprints: {error}")),
             }
@@ -388,13 +401,18 @@ impl Fetch {
     fn read_fingerprints(
         &mut self,
         context: &Context,
+        known: &Cursor,
         keys: Vec<Key>,
         deadline: Deadline,
     ) -> Result<Vec<(Key, Fingerprint)>> {
         let reader = self.connected(context, deadline)?;
+        let known = known.clone();
         let entries: Vec<Entry> = keys.into_iter().map(|key| Entry { key, size: 0, received_at: None }).collect();
         let read = reader.with_inbox("reading settled messages", deadline, move |inbox| {
             let mut read = Vec::new();
+            if let Some(entry) = entries.first() {
+                inbox.expect(&entry.key.folder, &known);
+            }
             inbox.read(&entries, deadline, &mut |at, item| {
                 if let Item::Read(raw) = item
                     && let Ok(raw) = into_bytes(raw)
@@ -426,6 +444,17 @@ impl Fetch {
     /// The mailbox did not hear of these.
     pub fn still_half_aside(&mut self, folder: &str, keys: impl IntoIterator<Item = Key>) {
         self.half_aside.entry(folder.to_owned()).or_default().extend(keys);
+    }
+
+    pub fn copied(&mut self, keys: &[Key]) {
+        if self.copied.len() + keys.len() > limits::COPIED_MAX {
+            self.copied.clear();
+        }
+        self.copied.extend(keys.iter().cloned());
+    }
+
+    pub fn is_copied(&self, key: &Key) -> bool {
+        self.copied.contains(key)
     }
 
     pub fn take_gone(&mut self, folder: &str) -> Vec<Key> {

@@ -19,7 +19,10 @@
 //! A fault of a folder, the account, the settings or the connection is an error of the call. What was done to other
 //! messages counts all the same; the same call can be repeated.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -187,8 +190,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
             // What leaves the folder comes back when the mailbox is restored; it is not read again for that.
             let fingerprints = match action {
                 Action::Leave | Action::MarkSeen if !keys.is_empty() => {
-                    let is_settled = |key: &Key| cursor.is_settled(key);
-                    work.fetch.fingerprints(&context, &keys, is_settled, request.deadline)
+                    work.fetch.fingerprints(&context, &cursor, &keys, request.deadline)
                 }
                 Action::Leave | Action::MarkSeen | Action::Move { .. } | Action::Delete => {
                     keys.iter().map(|key| work.fetch.known_fingerprint(key)).collect()
@@ -209,7 +211,7 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
             };
             for (at, ((key, fingerprint), outcome)) in keys.into_iter().zip(fingerprints).zip(outcomes).enumerate() {
                 let (word, reason) = match outcome {
-                    Settled::Done => (past_tense(action), None),
+                    Settled::Done | Settled::Copied => (past_tense(action), None),
                     Settled::Gone => ("gone", None),
                     Settled::Kept(error) => ("kept", Some(error)),
                     Settled::Later(error) => ("later", Some(error)),
@@ -280,10 +282,73 @@ fn settle_current(
     if current.is_empty() {
         return Ok(keys.iter().map(|_| Settled::Gone).collect());
     }
-    let mut outcomes = work.fetch.settle(context, &current, action, deadline)?.into_iter();
+    let outcomes = match action {
+        Action::Move { .. } => move_all(work, context, cursor, &current, action, deadline)?,
+        Action::Leave | Action::MarkSeen | Action::Delete => {
+            work.fetch.settle(context, cursor, &current, action, deadline)?
+        }
+    };
+    let mut outcomes = outcomes.into_iter();
     let outcome = |key: &Key| if cursor.is_current(key) { outcomes.next() } else { Some(Settled::Gone) };
     let missing = || Error::new(Kind::Internal, "A settled message has no outcome.");
     keys.iter().map(outcome).map(|outcome| outcome.ok_or_else(missing)).collect()
+}
+
+/// A server without MOVE copies, and then removes. That a message was copied is on the disk before it is removed, so that
+/// whoever goes on after a crash, or after a refusal, makes no second copy. One window remains: a crash, or a lost answer, between the
+/// server's COPY and this note.
+fn move_all(
+    work: &mut Work,
+    context: &Context,
+    cursor: &Cursor,
+    keys: &[Key],
+    action: &Action,
+    deadline: Deadline,
+) -> Result<Vec<Settled>> {
+    let was_copied = |key: &&Key| cursor.is_copied(key) || work.fetch.is_copied(key);
+    let (mut copied, to_move): (Vec<&Key>, Vec<&Key>) = keys.iter().partition(was_copied);
+    let to_move: Vec<Key> = to_move.into_iter().cloned().collect();
+    let mut became: HashMap<Key, Settled> = HashMap::new();
+    if !to_move.is_empty() {
+        match work.fetch.settle(context, cursor, &to_move, action, deadline) {
+            Ok(outcomes) => became.extend(to_move.iter().cloned().zip(outcomes)),
+            Err(error) if copied.is_empty() => return Err(error),
+            Err(error) => became.extend(to_move.iter().map(|key| (key.clone(), Settled::Later(error.clone())))),
+        }
+    }
+    let is_new = |key: &&Key| matches!(became.get(*key), Some(Settled::Copied));
+    let new: Vec<Key> = to_move.iter().filter(is_new).cloned().collect();
+    if !new.is_empty() {
+        work.fetch.copied(&new);
+        let id = cursor_id(context, &new[0].folder)?;
+        until_it_holds(busy, || {
+            let (mut cursor, version) = reached(context, &new[0].folder, work.fetch.seen(&new[0].folder))?;
+            cursor.copied(&new);
+            Ok(write_cursor(context, &id, Some(version), &cursor)?.then_some(()))
+        })?;
+    }
+    copied.extend(&new);
+    let copied: Vec<Key> = copied.into_iter().cloned().collect();
+    if !copied.is_empty() {
+        let removed = work.fetch.settle(context, cursor, &copied, &Action::Delete, deadline);
+        let later = |error: &Error| copied.iter().map(|_| Settled::Later(error.clone())).collect();
+        for (key, removed) in copied.iter().zip(removed.unwrap_or_else(|error| later(&error))) {
+            let moved = match removed {
+                // It was settled before.
+                Settled::Gone if cursor.is_settled(key) => Settled::Gone,
+                Settled::Done | Settled::Copied | Settled::Gone => Settled::Done,
+                Settled::Later(error) if error.is_transient() => Settled::Later(error),
+                Settled::Kept(error) | Settled::Later(error) => {
+                    let text = context.name()?.key(key);
+                    context.session.log.warn(format_args!("{text} was copied and stays in its folder, too: {error}"));
+                    Settled::Done
+                }
+            };
+            became.insert(key.clone(), moved);
+        }
+    }
+    let missing = || Error::new(Kind::Internal, "A moved message has no outcome.");
+    keys.iter().map(|key| became.remove(key).ok_or_else(missing)).collect()
 }
 
 /// The host cannot take a message that was put aside, or asks for it again.
@@ -316,16 +381,17 @@ fn advance(
         return Ok(None);
     }
     let id = cursor_id(context, folder)?;
-    let busy = || {
-        Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")
-            .remedy("The same settle_batch can be repeated.")
-    };
     until_it_holds(busy, || {
         let (mut cursor, version) = reached(context, folder, seen)?;
         cursor.settle(settled, context.session.clock.now());
         Ok(write_cursor(context, &id, Some(version), &cursor)?.then_some(cursor))
     })
     .map(Some)
+}
+
+fn busy() -> Error {
+    Error::new(Kind::Transient, "Other processes keep changing the cursor of this mailbox.")
+        .remedy("The same settle_batch can be repeated.")
 }
 
 /// The stored cursor, and what was listed since while the store was away.

@@ -117,7 +117,9 @@ pub enum Item {
 #[derive(Clone, Debug)]
 pub enum Settled {
     Done,
-    /// The server says that this message is not there any more.
+    /// It was copied to the target of a move and is still here. Whoever notes that removes it with [`Action::Delete`].
+    Copied,
+    /// The server says, twice, that this message is not there any more.
     Gone,
     /// The server refuses the action to this message and would refuse it again: the message's own fault.
     Kept(Error),
@@ -131,6 +133,7 @@ impl Settled {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::Copied => "copied",
             Self::Gone => "gone",
             Self::Kept(_) => "kept",
             Self::Later(_) => "later",
@@ -195,6 +198,17 @@ impl Cursor {
             // The protocol was changed meanwhile: nothing of the other is known here.
             (Self::Imap(_) | Self::Ews(_) | Self::Graph(_), _) => {}
         }
+    }
+
+    /// Notes what was copied to the target of a move, before it is removed.
+    pub fn copied(&mut self, keys: &[Key]) {
+        if let Self::Imap(cursor) = self {
+            keys.iter().for_each(|key| cursor.copied(&key.id));
+        }
+    }
+
+    pub fn is_copied(&self, key: &Key) -> bool {
+        matches!(self, Self::Imap(cursor) if cursor.is_copied(&key.id))
     }
 
     /// Counts these messages as settled; those that stay in the folder leave their fingerprints. Keys from before a reset of
@@ -292,6 +306,12 @@ pub trait Inbox: Send {
         deadline: Deadline,
         sink: &mut dyn FnMut(usize, Item) -> ControlFlow<()>,
     ) -> Result<usize>;
+
+    /// What is known of `folder`. The next `read` or `settle` that opens the folder compares: when its keys mean other messages
+    /// now, nothing is read or changed before the next listing.
+    fn expect(&mut self, folder: &str, cursor: &Cursor) {
+        let _ = (folder, cursor);
+    }
 
     /// Carries out `action` and answers for each key. What was done stays done and is told, whatever becomes of the others.
     /// Can be repeated.

@@ -60,8 +60,6 @@ pub struct Conn {
     special: HashMap<String, String>,
     /// Prefixes of the server's namespaces, the personal one first; `None`: not asked yet.
     namespaces: Option<Vec<String>>,
-    /// Folder, UIDVALIDITY and UID of what was copied to the target of a move and could not be removed: it is not copied again.
-    pub copied: BTreeSet<(String, u64, u32)>,
     /// MOVE was refused although it was offered.
     pub moves_by_copy: bool,
     bulk_tag: u64,
@@ -76,7 +74,6 @@ impl Conn {
             selected: None,
             special: HashMap::new(),
             namespaces: None,
-            copied: BTreeSet::new(),
             moves_by_copy: false,
             bulk_tag: 0,
         }

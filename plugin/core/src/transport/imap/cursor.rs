@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::UnixSeconds, transport::moving::Marks};
+use super::sets::{self, Ranges};
+use crate::{clock::UnixSeconds, limits, transport::moving::Marks};
 
 /// Settled messages of one folder under one UIDVALIDITY.
 ///
@@ -29,6 +30,10 @@ pub struct Cursor {
     /// The newest message that was listed: as long as it has its UID, the UIDs mean what they meant.
     #[serde(default)]
     pub anchor: Option<Anchor>,
+    /// UIDs that were copied to the target of a move: ranges, ascending, apart from each other. The newest are kept: no copy is
+    /// made twice, also of a message that could not be removed from here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copied: Vec<(u32, u32)>,
     /// Fingerprints of what was settled: after a reset, and for whoever takes over from here.
     #[serde(default)]
     pub marks: Marks,
@@ -53,6 +58,7 @@ impl Cursor {
             resume_at,
             highest: None,
             anchor: None,
+            copied: Vec::new(),
             marks: Marks::default(),
         }
     }
@@ -101,6 +107,19 @@ impl Cursor {
         }
     }
 
+    /// Notes that a message was copied to the target of a move: no copy is made twice.
+    pub fn copied(&mut self, id: &str) {
+        let Some(uid) = self.current_uid(id) else { return };
+        insert(&mut self.copied, uid, uid);
+        if self.copied.len() > limits::IMAP_COPIED_RANGES {
+            self.copied.remove(0);
+        }
+    }
+
+    pub fn is_copied(&self, id: &str) -> bool {
+        self.current_uid(id).is_some_and(|uid| sets::contains(&self.copied, uid))
+    }
+
     pub fn is_settled(&self, id: &str) -> bool {
         self.current_uid(id).is_some_and(|uid| self.is_done(uid))
     }
@@ -109,8 +128,7 @@ impl Cursor {
         if uid <= self.floor {
             return true;
         }
-        let at = self.done.partition_point(|(_, last)| *last < uid);
-        self.done.get(at).is_some_and(|(first, _)| *first <= uid)
+        sets::contains(&self.done, uid)
     }
 
     /// Counts all from `first` to `last` as settled.
@@ -118,15 +136,7 @@ impl Cursor {
         if last <= self.floor || first > last {
             return;
         }
-        let (mut first, mut last) = (first.max(self.floor.saturating_add(1)), last);
-        // Everything that touches the new range is replaced by the union.
-        let begin = self.done.partition_point(|(_, end)| end.saturating_add(1) < first);
-        let end = self.done.partition_point(|(start, _)| *start <= last.saturating_add(1));
-        if begin < end {
-            first = first.min(self.done[begin].0);
-            last = last.max(self.done[end - 1].1);
-        }
-        self.done.splice(begin..end, [(first, last)]);
+        insert(&mut self.done, first.max(self.floor.saturating_add(1)), last);
         if self.done[0].0 == self.floor.saturating_add(1) {
             self.floor = self.done.remove(0).1;
         }
@@ -170,6 +180,17 @@ impl Cursor {
             }
         }
     }
+}
+
+/// Everything that touches the new range is replaced by the union.
+fn insert(ranges: &mut Ranges, mut first: u32, mut last: u32) {
+    let begin = ranges.partition_point(|(_, end)| end.saturating_add(1) < first);
+    let end = ranges.partition_point(|(start, _)| *start <= last.saturating_add(1));
+    if begin < end {
+        first = first.min(ranges[begin].0);
+        last = last.max(ranges[end - 1].1);
+    }
+    ranges.splice(begin..end, [(first, last)]);
 }
 
 /// The id of a key of a folder that never began anew under its UIDVALIDITY.
@@ -234,6 +255,19 @@ mod tests {
         assert!(cursor.settle("7-2.12", true) && cursor.is_settled("7-2.12") && !cursor.is_settled("7.12"));
         let old: Cursor = serde_json::from_str(r#"{"uidvalidity":7,"floor":1,"done":[],"resume_at":0}"#).unwrap();
         assert_eq!((old.epoch, old.id(3).as_str()), (0, "7.3"));
+    }
+
+    #[test]
+    fn copies_are_noted_and_notes_are_bounded() {
+        let mut cursor = Cursor::new(7, 10, 0);
+        cursor.copied(&id(7, 12));
+        cursor.copied(&id(7, 11));
+        cursor.copied(&id(6, 13));
+        assert!(cursor.is_copied("7.11") && cursor.is_copied("7.12") && !cursor.is_copied("6.13"));
+        cursor.settle("7.12", true);
+        assert_eq!(cursor.copied, [(11, 12)], "one that could not be removed may be settled again");
+        (1..=limits::IMAP_COPIED_RANGES as u32).for_each(|uid| cursor.copied(&id(7, 100 + 2 * uid)));
+        assert!(cursor.copied.len() == limits::IMAP_COPIED_RANGES && !cursor.is_copied("7.11"));
     }
 
     #[test]

@@ -2,20 +2,21 @@
 
 use std::collections::VecDeque;
 
-use imap_proto::{MailboxDatum, Response, StatusAttribute};
-use time::{Date, Duration, OffsetDateTime, macros::format_description};
+use time::{Date, Duration, OffsetDateTime};
 
 use super::{
     answer::{self, Fetched},
     ask,
     conn::{Conn, Failure, Selected},
     cursor::{Anchor, Cursor},
+    dates::{internal_date, received_since, search_date},
     framer::{Budget, Frame},
+    set_back::{TRAITS, is_known, is_set_back, last_uid},
     sets::{self, Ranges},
 };
 use crate::{
     clock::UnixSeconds,
-    error::{About, Error, Kind, Result},
+    error::{About, Result},
     limits,
     message::fingerprint::{Fingerprint, Traits},
     settings::Since,
@@ -67,7 +68,7 @@ pub fn list(
     let (mut found, mut more, suspect) = unsettled(conn, &selected, &cursor, last, how, is_note_due)?;
     // Another message has the UID of one that was settled: new mail got UIDs of old.
     if let Some(suspect) = suspect.filter(|_| reset.is_none())
-        && !is_known(conn, &cursor, suspect, UnixSeconds::MIN)?
+        && is_known(conn, &cursor, suspect, UnixSeconds::MIN)? == Some(false)
     {
         let (begun, words) = begin_anew(conn, &selected, last, &cursor, now)?;
         (cursor, reset) = (begun, Some(words));
@@ -111,22 +112,6 @@ pub fn list(
         cursor: transport::Cursor::Imap(cursor),
         reset,
     })
-}
-
-/// Was the folder set back to an earlier state? Then UIDNEXT is below what was listed already (RFC 3501 section 2.3.1.1 forbids
-/// it; a restored backup cannot know), and new messages get UIDs that old ones had.
-fn is_set_back(conn: &mut Conn, selected: &Selected, cursor: &Cursor, last: u32) -> Result<bool> {
-    let Some(highest) = cursor.highest.filter(|highest| last < *highest) else { return Ok(false) };
-    match selected.uidnext {
-        // A server whose UIDNEXT is wrong still has the messages. While it does not say, nothing counts as settled.
-        Some(_) => Ok(highest_uid(conn, selected)? < highest),
-        // Without UIDNEXT the newest may have been expunged. If not, a settled UID is a message that nobody settled, and
-        // it came after all that were listed.
-        None => {
-            let listed = cursor.anchor.map_or(UnixSeconds::MIN, |anchor| anchor.received_at);
-            Ok(cursor.is_done(last) && !is_known(conn, cursor, last, listed.max(cursor.marks.kept_from()))?)
-        }
-    }
 }
 
 /// The cursor of a folder whose UIDs lost their meaning, and the sentence that tells of it. Mail received since all was settled
@@ -229,13 +214,11 @@ fn known_again(
     known
 }
 
-/// What a fingerprint is made of.
-const TRAITS: &str = "UID INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)]";
-
 impl Anchor {
-    /// Has another message its UID now?
-    fn differs(&self, one: &Found) -> bool {
-        let is_another_size = one.size != 0 && self.size != 0 && one.size != self.size;
+    /// Has another message its UID now? A size tells only of a settled one, which is known by its fingerprint then: servers
+    /// estimate sizes.
+    fn differs(&self, one: &Found, is_settled: bool) -> bool {
+        let is_another_size = is_settled && one.size != 0 && self.size != 0 && one.size != self.size;
         one.uid == self.uid && (is_another_size || one.received_at.is_some_and(|at| at != self.received_at))
     }
 }
@@ -268,89 +251,6 @@ impl Found {
     }
 }
 
-/// Was the message with this UID settled, by its fingerprint, or received before `kept_from`? One that is not there was.
-fn is_known(conn: &mut Conn, cursor: &Cursor, uid: u32, kept_from: UnixSeconds) -> Result<bool> {
-    let settled = cursor.marks.all();
-    let mut is_known = true;
-    ask::fetch(conn, vec![(uid, uid)], TRAITS, &mut |found, frame| {
-        let is_asked = found.uid == uid;
-        if let [Raw::Memory(header)] = frame.literals.as_slice()
-            && is_asked
-        {
-            let received_at = found.internal_date.as_deref().and_then(internal_date);
-            // What nothing is known by may be any of many.
-            let traits = Traits::of(header);
-            is_known = received_at.is_some_and(|at| at < kept_from)
-                || traits.fingerprint().is_none()
-                || traits.candidates().any(|one| settled.binary_search(&one).is_ok());
-        }
-        Ok(())
-    })
-    .map_err(|failure| failure.into_error("look at a settled message").or_about(About::Folder))?;
-    Ok(is_known)
-}
-
-/// INTERNALDATE of each that is there; `None` where it cannot be read. `uids` ascend.
-fn dates(conn: &mut Conn, uids: &[u32]) -> Result<Vec<(u32, Option<UnixSeconds>)>> {
-    let mut dates = Vec::new();
-    ask::fetch(conn, sets::ranges(uids), "UID INTERNALDATE", &mut |found, _| {
-        if uids.binary_search(&found.uid).is_ok() {
-            dates.push((found.uid, found.internal_date.as_deref().and_then(internal_date)));
-        }
-        Ok(())
-    })
-    .map_err(|failure| failure.into_error("tell when mail was received"))?;
-    Ok(dates)
-}
-
-/// The highest UID that may exist. Servers without UIDNEXT are asked for the last message's, and for STATUS.
-fn last_uid(conn: &mut Conn, selected: &Selected) -> Result<u32> {
-    if let Some(next) = selected.uidnext {
-        return Ok(next.saturating_sub(1));
-    }
-    highest_uid(conn, selected)
-}
-
-fn highest_uid(conn: &mut Conn, selected: &Selected) -> Result<u32> {
-    if selected.exists == 0 {
-        return Ok(0);
-    }
-    let mut last = 0;
-    conn.bulk("UID FETCH * (UID)", Budget::CONTROL, &mut |frame| {
-        last = last.max(answer::fetched(&frame.line).map_or(0, |found| found.uid));
-        Ok(())
-    })
-    .map_err(|failure| failure.into_error("name the last message"))?;
-    if last > 0 {
-        return Ok(last);
-    }
-    // There are messages and none was named: zero would make all of them new mail.
-    let mut next = None;
-    let name = conn.name_of(&selected.folder)?;
-    let asked = conn.bulk(&format!("STATUS {name} (UIDNEXT)"), Budget::CONTROL, &mut |frame| {
-        if let Some(Response::MailboxData(MailboxDatum::Status { status, .. })) = answer::parse(&frame.line) {
-            next = next.or(status.iter().find_map(|one| match one {
-                StatusAttribute::UidNext(next) => Some(*next),
-                _ => None,
-            }));
-        }
-        Ok(())
-    });
-    if let Err(Failure::Fatal(error)) = asked {
-        return Err(error);
-    }
-    match next {
-        Some(next) if next > 1 => Ok(next - 1),
-        _ => {
-            let (folder, exists) = (&selected.folder, selected.exists);
-            let words = format!("The mail server says that {folder} has {exists} messages, and names none of them.");
-            Err(Error::new(Kind::ServerMisbehaved, words)
-                .with_about(About::Folder)
-                .remedy("Nothing was lost: fetch again. Ask the server's administrator if it stays so."))
-        }
-    }
-}
-
 /// What the cursor leaves open, ascending, and whether there is more; and the UID of the anchor, when what has it now looks like
 /// another message. The anchor is looked at along with others, and before all counts as settled (`is_note_due`).
 fn unsettled(
@@ -367,9 +267,9 @@ fn unsettled(
     }
     let mut open: VecDeque<(u32, u32)> = cursor.open_ranges(last).into();
     // A settled message that is asked for along with the others costs no round trip.
-    let wants_anchor = !open.is_empty() || is_note_due;
-    let anchor = cursor.anchor.filter(|anchor| cursor.is_done(anchor.uid) && wants_anchor);
-    if let Some(anchor) = anchor.filter(|_| how.sizes) {
+    let is_settled = cursor.anchor.is_some_and(|anchor| cursor.is_done(anchor.uid));
+    let anchor = cursor.anchor.filter(|_| !open.is_empty() || is_note_due);
+    if let Some(anchor) = anchor.filter(|_| is_settled && how.sizes) {
         open.push_front((anchor.uid, anchor.uid));
     }
     let (mut suspect, mut is_dated) = (None, how.sizes);
@@ -388,7 +288,7 @@ fn unsettled(
             if one.uid <= last && !cursor.is_done(one.uid) {
                 found.push(one);
             }
-            if anchor.is_some_and(|anchor| anchor.differs(&one)) {
+            if anchor.is_some_and(|anchor| anchor.differs(&one, is_settled)) {
                 suspect = Some(one.uid);
             }
             Ok(())
@@ -431,7 +331,8 @@ fn unsettled(
     }
     if let Some(anchor) = anchor.filter(|_| !is_dated) {
         let asked = ask::fetch(conn, vec![(anchor.uid, anchor.uid)], "UID INTERNALDATE", &mut |one, _| {
-            suspect = suspect.or(Some(Found::of(&one)).filter(|one| anchor.differs(one)).map(|one| one.uid));
+            suspect =
+                suspect.or(Some(Found::of(&one)).filter(|one| anchor.differs(one, is_settled)).map(|one| one.uid));
             Ok(())
         });
         if let Err(Failure::Fatal(error)) = asked {
@@ -549,30 +450,6 @@ fn search(conn: &mut Conn, criteria: &str, last: u32, exists: u32) -> Result<Opt
     Ok(Some(found))
 }
 
-/// Those of `uids` whose INTERNALDATE is `moment` or later, or cannot be read.
-fn received_since(conn: &mut Conn, uids: &[u32], moment: UnixSeconds) -> Result<Vec<u32>> {
-    let mut sorted = uids.to_vec();
-    sorted.sort_unstable();
-    let dates = dates(conn, &sorted)?;
-    let is_wanted = |at: &Option<UnixSeconds>| at.is_none_or(|at| at >= moment);
-    Ok(dates.into_iter().filter(|(_, at)| is_wanted(at)).map(|(uid, _)| uid).collect())
-}
-
-/// `17-Jul-1996 02:44:25 -0700`, the day padded with a space or a zero.
-fn internal_date(text: &str) -> Option<UnixSeconds> {
-    let format = format_description!(
-        "[day padding:none]-[month repr:short]-[year] [hour]:[minute]:[second] [offset_hour sign:mandatory][offset_minute]"
-    );
-    let text = text.trim();
-    let text = text.strip_prefix('0').unwrap_or(text);
-    OffsetDateTime::parse(text, format).ok().map(OffsetDateTime::unix_timestamp)
-}
-
-fn search_date(date: Date) -> String {
-    let format = format_description!("[day padding:none]-[month repr:short]-[year]");
-    date.format(format).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -591,19 +468,6 @@ mod tests {
         assert_eq!(known(&[(1, 900, "<1@a>"), (2, 900, "<same@a>"), (3, 9_000, "<same@a>")]), [1, 2]);
         // Copied without dates.
         assert_eq!(known(&[(1, 9_000, "<1@a>"), (2, 9_000, "<2@a>"), (3, 9_000, "<3@a>")]), [1, 2]);
-    }
-
-    #[test]
-    fn internal_dates_of_real_servers_are_read() {
-        for (text, expected) in [
-            ("17-Jul-1996 02:44:25 -0700", Some(837_596_665)),
-            (" 7-Jul-1996 02:44:25 +0000", Some(836_707_465)),
-            ("07-Jul-1996 02:44:25 +0000", Some(836_707_465)),
-            ("yesterday", None),
-        ] {
-            assert_eq!(internal_date(text), expected, "{text}");
-        }
-        assert_eq!(search_date(Date::from_calendar_date(2026, time::Month::March, 4).unwrap()), "4-Mar-2026");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod answer;
 mod ask;
 mod conn;
 mod cursor;
+mod dates;
 mod fetch;
 pub mod framer;
 mod guard;
@@ -19,6 +20,7 @@ mod login;
 mod look;
 mod names;
 mod sent;
+mod set_back;
 mod sets;
 mod settle;
 mod special;
@@ -26,6 +28,7 @@ mod special;
 mod tests;
 
 use std::{
+    collections::HashMap,
     ops::ControlFlow,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -75,6 +78,8 @@ pub struct ImapInbox {
     pipeline: Pipeline,
     proof: Proof,
     log: Logger,
+    /// What is known of folders that are opened next.
+    expected: HashMap<String, Cursor>,
     /// List without sizes: asking for them ended the connection.
     without_sizes: bool,
 }
@@ -93,7 +98,14 @@ impl ImapInbox {
     ) -> Result<Self, OpenError> {
         let (conn, mechanism) = login::login(link, server, insisted, login, transcript, deadline)?;
         let proof = Proof { protocol: "IMAPS", mechanism: login::name(mechanism), port: server.port, tls };
-        Ok(Self { conn, pipeline: Pipeline::default(), proof, log: log.clone(), without_sizes: false })
+        Ok(Self {
+            conn,
+            pipeline: Pipeline::default(),
+            proof,
+            log: log.clone(),
+            expected: HashMap::new(),
+            without_sizes: false,
+        })
     }
 
     /// Before any command but a body FETCH: what is on its way is read and kept.
@@ -123,6 +135,12 @@ impl Inbox for ImapInbox {
         self.without_sizes = true;
     }
 
+    fn expect(&mut self, folder: &str, cursor: &AnyCursor) {
+        if let AnyCursor::Imap(cursor) = cursor {
+            self.expected.insert(folder.to_owned(), cursor.clone());
+        }
+    }
+
     fn read(
         &mut self,
         entries: &[Entry],
@@ -137,7 +155,13 @@ impl Inbox for ImapInbox {
                 Some(selected) if selected.folder == *folder && !selected.writable => selected.clone(),
                 _ => {
                     self.ready(deadline)?;
-                    self.conn.examine(folder)?
+                    let selected = self.conn.examine(folder)?;
+                    if let Some(cursor) = self.expected.remove(folder)
+                        && set_back::means_another(&mut self.conn, &selected, &cursor)?
+                    {
+                        return Err(set_back::listed_first(folder));
+                    }
+                    selected
                 }
             };
             let (count, flow) = self.pipeline.read(&mut self.conn, &selected, run, handed, sink)?;
@@ -160,7 +184,15 @@ impl Inbox for ImapInbox {
         for run in order.chunk_by(|a, b| keys[*a].folder == keys[*b].folder) {
             let of_run: Vec<&Key> = run.iter().map(|at| &keys[*at]).collect();
             let folder = &of_run[0].folder;
-            for (at, was) in run.iter().zip(settle::settle(&mut self.conn, folder, &of_run, action, &self.log)?) {
+            let expected = self.expected.remove(folder);
+            let of_run = settle::settle(&mut self.conn, folder, &of_run, action, expected.as_ref(), &self.log);
+            let of_run = match of_run {
+                Ok(of_run) => of_run,
+                Err(error) if run[0] == order[0] => return Err(error),
+                // What was done in other folders stays done.
+                Err(error) => run.iter().map(|_| Settled::Later(error.clone())).collect(),
+            };
+            for (at, was) in run.iter().zip(of_run) {
                 settled[*at] = was;
             }
         }

@@ -1,9 +1,12 @@
 //! What settling does in the mailbox. Every step can be repeated.
 
+use std::collections::HashMap;
+
 use super::{
     answer, ask,
     conn::{Conn, Failure},
-    cursor, sets,
+    cursor::{self, Cursor},
+    set_back, sets,
 };
 use crate::{
     error::{About, Error, Kind, Result},
@@ -15,98 +18,134 @@ use crate::{
 
 /// Carries out `action` on the `keys`, which all lie in `folder`. A message to which the server refuses it holds up no other:
 /// whichever it is, is found by halves.
-pub fn settle(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: &Logger) -> Result<Vec<Settled>> {
-    let mut settled = Vec::with_capacity(keys.len());
-    let mut refused = None;
-    by_halves(conn, folder, keys, action, log, &mut settled, &mut (0, &mut refused))?;
-    Ok(settled)
-}
-
-fn by_halves(
+///
+/// # Errors
+/// When nothing was done: a fault of the folder, the account or the connection, or one that every message meets.
+pub fn settle(
     conn: &mut Conn,
     folder: &str,
     keys: &[&Key],
     action: &Action,
+    known: Option<&Cursor>,
     log: &Logger,
-    settled: &mut Vec<Settled>,
-    refused: &mut (usize, &mut Option<Error>),
-) -> Result<()> {
-    // Then it is the action, and no single message.
-    if refused.0 >= limits::SETTLE_REFUSED_IN_A_ROW
-        && let Some(error) = &refused.1
+) -> Result<Vec<Settled>> {
+    let selected = conn.select(folder)?;
+    if let Some(cursor) = known
+        && set_back::means_another(conn, &selected, cursor)?
     {
-        settled.extend(keys.iter().map(|_| Settled::Kept(error.clone())));
-        return Ok(());
+        let error = set_back::listed_first(folder);
+        let became = |key: &&Key| match cursor.is_settled(&key.id) {
+            true => Settled::Gone,
+            false => Settled::Later(error.clone()),
+        };
+        return Ok(keys.iter().map(became).collect());
     }
-    match (together(conn, folder, keys, action, log), keys) {
-        (Ok(found), _) => {
-            refused.0 = 0;
-            settled.extend(found.into_iter().map(|found| if found { Settled::Done } else { Settled::Gone }));
-            Ok(())
+    // A key of another UIDVALIDITY names a message that is not there any more.
+    let uid_of =
+        |key: &Key| cursor::parse(&key.id).filter(|id| id.uidvalidity == selected.uidvalidity).map(|id| id.uid);
+    let mut wanted: Vec<u32> = keys.iter().filter_map(|key| uid_of(key)).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let found = existing(conn, &wanted)?;
+    let most = conn.message_limit().unwrap_or(usize::MAX);
+    let to_do = match action {
+        // What was copied may still be here, marked as deleted, and under another number.
+        Action::Move { .. } if !can_move(conn) => undeleted(conn, &found)?,
+        _ => found.clone(),
+    };
+    let is_left = |uid: &&u32| to_do.binary_search(uid).is_err();
+    let became = found.iter().filter(is_left).map(|uid| (*uid, Settled::Done)).collect();
+    let mut acts = Acts { conn, action, log, all: &to_do, became, refused: 0, is_witnessed: false, end: None };
+    for part in to_do.chunks(most.max(1)) {
+        for piece in sets::pieces(&sets::ranges(part)) {
+            let uids: Vec<u32> = piece.iter().flat_map(|(first, last)| *first..=*last).collect();
+            acts.act(&uids);
         }
-        (Err(error), [_]) if error.is_of_item() => {
-            refused.0 += 1;
-            *refused.1 = Some(error.clone());
-            settled.push(Settled::Kept(error));
-            Ok(())
+    }
+    if let Some(error) = acts.end.take().filter(|_| !acts.is_witnessed) {
+        return Err(error);
+    }
+    let became = |key: &&Key| uid_of(key).and_then(|uid| acts.became.get(&uid).cloned());
+    Ok(keys.iter().map(|key| became(key).unwrap_or(Settled::Gone)).collect())
+}
+
+/// One action on many messages.
+struct Acts<'a> {
+    conn: &'a mut Conn,
+    action: &'a Action,
+    log: &'a Logger,
+    /// Ascending.
+    all: &'a [u32],
+    became: HashMap<u32, Settled>,
+    /// Messages in a row to which it was refused.
+    refused: usize,
+    /// It was done to one.
+    is_witnessed: bool,
+    /// Why the rest is not asked for any more.
+    end: Option<Error>,
+}
+
+impl Acts<'_> {
+    fn act(&mut self, uids: &[u32]) {
+        let uids: Vec<u32> = uids.iter().copied().filter(|uid| !self.became.contains_key(uid)).collect();
+        if uids.is_empty() {
+            return;
         }
-        (Err(error), [_, _, ..]) if error.is_of_item() => {
-            let (first, second) = keys.split_at(keys.len() / 2);
-            by_halves(conn, folder, first, action, log, settled, refused)?;
-            by_halves(conn, folder, second, action, log, settled, refused)
+        if let Some(error) = &self.end {
+            self.became.extend(uids.iter().map(|uid| (*uid, Settled::Later(error.clone()))));
+            return;
         }
-        (Err(error), _) => Err(error),
+        match (once(self.conn, &uids, self.action, self.log), &uids[..]) {
+            (Ok(done), _) => {
+                self.refused = 0;
+                self.is_witnessed = true;
+                self.became.extend(uids.iter().map(|uid| (*uid, done.clone())));
+            }
+            (Err(error), [uid]) if error.is_of_item() => {
+                self.became.insert(*uid, Settled::Kept(error.clone()));
+                self.refused += 1;
+                if self.refused == limits::SETTLE_REFUSED_IN_A_ROW {
+                    self.refused_again(error);
+                }
+            }
+            (Err(error), [_, _, ..]) if error.is_of_item() => {
+                let (first, second) = uids.split_at(uids.len() / 2);
+                self.act(first);
+                self.act(second);
+            }
+            (Err(error), _) => {
+                self.became.extend(uids.iter().map(|uid| (*uid, Settled::Later(error.clone()))));
+                self.end = Some(error);
+            }
+        }
+    }
+
+    /// Several in a row were refused: these messages, or the action to all? The last one tells.
+    fn refused_again(&mut self, error: Error) {
+        if let Some(last) =
+            self.all.last().copied().filter(|last| !self.is_witnessed && !self.became.contains_key(last))
+        {
+            self.act(&[last]);
+        }
+        if self.refused > 0 {
+            self.end.get_or_insert(error);
+        }
     }
 }
 
-/// For each whether it was found.
-fn together(conn: &mut Conn, folder: &str, keys: &[&Key], action: &Action, log: &Logger) -> Result<Vec<bool>> {
-    if matches!(action, Action::Move { folder: target } if target == folder) {
-        return Err(Error::new(Kind::Misuse, format!("Mail of {folder} cannot be moved to {folder} itself.")));
-    }
-    let selected = conn.select(folder)?;
-    // A key of another UIDVALIDITY names a message that is not there any more.
-    let uids: Vec<Option<u32>> = keys
-        .iter()
-        .map(|key| cursor::parse(&key.id).filter(|id| id.uidvalidity == selected.uidvalidity).map(|id| id.uid))
-        .collect();
-    let mut wanted: Vec<u32> = uids.iter().copied().flatten().collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    let found = existing(conn, &wanted, "")?;
-    let acted_on = match action {
-        // What was copied may still be here, marked as deleted: copied again, it would be there twice.
-        Action::Move { .. } if !can_move(conn) => {
-            let mut left = existing(conn, &found, " UNDELETED")?;
-            left.retain(|uid| !conn.copied.contains(&(folder.to_owned(), selected.uidvalidity, *uid)));
-            left
-        }
-        _ => found.clone(),
-    };
-    let most = conn.message_limit().unwrap_or(usize::MAX);
-    let pieces = acted_on.chunks(most.max(1)).flat_map(|part| sets::pieces(&sets::ranges(part)));
-    for piece in pieces {
-        let set = sets::text(&piece);
-        match action {
-            Action::Leave => {}
-            Action::MarkSeen => store(conn, &set, "\\Seen")?,
-            Action::Move { folder: target } => {
-                move_to(conn, &set, target, log)?;
-                if !can_move(conn) {
-                    let copied = |uid: u32| (folder.to_owned(), selected.uidvalidity, uid);
-                    if conn.copied.len() >= limits::LEFT_OUT_MAX {
-                        conn.copied.clear();
-                    }
-                    conn.copied.extend(piece.iter().flat_map(|(first, last)| *first..=*last).map(copied));
-                }
-            }
-            Action::Delete => {
-                store(conn, &set, "\\Deleted")?;
-                expunge(conn, &set, log)?;
-            }
+/// What is done to these all at once.
+fn once(conn: &mut Conn, uids: &[u32], action: &Action, log: &Logger) -> Result<Settled> {
+    let set = sets::text(&sets::ranges(uids));
+    match action {
+        Action::Leave => {}
+        Action::MarkSeen => store(conn, &set, "\\Seen")?,
+        Action::Move { folder: target } => return move_to(conn, &set, target, log),
+        Action::Delete => {
+            store(conn, &set, "\\Deleted")?;
+            expunge(conn, &set, log)?;
         }
     }
-    Ok(uids.iter().map(|uid| uid.is_some_and(|uid| found.binary_search(&uid).is_ok())).collect())
+    Ok(Settled::Done)
 }
 
 fn can_move(conn: &Conn) -> bool {
@@ -117,25 +156,46 @@ fn can_expunge(conn: &Conn) -> bool {
     conn.has("UIDPLUS") || conn.has("IMAP4REV2")
 }
 
-/// Those of `uids` (ascending) that are still there, and fulfil what else is asked.
-fn existing(conn: &mut Conn, uids: &[u32], and: &str) -> Result<Vec<u32>> {
-    let refused = |failure: Failure| failure.into_error("look for settled messages").or_about(About::Item);
+/// Those of `uids` (ascending) that nobody marked as deleted.
+fn undeleted(conn: &mut Conn, uids: &[u32]) -> Result<Vec<u32>> {
     if uids.is_empty() {
         return Ok(Vec::new());
     }
-    if let Some(found) = ask::search(conn, sets::ranges(uids), and).map_err(refused)? {
+    let refused = |failure: Failure| failure.into_error("look for settled messages").or_about(About::Folder);
+    if let Some(found) = ask::search(conn, sets::ranges(uids), " UNDELETED").map_err(refused)? {
         return Ok(found);
     }
-    // OK and no result is no answer. What is there is named by FETCH.
     let mut found = Vec::with_capacity(uids.len());
     ask::fetch(conn, sets::ranges(uids), "UID FLAGS", &mut |one, frame| {
         let is_deleted = frame.line.to_ascii_uppercase().windows(8).any(|at| at == b"\\DELETED");
-        if uids.binary_search(&one.uid).is_ok() && (and.is_empty() || !is_deleted) {
+        if uids.binary_search(&one.uid).is_ok() && !is_deleted {
             found.push(one.uid);
         }
         Ok(())
     })
     .map_err(refused)?;
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Those of `uids` (ascending) that are still there. One answer is no proof of absence, and OK without a result is none at all:
+/// what SEARCH does not name is gone when FETCH does not name it, either.
+fn existing(conn: &mut Conn, uids: &[u32]) -> Result<Vec<u32>> {
+    let refused = |failure: Failure| failure.into_error("look for settled messages").or_about(About::Folder);
+    let mut found = match ask::search(conn, sets::ranges(uids), "") {
+        Ok(found) => found.unwrap_or_default(),
+        Err(Failure::No(words) | Failure::Bad(words)) if answer::meaning(&words).is_none() => Vec::new(),
+        Err(failure) => return Err(refused(failure)),
+    };
+    let missing: Vec<u32> = uids.iter().copied().filter(|uid| found.binary_search(uid).is_err()).collect();
+    if !missing.is_empty() {
+        ask::fetch(conn, sets::ranges(&missing), "UID FLAGS", &mut |one, _| {
+            found.extend(missing.binary_search(&one.uid).is_ok().then_some(one.uid));
+            Ok(())
+        })
+        .map_err(refused)?;
+    }
     found.sort_unstable();
     found.dedup();
     Ok(found)
@@ -147,11 +207,12 @@ fn store(conn: &mut Conn, set: &str, flag: &str) -> Result<()> {
         .map_err(|failure| failure.into_error("mark settled messages").or_about(About::Item))
 }
 
-fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()> {
+/// Without MOVE they are copied; whoever notes that removes them then, and a copy is never made twice.
+fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<Settled> {
     let name = conn.name_of(target)?;
     if can_move(conn) {
         match into(conn, "MOVE", set, &name, target, log) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Settled::Done),
             // Offered and not carried out, and the folder is there: this server copies.
             Err(Failure::No(words) | Failure::Bad(words)) if answer::response_code(&words).is_none() => {
                 log.warn(format_args!("The mail server refuses to move messages ({words}): they are copied instead."));
@@ -161,14 +222,7 @@ fn move_to(conn: &mut Conn, set: &str, target: &str, log: &Logger) -> Result<()>
         }
     }
     into(conn, "COPY", set, &name, target, log).map_err(|failure| cannot_move(failure, target))?;
-    // From here on the messages are in the target. A refusal of the rest must not copy them again.
-    match store(conn, set, "\\Deleted").and_then(|()| expunge(conn, set, log)) {
-        Err(error) if error.about() != About::Connection => {
-            log.warn(format_args!("Messages were copied to {target} and stay in their folder, too: {error}"));
-            Ok(())
-        }
-        done => done,
-    }
+    Ok(Settled::Copied)
 }
 
 fn cannot_move(failure: Failure, target: &str) -> Error {

@@ -498,6 +498,9 @@ fn settling_counts_vanished_messages_as_done() {
         server.expect("UID SEARCH UID 1:3");
         server.say("* SEARCH 3 1\r\n");
         server.done("OK done");
+        // Silence once is no proof.
+        server.expect("UID FETCH 2 (UID FLAGS)");
+        server.done("OK done");
         server.expect("UID STORE 1,3 +FLAGS.SILENT (\\Seen)");
         server.done("OK done");
     });
@@ -525,40 +528,134 @@ fn moving_creates_the_folder_and_removes_only_its_own() {
         server.done("OK done");
         server.expect("UID COPY 1 \"Erl&AOQ-digt\"");
         server.done("OK [COPYUID 1 1 1] done");
+        // Only when that is noted.
+        server.enter("SELECT \"INBOX\"", 3, Some(10));
+        server.expect("UID SEARCH UID 1");
+        server.say("* SEARCH 1\r\n");
+        server.done("OK done");
         server.expect("UID STORE 1 +FLAGS.SILENT (\\Deleted)");
         server.done("OK done");
         server.expect("UID EXPUNGE 1");
         server.done("OK done");
     });
     let action = Action::Move { folder: "Erlädigt".into() };
-    assert_eq!(words(&inbox.settle(&keys(&[1]), &action, soon()).unwrap()), ["done"]);
+    assert_eq!(words(&inbox.settle(&keys(&[1]), &action, soon()).unwrap()), ["copied"]);
+    assert_eq!(words(&inbox.settle(&keys(&[1]), &Action::Delete, soon()).unwrap()), ["done"]);
     scripted.end();
 }
 
-/// wire.md F7: a refused EXPUNGE was looked into by halves, and COPY repeated each time.
+/// wire.md F3 in settling: the folder was set back between listing and settling, and another message has the UID.
 #[test]
-fn what_was_copied_is_not_copied_again_when_the_rest_is_refused() {
-    for refused in ["STORE", "EXPUNGE"] {
-        let (mut inbox, scripted) = inbox("UIDPLUS", move |server| {
-            server.enter("SELECT \"INBOX\"", 3, Some(10));
-            for and in ["", " UNDELETED"] {
-                server.expect(&format!("UID SEARCH UID 1:2{and}"));
-                server.say("* SEARCH 1 2\r\n");
-                server.done("OK done");
+fn nothing_is_changed_in_a_folder_that_was_set_back() {
+    let anchor = |date: &str| format!("* 3 FETCH (UID 10 INTERNALDATE \"{date}\")\r\n");
+    // UIDNEXT fell; or it is as it was, and the newest message is another one; or all is well.
+    for (uidnext, date) in
+        [(7, None), (11, Some("18-Jul-1996 02:44:25 -0700")), (11, Some("17-Jul-1996 02:44:25 -0700"))]
+    {
+        let is_well = date == Some("17-Jul-1996 02:44:25 -0700");
+        let (mut inbox, scripted) = inbox("MOVE", move |server| {
+            server.enter("SELECT \"INBOX\"", 3, Some(uidnext));
+            match date {
+                None => {
+                    server.expect("UID FETCH * (UID)");
+                    server.say("* 3 FETCH (UID 6)\r\n");
+                    server.done("OK done");
+                }
+                Some(date) => {
+                    server.expect("UID FETCH 10 (UID INTERNALDATE)");
+                    server.say(&anchor(date));
+                    server.done("OK done");
+                    if !is_well {
+                        server.expect(
+                            "UID FETCH 10 (UID INTERNALDATE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID FROM DATE SUBJECT)])",
+                        );
+                        server.done("OK done");
+                    }
+                }
             }
-            server.expect("UID COPY 1:2 \"Done\"");
-            server.done("OK done");
-            server.expect("UID STORE 1:2 +FLAGS.SILENT (\\Deleted)");
-            server.done(if refused == "STORE" { "NO [NOPERM] no right t" } else { "OK done" });
-            if refused == "EXPUNGE" {
-                server.expect("UID EXPUNGE 1:2");
-                server.done("NO Access denied for EXPUNGE");
+            if is_well {
+                server.expect("UID SEARCH UID 5");
+                server.say("* SEARCH 5\r\n");
+                server.done("OK done");
+                server.expect("UID MOVE 5 \"Done\"");
+                server.done("OK done");
             }
             assert!(server.line().ends_with(" LOGOUT"));
         });
+        let anchor = super::cursor::Anchor { uid: 10, received_at: 837_596_665, size: 9 };
+        let known = Cursor { highest: Some(10), anchor: Some(anchor), ..Cursor::new(7, 4, 0) };
+        inbox.expect("INBOX", &AnyCursor::Imap(known));
         let action = Action::Move { folder: "Done".into() };
-        assert_eq!(words(&inbox.settle(&keys(&[1, 2]), &action, soon()).unwrap()), ["done", "done"], "{refused}");
+        let settled = inbox.settle(&keys(&[5]), &action, soon()).unwrap();
+        assert_eq!(words(&settled), [if is_well { "done" } else { "later" }], "{uidnext} {date:?}");
         drop(inbox);
+        scripted.end();
+    }
+}
+
+/// Silence of one SEARCH was taken for absence, and the message was never moved.
+#[test]
+fn what_one_answer_does_not_name_is_not_gone() {
+    let (mut inbox, scripted) = inbox("MOVE", |server| {
+        server.enter("SELECT \"INBOX\"", 3, Some(10));
+        server.expect("UID SEARCH UID 1:3");
+        server.say("* SEARCH\r\n");
+        server.done("OK done");
+        server.expect("UID FETCH 1:3 (UID FLAGS)");
+        server.say("* 1 FETCH (UID 1 FLAGS ())\r\n* 3 FETCH (UID 3 FLAGS (\\Seen))\r\n");
+        server.done("OK done");
+        server.expect("UID MOVE 1,3 \"Done\"");
+        server.done("OK done");
+    });
+    let action = Action::Move { folder: "Done".into() };
+    assert_eq!(words(&inbox.settle(&keys(&[1, 2, 3]), &action, soon()).unwrap()), ["done", "gone", "done"]);
+    scripted.end();
+}
+
+/// What earlier commands did was forgotten when a later one failed; and after three refusals the rest was settled unasked.
+#[test]
+fn what_was_done_stays_done_and_what_was_not_asked_for_is_later() {
+    let (mut settling, scripted) = inbox("MESSAGELIMIT=2", |server| {
+        server.enter("SELECT \"INBOX\"", 6, Some(10));
+        server.expect("UID SEARCH UID 1:6");
+        server.say("* SEARCH 1 2 3 4 5 6\r\n");
+        server.done("OK done");
+        server.expect("UID STORE 1:2 +FLAGS.SILENT (\\Seen)");
+        server.done("OK done");
+        server.expect("UID STORE 3:4 +FLAGS.SILENT (\\Seen)");
+        server.done("NO [UNAVAILABLE] not now");
+        assert!(server.line().ends_with(" LOGOUT"));
+    });
+    let all = keys(&[1, 2, 3, 4, 5, 6]);
+    let settled = settling.settle(&all, &Action::MarkSeen, soon()).unwrap();
+    assert_eq!(words(&settled), ["done", "done", "later", "later", "later", "later"]);
+    drop(settling);
+    scripted.end();
+
+    // One to six are refused; the last one tells whether it is the action to all.
+    for last_is_done in [true, false] {
+        let (mut settling, scripted) = inbox("MESSAGELIMIT=1", move |server| {
+            server.enter("SELECT \"INBOX\"", 6, Some(10));
+            server.expect("UID SEARCH UID 1:6");
+            server.say("* SEARCH 1 2 3 4 5 6\r\n");
+            server.done("OK done");
+            let refused: &[u32] = if last_is_done { &[1, 2, 3, 6, 4] } else { &[1, 2, 3, 6] };
+            for uid in refused {
+                server.expect(&format!("UID STORE {uid} +FLAGS.SILENT (\\Seen)"));
+                server.done(if *uid == 6 && last_is_done { "OK done" } else { "NO it is locked" });
+            }
+            if last_is_done {
+                server.expect("UID STORE 5 +FLAGS.SILENT (\\Seen)");
+                server.done("NO it is locked");
+            }
+            assert!(server.line().ends_with(" LOGOUT"));
+        });
+        let settled = settling.settle(&all, &Action::MarkSeen, soon());
+        match last_is_done {
+            true => assert_eq!(words(&settled.unwrap()), ["kept", "kept", "kept", "kept", "kept", "done"]),
+            false => assert_eq!(settled.unwrap_err().kind(), Kind::ServerMisbehaved),
+        }
+        drop(settling);
         scripted.end();
     }
 }
@@ -577,10 +674,6 @@ fn a_server_that_offers_move_and_refuses_it_copies() {
         server.done("OK done");
         server.expect("UID COPY 1 \"Done\"");
         server.done("OK done");
-        server.expect("UID STORE 1 +FLAGS.SILENT (\\Deleted)");
-        server.done("OK done");
-        server.expect("UID EXPUNGE 1");
-        server.done("OK done");
         // Remembered for the connection.
         server.enter("SELECT \"INBOX\"", 3, Some(10));
         for and in ["", " UNDELETED"] {
@@ -592,7 +685,7 @@ fn a_server_that_offers_move_and_refuses_it_copies() {
         server.done("NO [OVERQUOTA] full");
     });
     let action = Action::Move { folder: "Done".into() };
-    assert_eq!(words(&inbox.settle(&keys(&[1]), &action, soon()).unwrap()), ["done"]);
+    assert_eq!(words(&inbox.settle(&keys(&[1]), &action, soon()).unwrap()), ["copied"]);
     // The account's fault, and nothing of the message's: an error of the call.
     let full = inbox.settle(&keys(&[2]), &action, soon()).unwrap_err();
     assert!(full.has_code(&["OVERQUOTA"]), "{full:?}");
@@ -756,6 +849,8 @@ fn a_server_of_rev2_alone_is_understood() {
         server.enter("SELECT \"INBOX\"", 3, Some(10));
         server.expect("UID SEARCH UID 1:3");
         server.say("* ESEARCH (TAG \"b1\") UID ALL 1,3\r\n");
+        server.done("OK done");
+        server.expect("UID FETCH 2 (UID FLAGS)");
         server.done("OK done");
         server.expect("UID STORE 1,3 +FLAGS.SILENT (\\Seen)");
         server.done("OK done");
