@@ -255,11 +255,12 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
         let settled: Vec<Key> = settled.into_iter().map(|(key, _)| key).collect();
         work.fetch.forget(&settled);
     }
-    if let Some(fault) = fault {
-        return Err(fault);
-    }
+    // Also when the action fails for all others: what the host cannot take must not wait for that.
     for (key, why) in failures {
         quarantine::count(&context, &key, 0, why)?;
+    }
+    if let Some(fault) = fault {
+        return Err(fault);
     }
     let mut answer = json!({"done": Value::Object(done)});
     if !reasons.is_empty() {
