@@ -71,19 +71,25 @@ impl Failure {
             }
             Self::Sendmail(failure) => failure.sentences(),
             Self::Hook(error) if error.faults().is_empty() => vec![error.to_string()],
-            Self::Hook(error) => error
-                .faults()
-                .iter()
-                .map(|fault| {
-                    // Some sentences begin with the label already.
-                    let label = if fault.message.starts_with(&fault.label) {
-                        String::new()
-                    } else {
-                        format!("{}: ", fault.label)
-                    };
-                    format!("{label}{} ({})", fault.message, fault.pointer)
-                })
-                .collect(),
+            Self::Hook(error) => {
+                let mut sentences: Vec<String> = error
+                    .faults()
+                    .iter()
+                    .map(|fault| {
+                        // Some sentences begin with the label already.
+                        let label = if fault.message.starts_with(&fault.label) {
+                            String::new()
+                        } else {
+                            format!("{}: ", fault.label)
+                        };
+                        format!("{label}{} ({})", fault.message, fault.pointer)
+                    })
+                    .collect();
+                // A cure that the library knows goes with the marked fields, and the code for whoever looks it up.
+                sentences.extend(error.remedy().map(str::to_owned));
+                sentences.extend(error.provider_code().map(|code| format!("The provider says: {code}.")));
+                sentences
+            }
         }
     }
 

@@ -175,7 +175,9 @@ fn redirected_to(redirect: &Url, target: &str) -> Option<Url> {
     }
     let mut url = redirect.clone();
     url.set_query(Some(query));
-    let answers = url.query_pairs().any(|(name, value)| matches!(&*name, "code" | "error") && !value.is_empty());
+    let answers = url
+        .query_pairs()
+        .any(|(name, value)| matches!(&*name, "code" | "error" | "admin_consent") && !value.is_empty());
     answers.then_some(url)
 }
 

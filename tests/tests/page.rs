@@ -362,6 +362,59 @@ fn only_administrators_and_only_from_the_page_itself() {
 }
 
 #[test]
+fn an_administrator_of_the_provider_is_asked_and_comes_without_an_account() {
+    let desk = Desk::start();
+    desk.log_in();
+    let page = format!("{}/adminconsent", desk.sandbox.facts()["issuer"].as_str().unwrap());
+    let page: &'static str = page.leak();
+    let changes = [("/client_id", "desk-tenant"), ("/advanced/admin_consent_url", page)];
+    let saved = desk.send(&desk.get("/mailboxes/new"), &desk.incoming(&changes));
+    assert_eq!(saved.location(), "/mailboxes/1/connect/incoming", "{}", saved.text);
+    let failed = desk.consent("/mailboxes/1/consent/incoming", ALICE, false).1;
+    assert!(failed.text.contains("AADSTS90094") && failed.text.contains("/adminconsent?"), "{}", failed.text);
+    let connect = desk.get("/mailboxes/1/connect/incoming");
+    assert!(connect.text.contains("data-testid=\"ask-administrator\""), "{}", connect.text);
+    let ask = desk.get("/mailboxes/1/administrator/incoming");
+    let field = ask.text.split('<').find(|tag| tag.contains("id=\"admin-consent-url\"")).unwrap();
+    let link = attribute(field, "value").unwrap();
+    assert!(link.starts_with(page), "{link}");
+
+    // Somebody with another browser, who has no account at the helpdesk; first one who may not.
+    let stranger = client::http_client(&desk.sandbox.ca_file).unwrap();
+    for (login, word, action) in [(ALICE, "was not given", "consent failed"), (BOB, "has arrived", "consent allowed")] {
+        let password = format!("{}-password", login.split('@').next().unwrap());
+        let person = Person { login, password: &password, deny: false };
+        let redirect = browser::walk(&desk.sandbox.ca_file, &link, &person).unwrap();
+        let text = stranger.get(redirect).send().unwrap().text().unwrap();
+        assert!(text.contains(word) && !text.contains("/mailboxes/1"), "{text}");
+        assert!(desk.get("/audit").text.contains(action));
+    }
+    let connect = desk.get("/mailboxes/1/connect/incoming");
+    assert!(connect.text.contains("data-testid=\"consent-allowed\"") && connect.text.contains(ALICE));
+    let given = desk.consent("/mailboxes/1/consent/incoming", ALICE, false).1;
+    assert!(given.text.contains("The mailbox is connected"), "{}", given.text);
+    let connect = desk.get("/mailboxes/1/connect/incoming");
+    assert!(!connect.text.contains("ask-administrator"), "nobody needs it any more");
+    desk.nothing_leaked();
+}
+
+#[test]
+fn page_14_a_marked_field_keeps_the_cure_and_the_code() {
+    let desk = Desk::start();
+    desk.log_in();
+    let saved = desk.send(&desk.get("/mailboxes/new"), &desk.incoming(&[("/client_secret", "the-secret-id")]));
+    assert_eq!(saved.location(), "/mailboxes/1/connect/incoming", "{}", saved.text);
+    let window = desk.consent("/mailboxes/1/consent/incoming", ALICE, false).1;
+    let connect = desk.get("/mailboxes/1/connect/incoming");
+    for page in [&window, &connect] {
+        for part in ["Client Secret", "not its Secret ID", "AADSTS7000215"] {
+            assert!(page.text.contains(part), "{part}: {}", page.text);
+        }
+    }
+    desk.nothing_leaked();
+}
+
+#[test]
 fn half_a_request_is_not_waited_for() {
     let desk = Desk::start();
     let url = Url::parse(&desk.served.url).unwrap();
@@ -399,9 +452,10 @@ impl Desk {
             redirect_uris: Vec::new(),
             roles,
             token_lifetime: None,
-            only_administrators_consent: false,
+            only_administrators_consent: id == "desk-tenant",
         };
         config.clients.push(client("desk", Vec::new()));
+        config.clients.push(client("desk-tenant", Vec::new()));
         config.clients.push(client("desk-app", vec!["IMAP.AccessAsApp".into(), "SMTP.SendAsApp".into()]));
         let sandbox = Sandbox::start(config).unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -107,6 +107,11 @@ pub const ALL: &[Step] = &[
         work: two_resources,
     },
     Step {
+        title: "An administrator consents",
+        proves: "where a mailbox owner may not consent, the refusal names the administrator and the link; after that the owner consents",
+        work: administrator,
+    },
+    Step {
         title: "Revoke",
         proves: "the consent is taken back, and the state says that a person is needed",
         work: revoke,
@@ -396,6 +401,37 @@ fn two_resources(world: &mut World) -> Result<String> {
     ensure(status["state"] == "authorized", || format!("the incoming form says {}", status["reason"]["message"]))?;
     incoming.authenticate(&json!({"action": "revoke"}))?;
     Ok(format!("one window; the first token is for {granted}, the second for {second}"))
+}
+
+fn administrator(world: &mut World) -> Result<String> {
+    let servers = world.servers()?;
+    let (Some(client), Some(page)) =
+        (servers.facts["tenant_client_id"].as_str(), servers.facts["admin_consent_url"].as_str())
+    else {
+        return Ok("not shown here: at these servers every person may consent; the sandbox can refuse".to_owned());
+    };
+    let (client, page) = (client.to_owned(), page.to_owned());
+    let host = world.tenant_host("tenant", DESK, &client, &page)?;
+    let account = world.open(&host, Incoming)?;
+    let refused = match world.consent(&host, &account, DESK) {
+        Ok(_) => return Err(Failure::other("A mailbox owner consented to what only an administrator may.")),
+        Err(Failure::Hook(error)) => error,
+        Err(other) => return Err(other),
+    };
+    let document = refused.document();
+    ensure(document["who"] == "tenant administrator", || format!("{document}"))?;
+    let started = account.authenticate(&json!({"action": "start"}))?;
+    let link = started["admin_consent_url"].as_str().unwrap_or_default();
+    ensure(link.starts_with(&page), || format!("no admin_consent_url in {started}"))?;
+    ensure(refused.to_string().contains(link), || format!("the refusal lacks the link: {refused}"))?;
+    // The customer of this walk is the administrator of the sandbox's organisation.
+    let redirect = world.redirect_of(&host, link, CUSTOMER)?;
+    let answer = account.authenticate(&json!({"action": "complete", "redirect": redirect.as_str()}))?;
+    ensure(answer["admin_consent"].is_object(), || answer.to_string())?;
+    ensure(answer["state"] == "consent_required", || answer.to_string())?;
+    world.consent(&host, &account, DESK)?;
+    account.authenticate(&json!({"action": "revoke"}))?;
+    Ok(format!("before: {refused} After: {}", answer["message"].as_str().unwrap_or_default()))
 }
 
 fn revoke(world: &mut World) -> Result<String> {

@@ -19,6 +19,7 @@ use crate::{
     helpdesk::Helpdesk,
     host::{Direction, Host, Settings},
     interrupt,
+    listener::Listener,
     output::Output,
     servers::Servers,
 };
@@ -125,6 +126,32 @@ impl World {
         }
         let library = self.library.as_ref().ok_or_else(|| missing("library"))?;
         Host::start(library, Settings::new(self.folder.join(format!("{name}.json")), document)?, &self.output)
+    }
+
+    /// As [`Self::host`], with the page where administrators consent.
+    pub fn tenant_host(&self, name: &str, user: usize, client_id: &str, page: &str) -> Result<Host> {
+        let mut document = self.settings(user, Some(client_id))?;
+        for direction in [Direction::Incoming, Direction::Outgoing] {
+            document[direction.name()]["advanced"]["admin_consent_url"] = page.into();
+        }
+        let library = self.library.as_ref().ok_or_else(|| missing("library"))?;
+        Host::start(library, Settings::new(self.folder.join(format!("{name}.json")), document)?, &self.output)
+    }
+
+    /// Sends a person to `url`: where the provider leads the browser to.
+    pub fn redirect_of(&self, host: &Host, url: &str, person: usize) -> Result<Url> {
+        let redirect = crate::cli::redirect_url(host, Direction::Incoming)?;
+        let listener = Listener::bind(&redirect)?
+            .ok_or_else(|| Failure::other("The Redirect URL of the demo is not on this machine."))?;
+        let walk = self.servers()?.walk(url, person);
+        match listener.wait(CONSENT_PATIENCE) {
+            Ok(redirected) => {
+                let url = redirected.url.clone();
+                redirected.answer("Thank you", "You can close this window and go back to the helpdesk.");
+                Ok(url)
+            }
+            Err(failure) => Err(walk.try_recv().ok().and_then(Result::err).unwrap_or(failure)),
+        }
     }
 
     /// What a person would type into the two forms.

@@ -14,6 +14,7 @@ pub struct Session {
 pub struct Pending {
     pub mailbox: i64,
     pub direction: Direction,
+    /// Who started it; empty: it waits for an administrator of the provider.
     pub admin: String,
 }
 
@@ -111,6 +112,15 @@ impl Storage {
         })
     }
 
+    /// The one with which an administrator of the provider comes, who is nobody here; it may come again.
+    pub fn provider_pending(&self, state_hash: &str) -> Result<Option<Pending>> {
+        let row = self.database.first(
+            "SELECT mailbox, direction, admin FROM pending WHERE state_hash = ?1 AND expires > {now} AND admin = ''",
+            parameters![state_hash],
+        )?;
+        row.map(|row| pending(&row)).transpose()
+    }
+
     /// Once only; `None` when it is not known or has ended.
     pub fn take_pending(&self, state_hash: &str) -> Result<Option<Pending>> {
         let row = self.database.transaction(|transaction| {
@@ -119,13 +129,14 @@ impl Storage {
                 parameters![state_hash],
             )
         })?;
-        let pending = |row: crate::database::Row| {
-            let direction = match row.text(1)?.as_str() {
-                "outgoing" => Direction::Outgoing,
-                _ => Direction::Incoming,
-            };
-            Ok(Pending { mailbox: row.integer(0)?, direction, admin: row.text(2)? })
-        };
-        row.map(pending).transpose()
+        row.map(|row| pending(&row)).transpose()
     }
+}
+
+fn pending(row: &crate::database::Row) -> Result<Pending> {
+    let direction = match row.text(1)?.as_str() {
+        "outgoing" => Direction::Outgoing,
+        _ => Direction::Incoming,
+    };
+    Ok(Pending { mailbox: row.integer(0)?, direction, admin: row.text(2)? })
 }

@@ -1,7 +1,7 @@
 //! Save's second half: a person consents in a window, the provider leads the browser back, the mailbox is connected.
 //!
 //! What came of it stands in the audit trail, where every node finds it: `consent asked`, `consent started`, `consent
-//! given`, `consent failed`. The page that opened the window asks for it by `…/connect/{direction}/state`.
+//! given`, `consent failed`, `consent allowed` (by an administrator of the provider). The page that opened the window asks for it by `…/connect/{direction}/state`.
 
 use axum::{
     http::{StatusCode, header},
@@ -14,7 +14,7 @@ use url::Url;
 use super::{
     access,
     layout::{self, Frame, Tone, text},
-    visit::{self, Answer, Call, Problem, see_other},
+    visit::{self, Answer, Call, Problem, Visit, see_other},
 };
 use crate::{
     failure::Failure,
@@ -26,6 +26,11 @@ use crate::{
 const PENDING_SECONDS: i64 = 60 * 60;
 /// Entries of the audit trail that are looked at for the newest word about a consent.
 const TRAIL_MAX: i64 = 200;
+
+/// How long the link for an administrator is good: it is sent by mail, and waits for a person.
+const ADMINISTRATOR_SECONDS: i64 = 30 * 24 * 60 * 60;
+/// In the audit trail, for somebody who has no account here.
+const ADMINISTRATOR: &str = "administrator at the provider";
 
 const CALLBACK: &str = "/oauth/callback";
 
@@ -65,6 +70,10 @@ pub fn connect(call: &Call) -> Answer {
                 }
             }
         },
+        Some(("consent allowed", detail)) => html! {
+            (layout::notice(Tone::Good, "consent-allowed", html! { p { (text(detail, "message")) } }))
+            (opener(&window, &state, entry, "Open the consent window", false))
+        },
         Some(("consent failed", detail)) => html! {
             (failed(detail))
             (opener(&window, &state, entry, "Try again", false))
@@ -78,12 +87,23 @@ pub fn connect(call: &Call) -> Answer {
             (opener(&window, &state, entry, "Open the consent window", opens_itself))
         },
     };
+    let status = call.app().mailboxes.authenticate(id, direction, &json!({"action": "status"}));
+    let has_administrators =
+        status.is_ok_and(|status| status["admin_consent_url"].is_string() && status["state"] != "authorized");
     let frame = Frame::new("Connect").below("/", "Admin").below(format!("/mailboxes/{id}"), &mailbox.name);
     Ok(frame.page(
         Some(call),
         html! {
             h1 { "Connect " (direction.name()) " mail" }
             (content)
+            @if has_administrators {
+                p {
+                    "May only an administrator of your organisation consent? "
+                    a.button data-testid="ask-administrator" href={ "/mailboxes/" (id) "/administrator/" (direction.name()) } {
+                        "Ask an administrator"
+                    }
+                }
+            }
             p { a href={ "/mailboxes/" (id) } data-testid="to-mailbox" { "To the mailbox" } }
         },
     ))
@@ -135,6 +155,80 @@ pub fn poll(call: &Call) -> Answer {
     }
 }
 
+/// The link for somebody who may consent for the whole organisation.
+pub fn administrator(call: &Call) -> Answer {
+    let (mailbox, direction) = (call.mailbox()?, call.direction()?);
+    let app = call.app();
+    let status = app.mailboxes.authenticate(mailbox.id, direction, &json!({"action": "status"}))?;
+    let link = text(&status, "admin_consent_url");
+    let state = state_of(link).ok_or(Problem::Unknown)?;
+    let pending = Pending { mailbox: mailbox.id, direction, admin: String::new() };
+    app.storage.insert_pending(&access::hashed(&state), &pending, ADMINISTRATOR_SECONDS)?;
+    let connect = format!("/mailboxes/{}/connect/{}", mailbox.id, direction.name());
+    let frame = Frame::new("Ask an administrator")
+        .below("/", "Admin")
+        .below(format!("/mailboxes/{}", mailbox.id), &mailbox.name);
+    Ok(frame.page(
+        Some(call),
+        html! {
+            h1 { "Ask an administrator" }
+            p.lead {
+                "Send this link to an administrator of your organisation at the provider. The administrator opens it, "
+                "signs in and accepts, once for the organisation. After that " strong { (consenting(mailbox.form(direction))) }
+                " can consent."
+            }
+            p {
+                label for="admin-consent-url" { "Link for the administrator" }
+                input #admin-consent-url type="text" readonly value=(link) data-testid="admin-consent-url";
+            }
+            p {
+                button type="button" data-copy="admin-consent-url" hidden data-testid="copy-link" { "Copy the link" }
+                " " span role="status" data-copied {}
+            }
+            p { a href=(connect) data-testid="to-connect" { "Back to the consent" } }
+        },
+    ))
+}
+
+/// The redirect of the administrator's link: whoever opened it has no account here, and learns nothing of the mailbox.
+pub fn by_administrator(visit: &Visit) -> Option<Answer> {
+    let state = visit.query.get("state").unwrap_or_default();
+    match visit.app().storage.provider_pending(&access::hashed(state)) {
+        Ok(Some(pending)) => Some(allowed(visit, &pending)),
+        Ok(None) => None,
+        Err(failure) => Some(Err(failure.into())),
+    }
+}
+
+fn allowed(visit: &Visit, pending: &Pending) -> Answer {
+    let app = visit.app();
+    let redirect = format!("{}{}", app.public_url, visit.target);
+    let answer = app.mailboxes.authenticate(
+        pending.mailbox,
+        pending.direction,
+        &json!({"action": "complete", "redirect": redirect}),
+    );
+    let (action, title, message) = match &answer {
+        Ok(answer) if answer["admin_consent"].is_object() => {
+            ("consent allowed", "Thank you", text(answer, "message").to_owned())
+        }
+        Ok(_) => ("consent failed", "Nothing was changed", "The provider's answer was not enough.".to_owned()),
+        Err(failure) => ("consent failed", "Nothing was changed", failure.sentences().join(" ")),
+    };
+    let detail = json!({"direction": pending.direction.name(), "message": message});
+    app.storage.audit(ADMINISTRATOR, Some(pending.mailbox), action, &detail)?;
+    let sentence = match action {
+        "consent allowed" => "Your consent for the organisation has arrived. You can close this window.",
+        _ => "The consent for the organisation was not given. You can close this window; the link stays good.",
+    };
+    Ok(Frame::new(title).page(None, html! { h1 { (title) } p data-testid="administrator-done" { (sentence) } }))
+}
+
+fn state_of(address: &str) -> Option<String> {
+    let url = Url::parse(address).ok()?;
+    url.query_pairs().find(|(name, _)| name == "state").map(|(_, state)| state.into_owned())
+}
+
 /// Where the provider leads the browser back to.
 pub fn callback(call: &Call) -> Answer {
     let app = call.app();
@@ -166,9 +260,7 @@ fn begun(call: &Call, id: i64, direction: Direction) -> Answer {
     match (word, &started) {
         ("consent_required", Ok(answer)) => {
             let address = text(answer, "authorize_url");
-            let state = Url::parse(address).ok().and_then(|url| {
-                url.query_pairs().find(|(name, _)| name == "state").map(|(_, state)| state.into_owned())
-            });
+            let state = state_of(address);
             let pending = Pending { mailbox: id, direction, admin: call.session.admin.clone() };
             app.storage.insert_pending(&access::hashed(&state.unwrap_or_default()), &pending, PENDING_SECONDS)?;
             app.storage.audit(&call.session.admin, Some(id), "consent started", &by)?;

@@ -34,7 +34,7 @@ use std::sync::Arc;
 
 use axum::{Router, middleware, routing::get};
 
-use self::visit::{Web, page, posted, unknown};
+use self::visit::{Web, page, page_unless, posted, unknown};
 use super::App;
 
 pub fn router(app: Arc<App>) -> Router {
@@ -53,7 +53,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/mailboxes/{id}/connect/{direction}/state", page(consent::state))
         .route(consent, page(consent::window))
         .route("/mailboxes/{id}/device", page(consent::device).merge(posted(consent::poll)))
-        .route("/oauth/callback", page(consent::callback))
+        .route("/mailboxes/{id}/administrator/{direction}", page(consent::administrator))
+        .route("/oauth/callback", page_unless(consent::by_administrator, consent::callback))
         .route("/mailboxes/{id}/transcript", page(mailboxes::transcript))
         .route("/mailboxes/{id}/transcript/download", page(mailboxes::transcript_download))
         .route(quarantined, page(quarantine::list).merge(posted(quarantine::decide)))

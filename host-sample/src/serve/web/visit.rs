@@ -167,6 +167,16 @@ pub fn posted(handler: fn(&Call) -> Answer) -> MethodRouter<Arc<Web>> {
     })
 }
 
+/// A page for administrators, unless `first` knows the visit.
+pub fn page_unless(first: fn(&Visit) -> Option<Answer>, handler: fn(&Call) -> Answer) -> MethodRouter<Arc<Web>> {
+    get(move |State(web): State<Arc<Web>>, params: RawPathParams, request: Request| {
+        answer(web, params, request, move |visit| match first(&visit) {
+            Some(answer) => answer,
+            None => signed_in(visit, handler),
+        })
+    })
+}
+
 /// A page for anybody.
 pub fn open_page(handler: fn(&Visit) -> Answer) -> MethodRouter<Arc<Web>> {
     get(move |State(web): State<Arc<Web>>, params: RawPathParams, request: Request| {

@@ -200,6 +200,16 @@ async function poll(form) {
   }
 }
 
+// Without the clipboard (no TLS) the link can still be marked and copied by hand.
+for (const button of document.querySelectorAll("[data-copy]")) {
+  if (!navigator.clipboard) continue;
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).value);
+    document.querySelector("[data-copied]").textContent = "Copied.";
+  });
+}
+
 function begin() {
   const form = document.querySelector("form[data-poll]");
   if (form) poll(form);
