@@ -98,6 +98,49 @@ pub fn django_oauth_toolkit(folder: &Path, ca: &Ca) -> Result<Server> {
     })
 }
 
+/// Of the family of Authlib.
+pub fn canaille(folder: &Path, ca: &Ca) -> Result<Server> {
+    let port = free_port()?;
+    let front = Front::start(ca, port)?;
+    let mut command = Command::new(installed(".venv/bin/python")?);
+    command.arg(ours().join("canaille_server.py")).args([&port.to_string(), &front.base]).arg(folder);
+    command.arg(&ca.server_certificate);
+    let base = format!("{}/oauth", front.base);
+    let settings = json!({
+        "client_id": "desk",
+        "client_secret": "desk-secret",
+        "authorize_url": format!("{base}/authorize"),
+        "access_token_url": format!("{base}/token"),
+        "redirect_url": REDIRECT_URL,
+        "scope": "openid email",
+        "advanced": {"issuer": front.base},
+    });
+    let mut certified = settings.clone();
+    certified.as_object_mut().map(|form| form.remove("client_secret"));
+    certified["client_id"] = json!("certified");
+    certified["advanced"]["client_certificate"] = json!({
+        "certificate": {"file": ca.server_certificate},
+        "private_key": {"file": ca.server_key},
+        "key_id": "desk-key",
+    });
+    let log = folder.join("server.out");
+    let process = started("Canaille", &command, &log, &settings, &ca.ca_file)?;
+    Ok(Server {
+        refusal: Ok(()),
+        pages: Pages::Forms,
+        device: Err("it has no endpoint for them".to_owned()),
+        private_key_jwt: Ok(certified),
+        userinfo: format!("{base}/userinfo"),
+        settings,
+        ca_file: ca.ca_file.clone(),
+        name: "Canaille",
+        front,
+        command,
+        log,
+        process,
+    })
+}
+
 /// Unpacked from Debian's package.
 pub fn glewlwyd(folder: &Path, ca: &Ca) -> Result<Server> {
     let port = free_port()?;
@@ -284,7 +327,7 @@ fn submitted(http: &Client, page: Response, fields: &[(&str, &str)], person: Per
         let Some(name) = attribute(input, "name") else { continue };
         let password = format!("{}-password", person.name);
         let value = match name {
-            "username" => person.name,
+            "username" | "login" => person.name,
             "password" => &password,
             "allow" if !person.allows => continue,
             _ => fields
@@ -295,8 +338,9 @@ fn submitted(http: &Client, page: Response, fields: &[(&str, &str)], person: Per
         };
         form.push((name.to_owned(), value.replace("&amp;", "&").replace("&quot;", "\"")));
     }
-    if html.contains("name=\"action\"") {
-        form.push(("action".to_owned(), if person.allows { "accept" } else { "deny" }.to_owned()));
+    // Buttons.
+    for name in ["action", "answer"].into_iter().filter(|name| html.contains(&format!("name=\"{name}\""))) {
+        form.push((name.to_owned(), if person.allows { "accept" } else { "deny" }.to_owned()));
     }
     // Django wants it beside its token where the page is https.
     Ok(Some(http.post(url.clone()).header(REFERER, url.as_str()).form(&form).send()?))

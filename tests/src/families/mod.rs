@@ -41,6 +41,11 @@ pub const FAMILIES: &[Family] = &[
         walk: |tally| authorization_suite::walk(authorization_servers::django_oauth_toolkit, tally),
     },
     Family {
+        name: "Canaille",
+        kind: "authorization",
+        walk: |tally| authorization_suite::walk(authorization_servers::canaille, tally),
+    },
+    Family {
         name: "Glewlwyd",
         kind: "authorization",
         walk: |tally| authorization_suite::walk(authorization_servers::glewlwyd, tally),
