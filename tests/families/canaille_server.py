@@ -64,7 +64,7 @@ def prepare():
             ))
         known = {**import_key(open(CERTIFICATE).read(), "EC").as_dict(private=False), "kid": "desk-key"}
         for client_id, method, more in [
-            ("desk", "client_secret_basic", {"client_secret": "desk-secret"}),
+            ("desk", "client_secret_basic", {"client_secret": "desk-secret+with/odd:characters"}),
             ("certified", "private_key_jwt", {"jwks": json.dumps({"keys": [known]})}),
         ]:
             client = models.Client(

@@ -108,7 +108,7 @@ pub fn canaille(folder: &Path, ca: &Ca) -> Result<Server> {
     let base = format!("{}/oauth", front.base);
     let settings = json!({
         "client_id": "desk",
-        "client_secret": "desk-secret",
+        "client_secret": "desk-secret+with/odd:characters",
         "authorize_url": format!("{base}/authorize"),
         "access_token_url": format!("{base}/token"),
         "redirect_url": REDIRECT_URL,

@@ -1,5 +1,5 @@
 //! How the client proves itself to the token endpoint (RFC 6749 2.3.1, RFC 7523 2.2). Decided before the first request, and
-//! corrected by it: where the Authorization header is refused, the body is tried once.
+//! corrected by it: where the Authorization header is refused, the body is tried once, and the other way round.
 
 use oauth2::AuthType;
 use serde::{Deserialize, Serialize};
@@ -45,13 +45,12 @@ impl ClientAuth {
     /// As the settings say; else as the provider lists it. `client_secret_basic` is what a server must support (RFC 6749
     /// 2.3.1), and what metadata without a list mean (RFC 8414 section 2). A certificate goes before a secret.
     pub fn decide(client: &Client, metadata: Option<&Metadata>) -> Self {
-        let is_at = |hosts: &[&str]| client.token_url.host_str().is_some_and(|host| hosts.contains(&host));
         if client.certificate.is_some() {
             let listed = metadata.and_then(|metadata| metadata.signing_algorithms.as_ref());
             let lists = |wanted: &str| listed.is_some_and(|list| list.iter().any(|algorithm| algorithm == wanted));
             // A list names what the server can, not what this client is registered for: RS256 is the usual registration.
             // Microsoft, "Microsoft identity platform application authentication certificate credentials": PS256.
-            let is_pss = is_at(&MICROSOFT_HOSTS) || (lists("PS256") && !lists("RS256"));
+            let is_pss = is_at(client, &MICROSOFT_HOSTS) || (lists("PS256") && !lists("RS256"));
             return if is_pss { Self::PrivateKeyJwtPss } else { Self::PrivateKeyJwt };
         }
         let Some(secret) = client.secret() else { return Self::None };
@@ -60,7 +59,7 @@ impl ClientAuth {
             ClientAuthentication::Post => return Self::ClientSecretPost,
             ClientAuthentication::Automatic => {}
         }
-        if is_at(&MICROSOFT_HOSTS) || is_at(&POST_HOSTS) {
+        if documents_the_body(client) {
             return Self::ClientSecretPost;
         }
         let listed = metadata.and_then(|metadata| metadata.client_methods.as_ref());
@@ -76,9 +75,15 @@ impl ClientAuth {
 
     /// What is worth a try where this was refused. The code or the refresh token is still good then: seen at eight servers
     /// of eight (LemonLDAP::NG, glewlwyd, Canaille, django-oidc-provider, Doorkeeper, node-oauth, emulate's two).
+    ///
+    /// Metadata name what a server can, not what a client is registered for: Canaille 0.3.6 lists both and takes one.
     fn second(self, client: &Client) -> Option<Self> {
-        let is_automatic = client.client_authentication == ClientAuthentication::Automatic;
-        (self == Self::ClientSecretBasic && is_automatic).then_some(Self::ClientSecretPost)
+        match self {
+            _ if client.client_authentication != ClientAuthentication::Automatic => None,
+            Self::ClientSecretBasic => Some(Self::ClientSecretPost),
+            Self::ClientSecretPost if !documents_the_body(client) => Some(Self::ClientSecretBasic),
+            _ => None,
+        }
     }
 
     /// Sends a request by this method; where that is refused, by the next one, which `self` then is: the caller keeps it.
@@ -144,6 +149,14 @@ impl ClientAuth {
         let header = basic_credentials(&client.client_id, &secret);
         client.client_secret.clone().into_iter().chain([secret, pair, header]).collect()
     }
+}
+
+fn documents_the_body(client: &Client) -> bool {
+    is_at(client, &MICROSOFT_HOSTS) || is_at(client, &POST_HOSTS)
+}
+
+fn is_at(client: &Client, hosts: &[&str]) -> bool {
+    client.token_url.host_str().is_some_and(|host| hosts.contains(&host))
 }
 
 fn is_changed_by_encoding(text: &str) -> bool {

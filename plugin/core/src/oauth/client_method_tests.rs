@@ -46,6 +46,30 @@ fn fault_4_after_a_refused_basic_the_body_is_tried_once_and_remembered() {
     }
 }
 
+/// Canaille 0.3.6 lists both and takes the one that the client is registered for.
+#[test]
+fn fault_4_after_a_refused_body_basic_is_tried_once_and_remembered() {
+    let mut bench = Bench::new(tokens);
+    let base = bench.idp.base.clone();
+    let metadata = format!(
+        r#"{{"issuer":"{base}","authorization_endpoint":"{base}/authorize","token_endpoint":"{base}/token",
+            "token_endpoint_auth_methods_supported":["client_secret_post"]}}"#
+    );
+    bench.account.client.issuer = Some(base);
+    bench.idp.set(move |asked| match asked.path.as_str() {
+        path if path.starts_with("/.well-known") => json(200, metadata.clone()),
+        _ if asked.authorization.is_some() => tokens(asked),
+        _ => json(401, r#"{"error":"invalid_client"}"#),
+    });
+    bench.consent();
+    let codes = bench.idp.asked("/token");
+    assert_eq!(codes.len(), 2);
+    assert!(codes[0].authorization.is_none() && codes[1].authorization.is_some());
+    bench.clock.advance(3_600);
+    bench.grants.access_token(&bench.account, &bench.net, soon()).unwrap();
+    assert_eq!(bench.idp.asked("/token").len(), 3, "the grant remembers what was taken");
+}
+
 #[test]
 fn fault_4_a_refresh_learns_the_method_too_and_a_wrong_secret_is_asked_about_twice_at_most() {
     let bench = Bench::new(tokens);
