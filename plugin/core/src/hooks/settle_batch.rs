@@ -255,9 +255,11 @@ pub fn run(work: &mut Work, request: &Request) -> Result<Answer> {
         let settled: Vec<Key> = settled.into_iter().map(|(key, _)| key).collect();
         work.fetch.forget(&settled);
     }
-    // Also when the action fails for all others: what the host cannot take must not wait for that.
-    for (key, why) in failures {
-        quarantine::count(&context, &key, 0, why)?;
+    // A call that failed for a while is repeated, and counts then. What fails for good must not hold this up.
+    if fault.as_ref().is_none_or(|fault| !fault.is_transient()) {
+        for (key, why) in failures {
+            quarantine::count(&context, &key, 0, why)?;
+        }
     }
     if let Some(fault) = fault {
         return Err(fault);
