@@ -221,10 +221,23 @@ impl Checker<'_> {
 
     /// Rules of the incoming form that concern two fields.
     fn incoming(&mut self, form: &Map<String, Value>) {
+        let Some(advanced) = form.get("advanced").and_then(Value::as_object) else { return };
+        let is_fetched = |target: &str| match advanced.get("folders").and_then(Value::as_array) {
+            Some(folders) => folders.iter().filter_map(Value::as_str).any(|folder| is_same_folder(folder, target)),
+            None => is_same_folder("INBOX", target),
+        };
         for (action, folder) in [("after_import", "processed_folder"), ("after_refusal", "error_folder")] {
-            let Some(advanced) = form.get("advanced").and_then(Value::as_object) else { return };
-            if advanced.get(action).and_then(Value::as_str) == Some("move") && !advanced.contains_key(folder) {
-                self.nested(folder, "Messages are to be moved, but no folder is named");
+            if advanced.get(action).and_then(Value::as_str) != Some("move") {
+                continue;
+            }
+            match advanced.get(folder).and_then(Value::as_str) {
+                None if !advanced.contains_key(folder) => {
+                    self.nested(folder, "Messages are to be moved, but no folder is named");
+                }
+                Some(target) if is_fetched(target) => {
+                    self.nested(folder, "It is one of the folders that are fetched: what is moved there comes again");
+                }
+                _ => {}
             }
         }
     }
@@ -370,4 +383,10 @@ fn kind_of(value: &Value) -> &'static str {
 /// A key inside a JSON pointer (RFC 6901 section 3).
 fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
+}
+
+/// INBOX has one name in any case (RFC 3501 section 5.1), and so has a special use.
+fn is_same_folder(one: &str, other: &str) -> bool {
+    let is_caseless = one.starts_with('\\') || one.eq_ignore_ascii_case("INBOX");
+    if is_caseless { one.eq_ignore_ascii_case(other) } else { one == other }
 }

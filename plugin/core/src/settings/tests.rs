@@ -102,3 +102,28 @@ fn pointers_of_a_document_begin_at_the_document() {
     }
     assert_eq!(parse(&" ".repeat(SETTINGS_MAX + 1)).err().unwrap().faults().len(), 1);
 }
+
+/// HOUSE: what is moved into a fetched folder comes again in every round.
+#[test]
+fn a_target_folder_is_no_fetched_folder() {
+    let wrong = |folders: Option<&[&str]>, action: &str, field: &str, target: &str| {
+        let mut settings = incoming();
+        let advanced = &mut settings["advanced"];
+        advanced[action] = json!("move");
+        advanced[field] = json!(target);
+        if let Some(folders) = folders {
+            advanced["folders"] = json!(folders);
+        }
+        parse_incoming(&settings).err().map(|faults| format!("{faults:?}"))
+    };
+    for (folders, action, field, target) in [
+        (None, "after_import", "processed_folder", "inbox"),
+        (Some(&["INBOX", "Desk"][..]), "after_refusal", "error_folder", "Desk"),
+        (Some(&["\\Junk"][..]), "after_import", "processed_folder", "\\junk"),
+    ] {
+        let faults = wrong(folders, action, field, target).unwrap();
+        assert!(faults.contains(field) && faults.contains("comes again"), "{faults}");
+    }
+    assert_eq!(wrong(None, "after_import", "processed_folder", "Done"), None);
+    assert_eq!(wrong(Some(&["Desk"]), "after_import", "processed_folder", "INBOX"), None);
+}

@@ -9,6 +9,7 @@ pub mod imap;
 pub mod intact;
 pub mod moving;
 pub mod smtp;
+pub mod special_use;
 pub mod spool;
 pub mod stub;
 pub mod witness;

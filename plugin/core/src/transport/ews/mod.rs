@@ -32,7 +32,12 @@ use std::{
 
 use super::{
     Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Settled,
-    Transcript, ahead::Ahead, feed::Feed, moving, witness,
+    Transcript,
+    ahead::Ahead,
+    feed::Feed,
+    moving,
+    special_use::{moved_to_itself, special_use},
+    witness,
 };
 use crate::{
     clock::{Clock, Deadline},
@@ -106,21 +111,27 @@ struct Mailbox {
     ahead: Ahead,
 }
 
-/// What folders are for (RFC 6154), as EWS names them.
-const SPECIAL: [(&str, &str); 4] =
-    [("\\Sent", "sentitems"), ("\\Drafts", "drafts"), ("\\Junk", "junkemail"), ("\\Trash", "deleteditems")];
-
 impl Mailbox {
     /// A name, a path with `/`, a special use, or INBOX. `None`: it is not there.
     fn folder(&mut self, name: &str, deadline: Deadline) -> Result<Option<FolderId>, Failure> {
         if name.eq_ignore_ascii_case("inbox") {
             return Ok(Some(FolderId::INBOX));
         }
-        if let Some((_, special)) = SPECIAL.iter().find(|(special, _)| special.eq_ignore_ascii_case(name)) {
-            return Ok(Some(FolderId::Distinguished(special)));
+        let special = special_use(name).map_err(Failure::Other)?;
+        if let Some(id) = special.and_then(|special| special.ews) {
+            return Ok(Some(FolderId::Distinguished(id)));
         }
         if let Some(id) = self.folders.get(name) {
             return Ok(Some(id.clone()));
+        }
+        if let Some(special) = special {
+            for known in special.names {
+                if let Some(id) = find_folder::child_of(&self.client, &FolderId::ROOT, known, deadline)? {
+                    self.folders.insert(name.to_owned(), id.clone());
+                    return Ok(Some(id));
+                }
+            }
+            return Ok(None);
         }
         let mut id = FolderId::ROOT;
         for part in name.split('/') {
@@ -222,6 +233,12 @@ impl Inbox for Mailbox {
             Action::Move { folder } => Some(self.target(folder, deadline).map_err(Failure::into_error)?),
             Action::MarkSeen | Action::Delete => None,
         };
+        // Each move would give the message another id, under which it comes again.
+        if let (Action::Move { folder: name }, Some(target)) = (action, &target)
+            && let Some(key) = keys.iter().find(|key| self.folders.get(&key.folder) == Some(target))
+        {
+            return Err(moved_to_itself(&key.folder, name));
+        }
         let mut settled = Vec::with_capacity(keys.len());
         for part in keys.chunks(limits::EWS_SETTLE_BATCH) {
             let ids: Vec<&str> = part.iter().map(|key| key.id.as_str()).collect();

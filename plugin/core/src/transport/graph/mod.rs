@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use super::{
     Cursor as AnyCursor, Entry, FolderLook, Inbox, Item, Key, Listing, Login, OpenError, Outbox, Proof, Settled,
-    Transcript, ahead::Ahead, feed::Feed,
+    Transcript, ahead::Ahead, feed::Feed, special_use::special_use,
 };
 use crate::{
     clock::{Clock, Deadline},
@@ -110,7 +110,11 @@ impl Mailbox {
         }
         let mut id: Option<String> = None;
         for part in name.split('/') {
-            id = Some(match (&id, well_known(part)) {
+            let known = match part.eq_ignore_ascii_case("inbox") {
+                true => Some("inbox"),
+                false => special_use(part)?.map(|special| special.graph),
+            };
+            id = Some(match (&id, known) {
                 (None, Some(known)) => known.to_owned(),
                 (parent, _) => match self.child(parent.as_deref(), part, deadline)? {
                     Some(found) => found,
@@ -263,19 +267,6 @@ fn folders_of(parent: Option<&str>) -> String {
         None => "/mailFolders".to_owned(),
         Some(id) => format!("/mailFolders/{}/childFolders", client::segment(id)),
     }
-}
-
-/// Names that hold in every language ("mailFolder resource type").
-fn well_known(name: &str) -> Option<&'static str> {
-    const NAMES: [(&str, &str); 6] = [
-        ("inbox", "inbox"),
-        ("\\Sent", "sentitems"),
-        ("\\Archive", "archive"),
-        ("\\Junk", "junkemail"),
-        ("\\Trash", "deleteditems"),
-        ("\\Drafts", "drafts"),
-    ];
-    NAMES.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, id)| *id)
 }
 
 /// Is this what an item of a page must be?

@@ -4,6 +4,7 @@ use super::{answer, ask, conn::Conn, framer::Budget, special};
 use crate::{
     error::{About, Error, Kind, Result},
     limits,
+    transport::special_use::SENT,
 };
 
 /// The name of the sent folder, and how many copies lie there; `None`: there is no sent folder.
@@ -18,7 +19,7 @@ pub fn find(conn: &mut Conn, message_id: &str) -> Result<Option<(String, usize)>
     {
         return Err(Error::new(Kind::Misuse, "What is looked for is not a Message-ID."));
     }
-    let Some(folder) = special::folder(conn, special::SENT)? else { return Ok(None) };
+    let Some(folder) = special::folder(conn, SENT)? else { return Ok(None) };
     let selected = conn.examine(&folder)?;
     let mut found = 0;
     if selected.exists > 0 {

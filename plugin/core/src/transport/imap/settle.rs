@@ -13,7 +13,7 @@ use crate::{
     limits,
     log::Logger,
     settings::Action,
-    transport::{Key, Settled},
+    transport::{Key, Settled, special_use::moved_to_itself},
 };
 
 /// Carries out `action` on the `keys`, which all lie in `folder`. A message to which the server refuses it holds up no other:
@@ -39,6 +39,13 @@ pub fn settle(
             false => Settled::Later(error.clone()),
         };
         return Ok(keys.iter().map(became).collect());
+    }
+    // Names were compared when the settings were checked; what a special use stands for is known here.
+    if let Action::Move { folder: target } = action
+        && target.starts_with('\\')
+        && conn.name_of(target)?.eq_ignore_ascii_case(&conn.name_of(folder)?)
+    {
+        return Err(moved_to_itself(folder, target));
     }
     // A key of another UIDVALIDITY names a message that is not there any more.
     let uid_of =
