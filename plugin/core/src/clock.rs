@@ -54,9 +54,7 @@ impl Deadline {
         if left.is_zero() {
             return Err(Error::new(Kind::Transient, format!("The deadline passed while waiting for {waiting_for}."))
                 .with_about(About::Connection)
-                .remedy(
-                    "It is tried again at the next interval; if it keeps happening, check the server and the network.",
-                ));
+                .remedy("Try again; if it keeps happening, check the server and the network."));
         }
         Ok(left)
     }

@@ -309,7 +309,7 @@ fn handshake_error(host: &str, e: io::Error) -> Error {
             .source_error(e);
     }
     Error::new(Kind::Transient, format!("No secure connection to {host} could be made."))
-        .remedy("Check that the port speaks TLS; it is tried again at the next interval.")
+        .remedy("Check that the port speaks TLS, and try again.")
         .source_error(e)
 }
 

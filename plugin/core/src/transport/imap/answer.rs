@@ -191,7 +191,7 @@ pub fn to_ascii(line: &mut [u8]) {
 pub fn hung_up(words: &str) -> Error {
     meaning(words).unwrap_or_else(|| {
         let error = Error::new(Kind::Transient, "The mail server ended the connection.")
-            .remedy("It is tried again at the next interval.")
+            .remedy("Try again: what was not finished is taken up.")
             .with_about(About::Connection);
         said(error, words)
     })

@@ -286,7 +286,7 @@ pub fn settle<T>(result: imap::Result<T>, wire: &mut super::guard::Wire) -> Resu
         _ => {
             wire.kill();
             Err(Error::new(Kind::ServerMisbehaved, "The mail server's answer could not be understood.")
-                .remedy("It is tried again at the next interval; the transcript shows what was said.")
+                .remedy("Try again; the transcript shows what was said.")
                 .into())
         }
     }

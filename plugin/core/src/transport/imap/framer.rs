@@ -301,7 +301,7 @@ pub fn connection_error(e: io::Error) -> Error {
         _ => "The connection to the mail server was lost.",
     };
     Error::new(Kind::Transient, sentence)
-        .remedy("It is tried again at the next interval.")
+        .remedy("Try again: what was not finished is taken up.")
         .with_about(About::Connection)
         .source_error(e)
 }

@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
+
 use super::{
     answer,
     framer::{Budget, Frame, Framer, connection_error},
@@ -117,6 +119,9 @@ impl Wire {
                 false => self.transcript.line("S:", &frame.display()),
             }
         }
+        if self.authenticating && is_no_challenge(&frame.line) {
+            frame.line = b"+ \r\n".to_vec();
+        }
         if let Some(words) = answer::bye(&frame.line) {
             self.bye = Some(words);
         } else if !frame.is_untagged() && !frame.line.starts_with(b"+") {
@@ -226,4 +231,11 @@ impl Write for Guard {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Text where a challenge in base64 should be (RFC 9051 section 6.2.2), such as `+ Ready`: many servers write some, and mean "go
+/// on". The `imap` crate would take it for a broken challenge.
+fn is_no_challenge(line: &[u8]) -> bool {
+    let Some(challenge) = line.strip_prefix(b"+") else { return false };
+    STANDARD.decode(challenge.trim_ascii()).is_err()
 }

@@ -23,12 +23,18 @@ pub fn look(conn: &mut Conn, folder: &str) -> Result<Option<FolderLook>> {
     };
     let mut newest = None;
     if selected.exists > 0 {
-        let command = format!("FETCH {} (UID RFC822.SIZE)", selected.exists);
-        conn.bulk(&command, Budget::CONTROL, &mut |frame| {
-            newest = answer::fetched(&frame.line).or(newest.take());
-            Ok(())
-        })
-        .map_err(|failure| failure.into_error("name the newest message"))?;
+        let mut ask = |items: &str| {
+            conn.bulk(&format!("FETCH {} ({items})", selected.exists), Budget::CONTROL, &mut |frame| {
+                newest = answer::fetched(&frame.line).or(newest.take());
+                Ok(())
+            })
+        };
+        // A message that cannot be opened has no size, and may have its UID.
+        let asked = match ask("UID RFC822.SIZE") {
+            Err(Failure::No(_) | Failure::Bad(_)) => ask("UID"),
+            asked => asked,
+        };
+        asked.map_err(|failure| failure.into_error("name the newest message"))?;
     }
     let newest = newest.map(|found| Entry {
         key: Key { folder: folder.to_owned(), id: cursor::id(selected.uidvalidity, found.uid) },
