@@ -303,6 +303,10 @@ fn address(tokens: &[Token<'_>]) -> Option<String> {
             _ => local.push_str(&charset::guessed(token.bytes)),
         }
     }
+    // RFC 6068 is for links; some programs write it where an address belongs.
+    if !is_quoted && local.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("mailto:")) {
+        local.drain(..7);
+    }
     let local = if is_quoted && !is_dot_atom(&local) { quoted(&local) } else { local };
     let domain: String = tokens[at + 1..]
         .iter()
@@ -423,6 +427,8 @@ mod tests {
             ("=?utf-8?Q?Foo=0D=0ABcc=3A_x?= <a@b.test>", "Foo Bcc: x", "a@b.test"),
             ("<=?utf-8?Q?j=40b.test?=>", "", "j@b.test"),
             ("Foo <a@b.test", "Foo", "a@b.test"),
+            ("<mailto:a@b.test>", "", "a@b.test"),
+            ("Ann <MAILTO:a@b.test>", "Ann", "a@b.test"),
         ] {
             assert_eq!(read(value), [(name.to_owned(), address.to_owned())], "{value}");
         }

@@ -233,18 +233,22 @@ fn attribution_from(lines: &[html::Line], at: usize) -> Option<usize> {
 
 fn is_attribution(text: &str) -> bool {
     let lower = text.to_lowercase();
-    text.len() < 400
-        && (text.contains('@') || text.contains(|c: char| c.is_ascii_digit()))
-        && VERBS.iter().any(|verb| lower.contains(verb))
+    let names_one = text.contains('@') || text.contains(|c: char| c.is_ascii_digit());
+    // Gmail has no verb in some languages: a moment and an address are enough.
+    let names_both = text.contains('@') && has_clock(text);
+    text.len() < 400 && (names_both || (names_one && VERBS.iter().any(|verb| lower.contains(verb))))
+}
+
+fn has_clock(text: &str) -> bool {
+    text.as_bytes()
+        .windows(4)
+        .any(|four| four[0].is_ascii_digit() && four[1] == b':' && four[2].is_ascii_digit() && four[3].is_ascii_digit())
 }
 
 /// It names a moment or an address, and begins as attributions do.
 fn is_certain(text: &str) -> bool {
     let lower = text.to_lowercase();
-    let has_clock = text.as_bytes().windows(4).any(|four| {
-        four[0].is_ascii_digit() && four[1] == b':' && four[2].is_ascii_digit() && four[3].is_ascii_digit()
-    });
-    STARTS.iter().any(|start| lower.starts_with(start)) && (has_clock || text.contains('@'))
+    STARTS.iter().any(|start| lower.starts_with(start)) && (has_clock(text) || text.contains('@'))
 }
 
 /// From where all is an earlier message, whatever stands there.
@@ -520,6 +524,8 @@ mod tests {
             "Στις Δευ 23 Νοε 2026 στις 10:00, ο χρήστης Ann <ann@x.test> έγραψε:",
             "Ann <ann@x.test> 于2026年11月23日周一 10:00写道：",
             "2026年11月23日(月) 10:00 Ann <ann@x.test>:さんのメール:",
+            "2026年11月23日(月) 10:00 Ann <ann@x.test>:",
+            "2026년 11월 23일 (월) 오전 10:00, Ann <ann@x.test>님이 작성:",
         ] {
             let reply = of_text(&format!("It works.\n\n{attribution}\n> Try again\n> now\n"));
             assert_eq!(reply.reply_text.as_deref(), Some("It works."), "{attribution}");
