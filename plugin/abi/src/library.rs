@@ -69,7 +69,7 @@ impl Library {
         self.version.to_string()
     }
 
-    /// Name, version, protocols, grants, schemas, extensions.
+    /// Name, version, protocols, grants, schemas, presets, extensions.
     pub fn describe(&self) -> Value {
         serde_json::from_str(&self.root.describe()()).unwrap_or_default()
     }

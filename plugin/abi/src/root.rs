@@ -27,7 +27,7 @@ pub const ABI_VERSION: u32 = 1;
 pub struct OauthMailModule {
     /// [`ABI_VERSION`] of the library.
     pub abi_version: u32,
-    /// Name, version, protocols, grants, schemas, extensions, as JSON. Any thread.
+    /// Name, version, protocols, grants, schemas, presets, extensions, as JSON. Any thread.
     pub describe: extern "C" fn() -> RString,
     /// Plugin configuration as JSON, and where log lines go. Any thread.
     ///

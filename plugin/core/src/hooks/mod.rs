@@ -2,6 +2,7 @@
 //!
 //! | call | in | out |
 //! |---|---|---|
+//! | [`describe`] | | `{"name","version","protocols","grants","schemas":{"incoming","outgoing"},"presets":[PRESET],"extensions":[ID]}` |
 //! | [`Plugin::new`] | `{"store":"sqlite:PATH"/"postgres://…","key":{"file"/"env":…}/{"value":BASE64},"previous_keys":[…],"private_networks":"allow"/"deny","memory_mb":512,"idempotency_days":365,"automatic_mail_days":90,"proxy":"off"/"environment"/URL,"proxy_user","proxy_password"}` | plugin |
 //! | [`Plugin::open`] | `{"incoming":{…form…}}` or `{"outgoing":{…form…}}`, with `"label":TEXT` what the host calls it in log lines and changes of health; else its username | handle, or all faults at once |
 //! | [`Handle::authenticate`] | `{"action":"status"/"start"/"complete"/"poll"/"revoke","redirect":URL}`; `start` answers `admin_consent_url` where the provider has one, `complete` takes its redirect and answers `admin_consent`; `start` may carry `"also":[SETTINGS,…]`, whose scopes the same window asks for where they live on the same grant | `{"state":"authorized"/"consent_required"/"device_code"/"revoked",…}`; `status` with `"health":{"state":"ok"/"expiring"/"degraded"/"back_off"/"admin_needed"/"misconfigured"/"consent_needed","why","remedy","who","what","when","field",…}` |
@@ -14,6 +15,16 @@
 //! A key is bound to what is sent under it: another content, envelope, `request_id` or From address is `misuse`. What became of it is
 //! kept for `idempotency_days` after it was written last, counts of automatic mail for `automatic_mail_days`.
 //! `sent_folder` in an answer says what the sent folder told: `{"found","copies","folder","why"}`.
+//!
+//! A preset is what a form may show before it is saved: `{"id","label","incoming":{PROTOCOL:FILL},"outgoing":{PROTOCOL:FILL}}`.
+//! `id` is a value of `advanced.provider`, PROTOCOL one of `connection_protocol`. FILL is
+//! `{"fields":{POINTER:VALUE},"cases":[{"when":{"pointer":POINTER,…},"fields":{…}}],"together":[POINTER]}`.
+//! Pointers (RFC 6901) begin at the form. All cases that apply count; of two that fill one field, the later.
+//! A case says one thing of the field at its pointer: `"is":TEXT`, `"host_in":[HOST]` (of a URL), or `"differs_from":POINTER`
+//! (both fields are filled in and differ, whatever their ASCII case). A field that is empty meets no case.
+//! Scope differs in this way for a shared mailbox (Consenting User differs from Username) and for an application
+//! (the grant `client_credentials`). Fields of `together` are filled only when none of them holds something else.
+//! `open` fills empty fields by the same data, and those of a tenant besides. It overwrites nothing.
 //!
 //! Every request may carry `deadline_ms`. A handle serves one call at a time; any number of handles run side by side.
 

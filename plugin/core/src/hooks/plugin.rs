@@ -159,7 +159,7 @@ impl Plugin {
     }
 }
 
-/// Name, version, protocols, grants and both schemas, as JSON.
+/// Name, version, protocols, grants, both schemas, presets and extensions, as JSON.
 pub fn describe() -> String {
     let schema = |text: &str| serde_json::from_str::<Value>(text).unwrap_or(Value::Null);
     json!({
@@ -171,6 +171,7 @@ pub fn describe() -> String {
             "incoming": schema(settings::INCOMING_SCHEMA),
             "outgoing": schema(settings::OUTGOING_SCHEMA),
         },
+        "presets": settings::preset::described(),
         "extensions": ["oauth-mail/health/1", "oauth-mail/label/1", "oauth-mail/parts/1"],
     })
     .to_string()

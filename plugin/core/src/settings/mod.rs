@@ -16,6 +16,7 @@ pub mod preset;
 pub mod secret_ref;
 
 mod check;
+mod filling;
 mod oauth_fields;
 mod prove;
 

@@ -4,11 +4,12 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::{
     account::{Direction, GrantType},
+    filling::{Case, Filling, Test},
     form::{Connection, Field, Rule, fields, section},
 };
 
@@ -51,21 +52,19 @@ pub fn all() -> &'static [Preset] {
 /// protocol and port. When nobody is named but the Access Token URL is a well-known one, only `advanced` is filled
 /// (issuer, revocation, user info, keys, authorize parameters). A document of the wrong shape is left as it is.
 pub fn fill(direction: Direction, document: &mut Value) {
-    let Value::Object(form) = document else { return };
+    let Value::Object(form) = &*document else { return };
     let named =
         form.get("advanced").and_then(|advanced| advanced.get("provider")).and_then(Value::as_str).map(str::to_owned);
-    if let Some(known) = named.as_deref().and_then(by_id).and_then(|preset| preset.known(direction, form)) {
-        let follows = |name: &str| form.get(name).is_none_or(|value| Some(value) == known.get(name));
-        let protocol_and_port = follows("protocol") && follows("port");
-        for (name, value) in &known {
-            if unset(fields(direction), form, name) && (protocol_and_port || (name != "protocol" && name != "port")) {
-                form.insert(name.clone(), value.clone());
+    let filling = named.as_deref().and_then(by_id).zip(connection(direction, form));
+    if let Some(filling) = filling.and_then(|(preset, connection)| preset.filling(direction, connection)) {
+        // Twice: what is filled in may decide what else there is.
+        for _ in 0..2 {
+            for (pointer, value) in filling.known(document) {
+                put(direction, document, &pointer, value);
             }
         }
     }
-    if let Some(preset) = named.as_deref().and_then(by_id).filter(|_| direction == Direction::Outgoing) {
-        preset.fill_sent_folder(form);
-    }
+    let Value::Object(form) = document else { return };
     let Some(url) = form.get("access_token_url").and_then(Value::as_str).and_then(|url| Url::parse(url).ok()) else {
         return;
     };
@@ -85,6 +84,23 @@ pub fn fill(direction: Direction, document: &mut Value) {
             }
         }
     }
+}
+
+/// What `describe` says of presets: id, label, and by direction and connection protocol what is filled into the form.
+pub fn described() -> Value {
+    let forms = |preset: &Preset, direction| {
+        let offered = Connection::ALL.into_iter().filter_map(|connection| {
+            Some((connection.name(direction).to_owned(), json!(preset.filling(direction, connection)?)))
+        });
+        Value::Object(offered.collect())
+    };
+    let presets = all().iter().map(|preset| {
+        json!({
+            "id": preset.id, "label": preset.label,
+            "incoming": forms(preset, Direction::Incoming), "outgoing": forms(preset, Direction::Outgoing),
+        })
+    });
+    presets.collect()
 }
 
 /// Ids of the presets that fill this field of the form with this connection protocol.
@@ -129,44 +145,45 @@ impl Preset {
         by_connection.get(connection.name(direction))
     }
 
-    /// All that this preset fills in for the connection protocol of the form.
-    fn known(&self, direction: Direction, form: &Map<String, Value>) -> Option<Map<String, Value>> {
-        let name = form.get("connection_protocol")?.as_str()?;
-        let own = self.fields(direction, Connection::from_name(direction, name)?)?;
-        let mut known: Map<_, _> =
-            self.oauth.iter().chain(own).map(|(name, value)| (name.clone(), value.clone())).collect();
-        let advanced = |name: &str| form.get("advanced")?.get(name)?.as_str().filter(|text| !text.is_empty());
-        let is_shared = advanced("consenting_user").is_some_and(|user| {
-            form.get("username").and_then(Value::as_str).is_some_and(|own| !own.eq_ignore_ascii_case(user))
-        });
-        let scope = match advanced("grant") {
-            Some(grant) if grant == GrantType::ClientCredentials.name() => self.application_scope.get(name),
-            _ if is_shared => self.shared_scope.get(name),
-            _ => None,
-        };
-        if let Some(scope) = scope {
-            known.insert("scope".to_owned(), scope.as_str().into());
+    /// All that this preset fills into the form with this connection protocol; none when it does not offer it.
+    fn filling(&self, direction: Direction, connection: Connection) -> Option<Filling> {
+        let own = self.fields(direction, connection)?;
+        let name = connection.name(direction);
+        let at_root = |(name, value): (&String, &Value)| (format!("/{name}"), value.clone());
+        let scope = |scope: &String| Map::from_iter([("/scope".to_owned(), scope.as_str().into())]);
+        let mut cases = Vec::new();
+        if let Some(shared) = self.shared_scope.get(name) {
+            cases.push(Case::new("/advanced/consenting_user", Test::DiffersFrom("/username"), scope(shared)));
         }
-        Some(known)
+        if let Some(application) = self.application_scope.get(name) {
+            let grant = GrantType::ClientCredentials.name().to_owned();
+            cases.push(Case::new("/advanced/grant", Test::Is(grant), scope(application)));
+        }
+        // Whoever overwrites the URLs of a provider has another issuer. What needs the tenant is filled in by `fill`.
+        let has_tenant = |value: &Value| value.as_str().is_some_and(|text| text.contains('{'));
+        let advanced: Map<_, _> = self
+            .advanced
+            .iter()
+            .filter(|(_, value)| !has_tenant(value))
+            .map(|(name, value)| (format!("/advanced/{name}"), value.clone()))
+            .collect();
+        if !advanced.is_empty() {
+            cases.push(Case::new("/access_token_url", Test::HostIn(self.token_hosts.clone()), advanced));
+        }
+        cases.extend(self.sent_folder(direction, connection));
+        let together = if own.contains_key("protocol") { vec!["/protocol", "/port"] } else { Vec::new() };
+        Some(Filling { fields: self.oauth.iter().chain(own).map(at_root).collect(), cases, together })
     }
 
     /// Mail that goes out by this provider's server lies in its sent folder, and its tokens open that too.
-    fn fill_sent_folder(&self, form: &mut Map<String, Value>) {
-        let server = |fields: Option<&Map<String, Value>>| fields.and_then(|fields| fields.get("server_name")).cloned();
-        let sends = server(self.fields(Direction::Outgoing, Connection::Mail));
-        let holds = server(self.fields(Direction::Incoming, Connection::Mail));
-        let connection = Connection::Mail.name(Direction::Outgoing);
-        if form.get("connection_protocol").and_then(Value::as_str) != Some(connection)
-            || sends.is_none()
-            || form.get("server_name") != sends.as_ref()
-        {
-            return;
+    fn sent_folder(&self, direction: Direction, connection: Connection) -> Option<Case> {
+        if (direction, connection) != (Direction::Outgoing, Connection::Mail) {
+            return None;
         }
-        if let (Some(Value::Object(advanced)), Some(holds)) = (form.get_mut("advanced"), holds)
-            && unset(section(Direction::Outgoing, "/advanced"), advanced, "sent_folder_server")
-        {
-            advanced.insert("sent_folder_server".to_owned(), holds);
-        }
+        let server = |direction| self.fields(direction, Connection::Mail)?.get("server_name");
+        let sends = server(Direction::Outgoing)?.as_str()?.to_owned();
+        let holds = ("/advanced/sent_folder_server".to_owned(), server(Direction::Incoming)?.clone());
+        Some(Case::new("/server_name", Test::Is(sends), Map::from_iter([holds])))
     }
 
     pub fn token_hosts(&self) -> impl Iterator<Item = &str> {
@@ -180,6 +197,21 @@ impl Preset {
 
 fn by_id(id: &str) -> Option<&'static Preset> {
     all().iter().find(|preset| preset.id == id)
+}
+
+fn connection(direction: Direction, form: &Map<String, Value>) -> Option<Connection> {
+    Connection::from_name(direction, form.get("connection_protocol")?.as_str()?)
+}
+
+/// Puts it where nothing is. A section that the document leaves out stays out.
+fn put(direction: Direction, document: &mut Value, pointer: &str, value: Value) {
+    let Some((parent, name)) = pointer.rsplit_once('/') else { return };
+    let known = if parent.is_empty() { fields(direction) } else { section(direction, parent) };
+    if let Some(Value::Object(part)) = document.pointer_mut(parent)
+        && unset(known, part, name)
+    {
+        part.insert(name.to_owned(), value);
+    }
 }
 
 /// Left out, or an empty text where a text is expected.
@@ -218,8 +250,6 @@ fn is_guid(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::settings::{Protocol, advanced::PROVIDERS, parse_incoming, parse_outgoing};
 
@@ -255,6 +285,79 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A form as a host fills it: by what `describe` says alone, and with no provider named.
+    fn filled_by_host(filling: &Value, mut form: Value) -> Value {
+        let fill = |fields: &Value, form: &mut Value| {
+            for (pointer, value) in fields.as_object().unwrap() {
+                let (parent, name) = pointer.rsplit_once('/').unwrap();
+                form.pointer_mut(parent).unwrap()[name] = value.clone();
+            }
+        };
+        fill(&filling["fields"], &mut form);
+        for case in filling["cases"].as_array().unwrap() {
+            let when = &case["when"];
+            let text = |pointer: &Value| form.pointer(pointer.as_str().unwrap()).and_then(Value::as_str);
+            let here = text(&when["pointer"]);
+            let applies = match (when.get("is"), when.get("differs_from"), when.get("host_in")) {
+                (Some(wanted), None, None) => here == wanted.as_str(),
+                (None, Some(other), None) => here.is_some() && here != text(other),
+                (None, None, Some(hosts)) => {
+                    let host = here.and_then(|url| Some(Url::parse(url).ok()?.host_str()?.to_owned()));
+                    hosts.as_array().unwrap().contains(&host.into())
+                }
+                _ => panic!("an unknown condition: {when}"),
+            };
+            if applies {
+                fill(&case["fields"], &mut form);
+            }
+        }
+        form
+    }
+
+    #[test]
+    fn every_preset_of_describe_makes_settings_that_the_library_accepts_and_fills_alike() {
+        let described = described();
+        let mut forms = 0;
+        for preset in described.as_array().unwrap() {
+            for direction in [Direction::Incoming, Direction::Outgoing] {
+                for (connection, filling) in preset.pointer(direction.pointer()).unwrap().as_object().unwrap() {
+                    for advanced in [
+                        json!({}),
+                        json!({"consenting_user": "anna@example.com"}),
+                        json!({"grant": "client_credentials"}),
+                    ] {
+                        let mut typed = json!({
+                            "connection_protocol": connection, "username": "desk@example.com", "client_id": "x",
+                            "redirect_url": "http://localhost/cb", "advanced": advanced, "client_secret": "s",
+                        });
+                        if direction == Direction::Incoming {
+                            typed["email_addresses"] = json!(["desk@example.com"]);
+                        }
+                        let mut by_host = filled_by_host(filling, typed.clone());
+                        let mut by_library = typed;
+                        by_library["advanced"]["provider"] = preset["id"].clone();
+                        fill(direction, &mut by_library);
+                        fill(direction, &mut by_host);
+                        by_host["advanced"]["provider"] = preset["id"].clone();
+                        assert_eq!(by_host, by_library, "{connection}");
+                        let is_application = advanced.get("grant").is_some();
+                        if is_application && by_host["access_token_url"].as_str().unwrap().contains("/common/") {
+                            let url = by_host["access_token_url"].as_str().unwrap().replace("common", "a.test");
+                            by_host["access_token_url"] = url.into();
+                        }
+                        let faults = match direction {
+                            Direction::Incoming => parse_incoming(&by_host).err(),
+                            Direction::Outgoing => parse_outgoing(&by_host).err(),
+                        };
+                        assert_eq!(faults, None, "{} {connection} {advanced}", preset["id"]);
+                        forms += 1;
+                    }
+                }
+            }
+        }
+        assert!(forms >= 3 * 2 * all().len(), "{forms}");
     }
 
     #[test]
