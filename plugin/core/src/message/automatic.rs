@@ -2,7 +2,7 @@
 
 use super::{
     evidence::{Evidence, Finding},
-    facts::Facts,
+    facts::{Facts, Mailbox},
     parse::is_no,
 };
 use crate::limits;
@@ -91,25 +91,33 @@ fn bounce(facts: &Facts) -> Finding {
             return Some((REASON, Evidence { field: "From", value }));
         }
     }
-    // At postmaster@ a person may sit (RFC 5321 section 4.5.1): the words decide.
-    let sender = facts.from.iter().find(|mailbox| {
+    // At postmaster@ a person may sit (RFC 5321 section 4.5.1): the words decide, and at an address that only sounds like a
+    // machine, those of subject and text together.
+    let is_postmaster = |mailbox: &Mailbox| {
         POSTMASTERS.contains(&local(&mailbox.address).as_str())
             || is_system_name(mailbox.name.as_deref().unwrap_or_default())
-    })?;
-    let subject = facts.subject.as_deref().unwrap_or_default();
-    let in_subject = || starts_with_any(subject, &BOUNCE_SUBJECTS);
-    let in_text = || {
-        let start = &text[..text.floor_char_boundary(limits::NOTICE_LOOK)].to_lowercase();
-        let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
-        BOUNCE_WORDS.iter().any(|words| start.contains(words))
     };
-    if !facts.in_reply_to.is_empty() && !in_text() {
-        return None;
-    }
-    if in_subject() {
-        return Some((REASON, Evidence { field: "Subject", value: subject.to_owned() }));
-    }
-    in_text().then(|| (REASON, Evidence { field: "From", value: sender.address.clone() }))
+    let sounds_like_one = |mailbox: &Mailbox| {
+        let local = local(&mailbox.address);
+        ROLES.iter().any(|role| local.contains(role))
+    };
+    let postmaster = facts.from.iter().find(|mailbox| is_postmaster(mailbox));
+    let sender = postmaster.or_else(|| facts.from.iter().find(|mailbox| sounds_like_one(mailbox)))?;
+    let subject = facts.subject.as_deref().unwrap_or_default();
+    let in_subject = starts_with_any(subject, &BOUNCE_SUBJECTS);
+    let start = &text[..text.floor_char_boundary(limits::NOTICE_LOOK)].to_lowercase();
+    let start = start.split_whitespace().collect::<Vec<_>>().join(" ");
+    let in_text = BOUNCE_WORDS.iter().any(|words| start.contains(words));
+    let is_bounce = match (postmaster.is_some(), facts.in_reply_to.is_empty()) {
+        (true, true) => in_subject || in_text,
+        (true, false) => in_text,
+        (false, is_first) => is_first && in_subject && in_text,
+    };
+    let evidence = match in_subject {
+        true => Evidence { field: "Subject", value: subject.to_owned() },
+        false => Evidence { field: "From", value: sender.address.clone() },
+    };
+    is_bounce.then_some((REASON, evidence))
 }
 
 fn is_system_name(name: &str) -> bool {
@@ -139,8 +147,22 @@ const SYSTEM_NAMES: [&str; 12] = [
 ];
 const POSTMASTERS: [&str; 6] =
     ["postmaster", "mailadmin", "mail-admin", "mailsystem", "administrator", "no-reply-bounce"];
+/// Parts of addresses that programs write from.
+const ROLES: [&str; 11] = [
+    "postmaster",
+    "administrator",
+    "mailer",
+    "mail_service",
+    "smtp",
+    "ndr",
+    "bounce",
+    "daemon",
+    "gateway",
+    "antivirus",
+    "mailsystem",
+];
 /// How mail systems begin the subject of a bounce.
-const BOUNCE_SUBJECTS: [&str; 36] = [
+const BOUNCE_SUBJECTS: [&str; 37] = [
     "undeliverable",
     "undelivered",
     "undelivered mail",
@@ -162,6 +184,7 @@ const BOUNCE_SUBJECTS: [&str; 36] = [
     "mail delivery failure",
     "mail delivery problem",
     "mail delivery error",
+    "mail delivery warning",
     "mail failure",
     "mail error",
     "mail could not be delivered",
@@ -179,7 +202,7 @@ const BOUNCE_SUBJECTS: [&str; 36] = [
     "permanent delivery failure",
 ];
 /// What mail systems say near the beginning of a bounce.
-const BOUNCE_WORDS: [&str; 24] = [
+const BOUNCE_WORDS: [&str; 27] = [
     "could not be delivered",
     "could not deliver message to the following",
     "could not deliver the following",
@@ -195,6 +218,9 @@ const BOUNCE_WORDS: [&str; 24] = [
     "delivery failure",
     "failed to deliver",
     "failed addresses follow",
+    "failed recipient",
+    "has been postponed",
+    "created automatically by mail delivery software",
     "the following addresses had",
     "the following recipient(s)",
     "the following message to",

@@ -59,6 +59,38 @@ fn responders_are_recognised_and_people_are_not() {
     }
 }
 
+/// Subject and text together, at an address that sounds like a program: as gateways write that have no null sender.
+#[test]
+fn bounces_of_gateways_are_recognised_and_people_who_quote_them_are_not() {
+    for (from, subject, text, is_bounce) in [
+        ("SMTP_Mail_Service@x.test", "Returned Mail - Error", "---- Failed Recipients ----\n\n<a@b.test>: 550", true),
+        ("AntiVirus_for_Gateways@x.test", "Delivery failure notification", "Your mail could not be delivered to", true),
+        (
+            "ndr@x.test",
+            "Mail delivery failed: returning",
+            "This message was created automatically by mail delivery software.",
+            true,
+        ),
+        (
+            "\"System Administrator\"@x.test",
+            "Delivery Failure",
+            "Could not deliver message to the following recipient(s):",
+            true,
+        ),
+        (
+            "ann@cust.test",
+            "Undeliverable: why?",
+            "I got: mail delivery failed. The message could not be delivered.",
+            false,
+        ),
+        ("smtp-team@cust.test", "Undeliverable: our order", "Hello, we cannot reach you.", false),
+        ("gateway-sales@cust.test", "An offer", "Your parcel could not be delivered.", false),
+    ] {
+        let found = of(&format!("Return-Path: <x@x.test>\nFrom: {from}\nSubject: {subject}\n\n{text}\n"));
+        assert_eq!(found.is_some(), is_bounce, "{from} {found:?}");
+    }
+}
+
 #[test]
 fn the_mail_that_came_back_is_found_in_the_text() {
     let facts = parse(
