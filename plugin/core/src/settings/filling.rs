@@ -55,7 +55,7 @@ impl Filling {
             known.extend(case.fields.clone());
         }
         let is_other = |pointer: &&str| form.pointer(pointer).is_some_and(|value| Some(value) != known.get(*pointer));
-        if self.together.iter().any(|pointer| is_other(&pointer)) {
+        if self.together.iter().any(is_other) {
             known.retain(|pointer, _| !self.together.contains(&pointer.as_str()));
         }
         known
