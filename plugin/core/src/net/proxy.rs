@@ -151,9 +151,14 @@ impl Proxy {
         if is_unknown {
             return Ok(());
         }
-        let found = resolve(host, port, deadline.at_most(limits::PROXY_LOOKUP_TIMEOUT)).ok();
+        let found = match resolve(host, port, deadline.at_most(limits::PROXY_LOOKUP_TIMEOUT)) {
+            // What this machine lacks says nothing of the name.
+            Err(error) if error.is_of_host() => return Err(error),
+            found => found.ok(),
+        };
         match found.filter(|addresses| !addresses.is_empty()) {
-            Some(addresses) => egress.permitted(host, addresses).map(drop),
+            // The proxy looks the name up again and may take any of them.
+            Some(addresses) => addresses.iter().try_for_each(|address| egress.check(host, address.ip())),
             None => {
                 let mut unknown = seam::lock("proxy.unknown", &self.0.unknown);
                 if unknown.len() >= limits::PROXY_NAMES_MAX {
