@@ -49,7 +49,12 @@ fn null_sender(facts: &Facts) -> Finding {
 /// `list` is not here: people write to lists, and a List-Id alone is no reason either.
 fn precedence(facts: &Facts) -> Finding {
     let value = facts.headers.precedence.as_ref()?;
-    let word = value.split([' ', '\t', '(', ';']).find(|word| !word.is_empty()).unwrap_or_default();
+    // A comment may stand before the word (RFC 5322 section 3.2.2).
+    let after = match value.trim_start().strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        Some((_, rest)) => rest,
+        None => value.as_str(),
+    };
+    let word = after.split([' ', '\t', '(', ';']).find(|word| !word.is_empty()).unwrap_or_default();
     if !["bulk", "junk", "auto_reply", "auto-reply"].iter().any(|known| word.eq_ignore_ascii_case(known)) {
         return None;
     }

@@ -47,6 +47,9 @@ fn bounces_of_every_make_are_recognised() {
 fn responders_are_recognised_and_people_are_not() {
     for (message, field) in [
         ("From: a@b.test\nX-Autoreply: yes\n\nAway", Some("X-Autoreply")),
+        ("From: a@b.test\nPrecedence: (x) junk\n\nAway", Some("Precedence")),
+        ("From: a@b.test\nPrecedence: (junk) normal\n\nHelp", None),
+        ("From: a@b.test\nDelivered-To: autoresponder@b.test\n\nHelp", None),
         ("From: a@b.test\nX-Autorespond: Vacation\n\nAway", Some("X-Autoreply")),
         ("From: a@b.test\nX-Auto-Response-Suppress: All\nSubject: Automatic reply: Printer\n\nAway", Some("Subject")),
         ("From: a@b.test\nX-Auto-Response-Suppress: OOF\nSubject: Abwesenheitsnotiz: Drucker\n\nWeg", Some("Subject")),

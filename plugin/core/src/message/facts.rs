@@ -91,7 +91,7 @@ pub struct Headers {
 impl Headers {
     /// `Delivered-To: Autoresponder`, which is not an address.
     pub(super) fn delivered_to_responder(&self) -> Option<String> {
-        let is_responder = |text: &&String| text.to_ascii_lowercase().starts_with("autorespond");
+        let is_responder = |text: &&String| text.to_ascii_lowercase().starts_with("autorespond") && !text.contains('@');
         self.delivered_to.iter().find(is_responder).cloned()
     }
 }

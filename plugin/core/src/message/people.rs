@@ -313,9 +313,11 @@ fn address(tokens: &[Token<'_>]) -> Option<String> {
         .filter(|token| matches!(token.kind, Kind::Atom | Kind::Literal))
         .map(|token| charset::guessed(token.bytes))
         .collect();
+    // The dot of the root (RFC 1034 section 3.1), which no address has and some programs write.
+    let domain = domain.strip_suffix('.').unwrap_or(&domain);
     let is_plain = |c: char| !c.is_control() && !c.is_whitespace();
     let (local_ok, domain_ok) = (!local.is_empty(), !domain.is_empty() && domain.chars().all(is_plain));
-    (local_ok && domain_ok).then(|| format!("{}@{}", one_line(local), a_labels(&domain)))
+    (local_ok && domain_ok).then(|| format!("{}@{}", one_line(local), a_labels(domain)))
 }
 
 /// RFC 5891; what cannot be encoded stays.
@@ -428,6 +430,7 @@ mod tests {
             ("<=?utf-8?Q?j=40b.test?=>", "", "j@b.test"),
             ("Foo <a@b.test", "Foo", "a@b.test"),
             ("<mailto:a@b.test>", "", "a@b.test"),
+            ("Ann <a@b.test.>", "Ann", "a@b.test"),
             ("Ann <MAILTO:a@b.test>", "Ann", "a@b.test"),
         ] {
             assert_eq!(read(value), [(name.to_owned(), address.to_owned())], "{value}");

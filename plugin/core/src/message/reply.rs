@@ -443,7 +443,9 @@ const STARTS: [&str; 26] = [
     "at ",
     "a ",
 ];
-const VERBS: [&str; 40] = [
+const VERBS: [&str; 42] = [
+    "пише",
+    "menulis",
     "wrote",
     "writes",
     "schrieb",
