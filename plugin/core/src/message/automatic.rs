@@ -326,10 +326,13 @@ const REPLY_SUBJECTS: [&str; 48] = [
     "תגובה אוטומטית",
 ];
 
-/// The Message-ID of the mail that came back, where a bounce that is no report quotes its header as text.
+/// The Message-ID of the mail that came back, where a bounce that is no report attaches it or quotes its header as text.
 pub(super) fn returned_message_id(facts: &Facts) -> Option<String> {
     if facts.report.is_some() || bounce(facts).is_none() {
         return None;
+    }
+    if facts.attached_message_id.is_some() {
+        return facts.attached_message_id.clone();
     }
     let mut lines = facts.text.as_deref()?.lines().map(|line| line.trim_start_matches(['>', ' ', '|'])).peekable();
     // The first one belongs to the header of what came back; later ones are quoted in its text.

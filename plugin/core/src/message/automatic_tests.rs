@@ -62,6 +62,20 @@ fn responders_are_recognised_and_people_are_not() {
     }
 }
 
+/// Content 9f: Exchange returns the mail in a plain multipart/mixed.
+#[test]
+fn the_mail_that_came_back_is_found_in_an_attached_message() {
+    let of = |from: &str| {
+        let message = format!(
+            "From: {from}\nSubject: Returned mail\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nIt failed\n--b\n\
+             Content-Type: message/rfc822\n\nMessage-ID: <om1.x@example.test>\nSubject: Re\n\nx\n--b--\n"
+        );
+        returned_message_id(&parse(message.as_bytes()))
+    };
+    assert_eq!(of("MAILER-DAEMON@x.test").as_deref(), Some("om1.x@example.test"));
+    assert_eq!(of("ann@x.test"), None, "a person forwards a mail");
+}
+
 /// Subject and text together, at an address that sounds like a program: as gateways write that have no null sender.
 #[test]
 fn bounces_of_gateways_are_recognised_and_people_who_quote_them_are_not() {

@@ -35,6 +35,9 @@ pub struct Facts {
     pub headers: Headers,
     /// `Some` in bounces, receipts and other multipart/report messages (RFC 6522).
     pub report: Option<Report>,
+    /// Of the first attached message. A bounce without a report returns the mail so.
+    #[serde(skip)]
+    pub(super) attached_message_id: Option<String>,
     /// Why the facts are empty although there is a message. The raw bytes are complete.
     pub unparsed: Option<String>,
     pub flags: Vec<Flag>,

@@ -42,6 +42,7 @@ fn unparsed(raw: &[u8], why: String) -> Facts {
 fn facts_of(raw: &[u8]) -> Facts {
     let Tree { root, report, leaves, flags } = Tree::of(raw);
     let date = root.date();
+    let (report, attached_message_id) = report_of(report, &leaves);
     let mut facts = Facts {
         message_id: root.ids(Name::MessageId).into_iter().next(),
         in_reply_to: root.ids(Name::InReplyTo),
@@ -57,7 +58,8 @@ fn facts_of(raw: &[u8]) -> Facts {
         bcc: root.mailboxes(Name::Bcc),
         size: raw.len() as u64,
         headers: headers_of(&root),
-        report: report_of(report, &leaves),
+        report,
+        attached_message_id,
         flags,
         ..Facts::default()
     };

@@ -10,7 +10,9 @@ use super::{
 use crate::limits;
 
 /// What the parts of a message report. `declared`: the `report-type` when the message calls itself a multipart/report.
-pub fn report_of(declared: Option<Option<String>>, leaves: &[Leaf<'_>]) -> Option<Report> {
+///
+/// The second value is the Message-ID of an attached message, whether this is a report or not.
+pub fn report_of(declared: Option<Option<String>>, leaves: &[Leaf<'_>]) -> (Option<Report>, Option<String>) {
     let mut report = Report::default();
     let (mut delivery, mut receipt) = (false, false);
     let mut returned = None;
@@ -37,9 +39,9 @@ pub fn report_of(declared: Option<Option<String>>, leaves: &[Leaf<'_>]) -> Optio
     }
     let is_report = declared.is_some() || delivery || receipt;
     if !is_report {
-        return None;
+        return (None, returned);
     }
-    report.original_message_id = report.original_message_id.or(returned);
+    report.original_message_id = report.original_message_id.or_else(|| returned.clone());
     let found = if receipt { "disposition-notification" } else { "delivery-status" };
     report.report_type = match declared {
         Some(Some(name)) if !name.is_empty() => Some(name.to_ascii_lowercase()),
@@ -51,7 +53,7 @@ pub fn report_of(declared: Option<Option<String>>, leaves: &[Leaf<'_>]) -> Optio
         report.final_recipient = Some(first.address);
         (report.action, report.status, report.diagnostic) = (first.action, first.status, first.diagnostic);
     }
-    Some(report)
+    (Some(report), returned)
 }
 
 /// Parts that are looked at: reports have three.
